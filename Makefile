@@ -1,0 +1,37 @@
+# make demo | make test | make check: each sets up what it needs in .venv first. Needs Python 3.10+ and git, nothing else.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test check format clean
+
+demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare them
+	$(BIN)/bisam compare digits --out studies/demo
+
+test: $(READY)  ## the whole test suite
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(READY)  ## format, lint, strict types, import contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## put everything into the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment
+	rm -rf $(VENV)
+
+# uv installs in seconds what pip installs in minutes; it goes into the project's own environment, like all the rest.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "$(PYTHON) is older than 3.10: run make PYTHON=/path/to/a/newer/python"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "$(PYTHON) cannot make environments: install its venv module (Debian: apt install python3-venv)"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	@touch $@

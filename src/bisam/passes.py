@@ -1,0 +1,153 @@
+"""What ``opt.passes()`` hands to the loop: one objective a pass, and an iterator that survives being left."""
+
+import inspect
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Last", "Objective", "Passes"]
+
+
+class Objective:
+    """The loss of one pass: call it like any loss, ``loss(model(x), y).backward()``.
+
+    Attributes:
+        index: number of the pass within the step, from 0.
+        is_ascent: whether the perturbation climbs this pass's gradient; count metrics where it is False.
+        value: what the last call returned, detached; None before the first call.
+    """
+
+    def __init__(self, index: int, loss: Callable[..., Tensor], *, is_ascent: bool, must_be_called: bool) -> None:
+        self.index = index
+        self.is_ascent = is_ascent
+        self.value: Tensor | None = None
+        self._loss = loss
+        self._must_be_called = must_be_called
+        self._over = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss of (output, target), or of whatever the objective takes.
+
+        Raises:
+            RuntimeError: the loop that yielded this objective has ended.
+        """
+        if self._over:
+            raise RuntimeError(
+                "this objective's pass is over: call it inside its own turn of `for loss in opt.passes()`, and call "
+                "zero_grad(), state_dict() and passes() outside of that loop, for they end it"
+            )
+        value = self._loss(*args, **kwargs)
+        self.value = value.detach()
+        return value
+
+    def finish(self) -> None:
+        """End the pass.
+
+        Raises:
+            RuntimeError: the objective was never called although the two passes differ.
+        """
+        self._over = True
+        if self._must_be_called and self.value is None:
+            what = "ascent" if self.is_ascent else "descent"
+            raise RuntimeError(
+                f"pass {self.index} ended without a call of its {what} objective, so its gradient is of some other "
+                "loss: write `loss(model(x), y).backward()` with the objective that passes() yields (in a closure: "
+                "opt.objective), or make ascent and descent the same objective"
+            )
+
+    def expire(self) -> None:
+        """Refuse calls from now on."""
+        self._over = True
+
+    @property
+    def settled(self) -> bool:
+        """Whether the pass may end here."""
+        return self.value is not None or not self._must_be_called
+
+    def __repr__(self) -> str:
+        return f"Objective(index={self.index}, is_ascent={self.is_ascent}, loss={self._loss!r})"
+
+
+class Passes(Iterator[Objective]):
+    """The passes of one gradient; the weights are back when the loop is over, however it ends."""
+
+    def __init__(self, steps: Generator[Objective, None, None]) -> None:
+        self._steps = steps
+        self._current: Objective | None = None
+        self._ended_by: str | None = None
+
+    def __next__(self) -> Objective:
+        """Finish the running pass and start the next one.
+
+        Raises:
+            RuntimeError: another method of the optimizer has ended this loop.
+        """
+        if self._ended_by is not None:
+            raise RuntimeError(
+                f"{self._ended_by} was called inside `for loss in opt.passes()` and has ended the loop, so its "
+                "gradient is gone: call it after the loop"
+            )
+        self._current = next(self._steps)
+        return self._current
+
+    @property
+    def live(self) -> bool:
+        """Whether a pass has begun and the loop has not ended."""
+        return inspect.getgeneratorstate(self._steps) == inspect.GEN_SUSPENDED
+
+    @property
+    def at_descent(self) -> bool:
+        """Whether the running pass is the last one."""
+        return self._current is not None and not self._current.is_ascent
+
+    @property
+    def settled(self) -> bool:
+        """Whether the running pass may end here and leave the whole gradient behind."""
+        return self.at_descent and self._current is not None and self._current.settled
+
+    def finish(self) -> None:
+        """End the last pass as the loop itself would."""
+        next(self._steps, None)
+
+    def leave(self, by: str) -> None:
+        """End the loop early: weights, gradients and buffers go back."""
+        self._ended_by = by
+        self._steps.close()
+
+
+class Last:
+    """What the last finished climb did. Reading a property waits for the device; not reading costs nothing."""
+
+    def __init__(self, norm: Tensor | None = None, perturbed: Tensor | None = None) -> None:
+        self._norm = norm
+        self._perturbed = perturbed
+        self._ascent: Tensor | None = None
+
+    @property
+    def at_perturbed(self) -> Tensor | None:
+        """:attr:`perturbed` as a 0-dim tensor on the device, None where nothing could climb."""
+        return self._perturbed
+
+    def record(self, objective: Objective) -> None:
+        """Remember the ascent objective's value."""
+        self._ascent = objective.value
+
+    @property
+    def norm(self) -> float:
+        """L2 norm of the perturbation as the weights took it; below rho where their dtype swallowed some of it."""
+        return 0.0 if self._norm is None else float(self._norm)
+
+    @property
+    def perturbed(self) -> bool:
+        """Whether the last pass ran at w + eps rather than at w."""
+        return self._perturbed is not None and bool(self._perturbed)
+
+    @property
+    def ascent_value(self) -> float | None:
+        """Value of the ascent objective at w; None where it was not called or the step did not climb."""
+        return None if self._ascent is None else float(torch.mean(self._ascent))
+
+    def __repr__(self) -> str:
+        return f"Last(perturbed={self.perturbed}, norm={self.norm:.6g}, ascent_value={self.ascent_value})"

@@ -1,0 +1,95 @@
+"""A schedule for rho, by the rules of torch's learning-rate schedules or along the learning rate itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ._errors import not_negative
+
+__all__ = ["RhoScheduler"]
+
+
+class RhoScheduler:
+    """Sets ``rho`` in the param groups of a sharpness-aware optimizer, once a call of :meth:`step`.
+
+    Without ``schedule`` it follows the learning rate, as GSAM does (arXiv 2203.08065):
+    rho_t = rho_min + (rho - rho_min) lr_t / lr_max for each group; call ``step()`` after the learning-rate scheduler's.
+    With one, any torch scheduler runs on rho: ``RhoScheduler(opt, lambda o: CosineAnnealingLR(o, T_max=90))``.
+
+    Args:
+        optimizer: whose groups hold ``rho``; their present values are the largest ones (kept as ``initial_rho``).
+        schedule: builds a torch scheduler on the optimizer it is given, whose ``lr`` is our rho.
+        rho_min: rho where the learning rate is 0; only for following it.
+        lr_max: learning rate at which rho is largest; None takes each group's ``max_lr``, ``initial_lr`` or ``lr``.
+
+    Raises:
+        TypeError: an optimizer whose groups hold no ``rho``.
+        ValueError: ``rho_min < 0`` or ``lr_max <= 0``; ``rho_min`` or ``lr_max`` together with ``schedule``.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        *,
+        rho_min: float = 0.0,
+        lr_max: float | None = None,
+    ) -> None:
+        if any("rho" not in group for group in optimizer.param_groups):
+            raise TypeError("optimizer has no rho in its param groups: pass a sharpness-aware one, such as bisam.SAM")
+        if schedule is not None and (rho_min or lr_max is not None):
+            raise ValueError("rho_min and lr_max belong to following the learning rate: leave them out with schedule=")
+        if lr_max is not None and not lr_max > 0:
+            raise ValueError(f"lr_max={lr_max!r} must be greater than 0")
+        self.optimizer = optimizer
+        self.rho_min = not_negative("rho_min", rho_min)
+        self.lr_max = lr_max
+        for group in optimizer.param_groups:
+            group.setdefault("initial_rho", group["rho"])
+        self._shadow: Optimizer | None = None
+        self._schedule: LRScheduler | None = None
+        if schedule is not None:
+            groups = [{"params": [torch.zeros(())], "lr": g["initial_rho"]} for g in optimizer.param_groups]
+            self._shadow = torch.optim.SGD(groups, lr=0.0)
+            self._schedule = schedule(self._shadow)
+        self._write()
+
+    def step(self) -> None:
+        """Advance the schedule by one, or read the learning rate, and set every group's rho."""
+        if self._shadow is not None and self._schedule is not None:
+            self._shadow.step()  # moves nothing; torch warns where a schedule runs ahead of its optimizer
+            self._schedule.step()
+        self._write()
+
+    def get_last_rho(self) -> list[float]:
+        """Return the rho of each group."""
+        return [group["rho"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what resuming needs; rho itself is saved with the optimizer."""
+        if self._schedule is None or self._shadow is None:
+            return {}
+        return {
+            "schedule": self._schedule.state_dict(),
+            "rho": [group["lr"] for group in self._shadow.param_groups],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume from :meth:`state_dict`."""
+        if self._schedule is not None and self._shadow is not None:
+            self._schedule.load_state_dict(state_dict["schedule"])
+            for group, rho in zip(self._shadow.param_groups, state_dict["rho"], strict=True):
+                group["lr"] = rho
+        self._write()
+
+    def _write(self) -> None:
+        for number, group in enumerate(self.optimizer.param_groups):
+            if self._shadow is not None:
+                group["rho"] = max(0.0, float(self._shadow.param_groups[number]["lr"]))
+            else:
+                top = self.lr_max or group.get("max_lr", group.get("initial_lr", group["lr"]))
+                share = min(1.0, float(group["lr"]) / float(top)) if top else 1.0
+                group["rho"] = self.rho_min + (group["initial_rho"] - self.rho_min) * share

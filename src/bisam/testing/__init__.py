@@ -1,0 +1,17 @@
+r"""The battery: what every sharpness-aware optimizer must do, ours or yours.
+
+Each check takes ``make(model) -> SharpnessAware`` and raises ``AssertionError`` with the reason::
+
+    @pytest.mark.parametrize("check", bisam.testing.BATTERY, ids=lambda check: check.__name__)
+    def test_my_method(check):
+        check(lambda model: MyMethod(torch.optim.SGD(model.parameters(), lr=0.1), model=model))
+
+The model that a check hands to ``make`` is small, float64 and on the CPU, with BatchNorm, a shared and a frozen
+parameter and one that no loss ever reaches.
+"""
+
+from .battery import BATTERY, Make
+from .bound import check_bound
+from .models import Net, batches, bits, count_operations, run_steps
+
+__all__ = ["BATTERY", "Make", "Net", "batches", "bits", "check_bound", "count_operations", "run_steps"]

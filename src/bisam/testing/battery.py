@@ -1,0 +1,276 @@
+"""The checks of the battery."""
+
+import contextlib
+import copy
+import io
+import pickle
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bisam.optimizer import SharpnessAware
+from bisam.passes import Objective
+
+from .models import Net, batches, bits, count_operations, run_steps
+
+__all__ = ["BATTERY", "Make"]
+
+Make = Callable[[nn.Module], SharpnessAware]
+Turn = Callable[[Objective], None]
+
+
+def check_restores_weights(make: Make) -> None:
+    """After the loop every weight is back bit for bit, in its old storage; buffers are as the first pass left them."""
+    model, (x, y) = Net(), batches(1)[0]
+    plain = copy.deepcopy(model)
+    plain(x)
+    before, pointers = bits(model), _pointers(model)
+    for objective in make(model).passes():
+        objective(model(x), y).backward()
+    assert bits(model) == before, "weights differ after the loop"
+    assert _pointers(model) == pointers, "a weight or buffer changed its storage"
+    for (name, ours), theirs in zip(model.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(ours, theirs), f"buffer {name} is not as the first pass left it"
+
+
+def check_early_exit(make: Make) -> None:
+    """Breaking out, an error, Ctrl-C and a held iterator give weights and gradients back, in every pass."""
+    x, y = batches(1)[0]
+    for leave in (_leave_by_break, _leave_by_error, _leave_by_interrupt, _leave_it_held):
+        for stop in (0, 1):
+            model = Net()
+            opt, before = make(model), bits(model)
+            model.head.weight.grad = torch.full_like(model.head.weight, 3.0)
+
+            def turn(objective: Objective, model: nn.Module = model) -> None:
+                objective(model(x), y).backward()
+
+            leave(opt, turn, stop)
+            assert bits(model) == before, f"weights differ after {leave.__name__} in pass {stop}"
+            if leave is not _leave_it_held:  # that one ends in zero_grad()
+                kept = model.head.weight.grad
+                assert kept is not None, "the gradient that was there before is gone"
+                assert bool((kept == 3.0).all()), "the gradient that was there before has changed"
+                assert model.first.weight.grad is None, "a gradient is left over"
+
+
+def check_additive(make: Make) -> None:
+    """The gradient is gained: what was accumulated before is still in it."""
+    x, y = batches(1)[0]
+    alone, added = Net(), Net()
+    carried = torch.randn_like(added.head.weight)
+    added.head.weight.grad = carried.clone()
+    for model in (alone, added):
+        for objective in make(model).passes():
+            objective(model(x), y).backward()
+    assert alone.head.weight.grad is not None
+    _same(added.head.weight.grad, carried + alone.head.weight.grad, "gradient with one carried before")
+    _same(added.first.weight.grad, alone.first.weight.grad, "gradient without")
+
+
+def check_zero_radius(make: Make) -> None:
+    """With rho = 0 it is the base optimizer, bit for bit."""
+    model, plain, data = Net(), Net(), batches(5)
+    opt = make(model)
+    for group in opt.param_groups:
+        group["rho"] = 0.0
+    base = make(plain).base
+    run_steps(model, opt, data)
+    for x, y in data:
+        nn.functional.cross_entropy(plain(x), y).backward()
+        base.step()
+        base.zero_grad()
+    assert bits(model) == bits(plain), "rho = 0 differs from the base optimizer"
+
+
+def check_resume(make: Make) -> None:
+    """Stop and resume at every step: weights are those of the run without a stop, to the bit."""
+    data = batches(6)
+    whole = Net()
+    run_steps(whole, make(whole), data)
+    for stop in range(len(data) + 1):
+        first, second = Net(), Net(seed=9)
+        opt = make(first)
+        run_steps(first, opt, data[:stop])
+        file = io.BytesIO()
+        torch.save({"model": first.state_dict(), "opt": opt.state_dict()}, file)
+        file.seek(0)
+        saved = torch.load(file, weights_only=True)
+        resumed = make(second)
+        second.load_state_dict(saved["model"])
+        resumed.load_state_dict(saved["opt"])
+        assert resumed.param_groups is resumed.base.param_groups, "wrapper and base no longer share param_groups"
+        run_steps(second, resumed, data[stop:])
+        assert bits(second) == bits(whole), f"weights differ after resuming at step {stop}"
+
+
+def check_plain_checkpoint(make: Make) -> None:
+    """A checkpoint of the plain base optimizer loads; rho stays as it was made."""
+    model, data = Net(), batches(2)
+    opt = make(model)
+    for x, y in data:
+        nn.functional.cross_entropy(model(x), y).backward()
+        opt.base.step()
+        opt.base.zero_grad()
+    state = opt.base.state_dict()
+    for group in state["param_groups"]:
+        for key in ("rho", "sharpness_steps"):
+            del group[key]
+    radii = [group["rho"] for group in opt.param_groups]
+    opt.load_state_dict(state)
+    assert [group["rho"] for group in opt.param_groups] == radii, "rho was lost"
+    run_steps(model, opt, data)
+
+
+def check_copies(make: Make) -> None:
+    """``deepcopy`` and ``pickle`` give an optimizer of their own that takes the same steps, also under a scheduler."""
+    model, data = Net(), batches(4)
+    opt = make(model)
+    torch.optim.lr_scheduler.StepLR(opt, 10)  # patches opt.step
+    run_steps(model, opt, data[:2])
+    for twin_model, twin in (copy.deepcopy((model, opt)), pickle.loads(pickle.dumps((model, opt)))):
+        before = bits(model)
+        run_steps(twin_model, twin, data[2:])
+        assert bits(model) == before, "the copy drives the original"
+        fresh_model, fresh = copy.deepcopy((model, opt))
+        run_steps(fresh_model, fresh, data[2:])
+        assert bits(twin_model) == bits(fresh_model), "the copy takes other steps"
+
+
+def check_odd_gradients(make: Make) -> None:
+    """Missing, zero and non-finite ascent gradients never make a NaN, and the last pass then runs at w."""
+    x, y = batches(1)[0]
+    for factor in (0.0, torch.inf, torch.nan):
+        model = Net()
+        opt, before = make(model), bits(model)
+        for objective in opt.passes():
+            if not objective.is_ascent:
+                assert bits(model) == before, f"an ascent gradient times {factor} has moved the weights"
+            loss = objective(model(x), y)
+            (loss * factor if objective.is_ascent else loss).backward()
+        assert not opt.last.perturbed
+        assert opt.last.norm == 0
+        opt.step()
+        assert all(bool(p.isfinite().all()) for p in model.parameters()), "a weight is not finite"
+    model = Net()
+    opt, before = make(model), bits(model)
+    for objective in opt.passes():
+        objective(model(x), y)
+    opt.step()
+    assert bits(model) == before, "no gradient at all, and yet a weight moved"
+    for only in (0, 1):  # a parameter that has a gradient in one of the passes
+        model = Net()
+        opt, before = make(model), bits(model)
+        for objective in opt.passes():
+            extra = model.unused.sum() if objective.index == only else 0.0
+            (objective(model(x), y) + extra).backward()
+        assert bits(model) == before, f"a parameter with a gradient in pass {only} alone was not restored"
+
+
+def check_scheduler(make: Make) -> None:
+    """A learning-rate scheduler attaches without a warning, moves the rate that is read, and keeps doing so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model, data = Net(), batches(3)
+        opt = make(model)
+        schedule = torch.optim.lr_scheduler.StepLR(opt, 1, gamma=0.5)
+        rate = opt.param_groups[0]["lr"]
+        for batch in data:
+            run_steps(model, opt, [batch])
+            schedule.step()
+        assert opt.base.param_groups[0]["lr"] == rate / 8
+        opt.load_state_dict(opt.state_dict())
+        schedule.step()
+        assert opt.base.param_groups[0]["lr"] == rate / 16, (
+            "after load_state_dict the scheduler moves a rate nobody reads"
+        )
+
+
+def check_constant_operations(make: Make) -> None:
+    """Work between and after the passes is dispatched in as many operations for 1000 parameters as for 10."""
+    counts = []
+    for layers in (5, 500):
+        model = nn.Sequential(*[nn.Linear(3, 3) for _ in range(layers)])
+        between, after = _operations(model, make(model), torch.ones(2, 3), torch.tensor([0, 1]))
+        counts.append((len(between), len(after)))
+    assert counts[0] == counts[1], f"operations (between, after) the passes grow with the parameters: {counts}"
+    assert min(counts[0]) > 0, "nothing was counted"
+
+
+def check_no_synchronisation(make: Make) -> None:
+    """Nothing in a step but the loop's body reads a value back to the host."""
+    model, (x, y) = Net(), batches(1)[0]
+    between, after = _operations(model, make(model), x, y)
+    read = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "item"} & {*between, *after}
+    assert not read, f"the host waits for the device: {read}"
+
+
+def _operations(model: nn.Module, opt: SharpnessAware, x: Tensor, y: Tensor) -> tuple[list[str], list[str]]:
+    """Names of the operations between the passes and after the last."""
+    loop = opt.passes()
+    objective = next(loop)
+    objective(model(x), y).backward()
+    with count_operations() as between:
+        objective = next(loop)
+    objective(model(x), y).backward()
+    with count_operations() as after:
+        next(loop, None)
+    return between.names, after.names
+
+
+def _leave_by_break(opt: SharpnessAware, turn: Turn, stop: int) -> None:
+    for objective in opt.passes():
+        turn(objective)
+        if objective.index == stop:
+            break
+
+
+def _leave_by_error(opt: SharpnessAware, turn: Turn, stop: int) -> None:
+    with contextlib.suppress(ZeroDivisionError):
+        for objective in opt.passes():
+            turn(objective)
+            if objective.index == stop:
+                raise ZeroDivisionError
+
+
+def _leave_by_interrupt(opt: SharpnessAware, turn: Turn, stop: int) -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        for objective in opt.passes():
+            turn(objective)
+            if objective.index == stop:
+                raise KeyboardInterrupt
+
+
+def _leave_it_held(opt: SharpnessAware, turn: Turn, stop: int) -> None:
+    held = opt.passes()
+    for _ in range(stop + 1):
+        turn(next(held))
+    opt.zero_grad()
+
+
+def _pointers(model: nn.Module) -> list[int]:
+    return [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]
+
+
+def _same(ours: Tensor | None, theirs: Tensor | None, what: str) -> None:
+    assert ours is not None, f"{what}: missing"
+    assert theirs is not None, f"{what}: missing in the reference"
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14, msg=lambda m: f"{what}: {m}")
+
+
+#: Every check that a sharpness-aware optimizer must pass.
+BATTERY: tuple[Callable[[Make], None], ...] = (
+    check_restores_weights,
+    check_early_exit,
+    check_additive,
+    check_zero_radius,
+    check_resume,
+    check_plain_checkpoint,
+    check_copies,
+    check_odd_gradients,
+    check_scheduler,
+    check_constant_operations,
+    check_no_synchronisation,
+)

@@ -1,0 +1,78 @@
+"""The small network, its data and the instruments of the battery."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bisam.optimizer import SharpnessAware
+
+__all__ = ["Net", "batches", "bits", "count_operations", "run_steps"]
+
+
+class Net(nn.Module):
+    """Linear - BatchNorm - ReLU - Linear - Linear (shared weight) with a frozen scale and an unused parameter."""
+
+    def __init__(self, seed: int = 0, dropout: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = nn.Linear(6, 8, bias=False)  # a bias in front of BatchNorm has only rounding noise for gradient
+        self.norm = nn.BatchNorm1d(8)
+        self.dropout = nn.Dropout(dropout)
+        self.middle = nn.Linear(8, 8)
+        self.shared = nn.Linear(8, 8)
+        self.shared.weight = self.middle.weight
+        self.head = nn.Linear(8, 4)
+        self.frozen = nn.Parameter(torch.full((8,), 0.5), requires_grad=False)
+        self.unused = nn.Parameter(torch.tensor([-0.0, 1.0]))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 6) to logits (B, 4)."""
+        x = self.dropout(torch.relu(self.norm(self.first(x))))
+        logits: Tensor = self.head(torch.relu(self.shared(torch.relu(self.middle(x)))) * self.frozen)
+        return logits
+
+
+def batches(count: int, seed: int = 1) -> list[tuple[Tensor, Tensor]]:
+    """Return ``count`` batches of 16 samples, x (16, 6) and y (16,), of a problem with structure in it."""
+    rng = torch.Generator().manual_seed(seed)
+    truth = torch.randn(6, 4, generator=rng, dtype=torch.float64)
+    xs = [torch.randn(16, 6, generator=rng, dtype=torch.float64) for _ in range(count)]
+    return [(x, (x @ truth).argmax(1)) for x in xs]
+
+
+def run_steps(model: nn.Module, opt: SharpnessAware, data: list[tuple[Tensor, Tensor]]) -> list[float]:
+    """Train on ``data`` with the five-line loop; return the last pass's loss of each step."""
+    losses = []
+    for x, y in data:
+        for objective in opt.passes():
+            loss = objective(model(x), y)
+            loss.backward()
+        losses.append(loss.item())
+        opt.step()
+        opt.zero_grad()
+    return losses
+
+
+class count_operations(TorchDispatchMode):  # noqa: N801 - used like a function
+    """Context manager that records the dispatched operations that move data; views are not among them."""
+
+    _VIEWS = ("detach", "view", "alias", "view_as_real", "promote_types", "slice", "select", "t", "expand")
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.split(".")[0]
+        if name not in self._VIEWS:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def bits(model: nn.Module) -> list[bytes]:
+    """Return every parameter of a model as raw bytes, so that -0.0 differs from 0.0."""
+    flat = (p.detach().cpu().contiguous().reshape(-1) for p in model.parameters())
+    return [bytes(p.view(torch.uint8).tolist()) for p in flat]

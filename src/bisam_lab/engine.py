@@ -1,0 +1,202 @@
+"""One training run on Lightning Fabric, from recipe, method and seed to a result."""
+
+import contextlib
+import copy
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers.logger import Logger
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from bisam import ASAM, SAM, BiSAM, SharpnessAware
+from bisam.functional import zero_one_loss
+
+from .data import Images, augment, load_splits
+from .models import build_model
+from .recipe import Recipe
+
+__all__ = ["Epoch", "RunResult", "build_optimizer", "train"]
+
+Status = Literal["ok", "collapsed", "diverged"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch showed: mean loss of the descent passes, accuracy on validation."""
+
+    epoch: int
+    train_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The outcome of a run. Accuracies are shares; speed counts optimizer steps while training, not evaluation."""
+
+    method: str
+    seed: int
+    status: Status
+    test_accuracy: float
+    validation_accuracy: float
+    selected_epoch: int
+    steps_per_second: float
+    seconds: float
+    history: list[Epoch] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunResult":
+        """Read what :meth:`to_dict` wrote."""
+        return cls(**{**values, "history": [Epoch(**epoch) for epoch in values["history"]]})
+
+
+def build_optimizer(method: str, recipe: Recipe, model: nn.Module) -> SharpnessAware:
+    """Build SGD and wrap it; ``sgd`` itself is SAM with rho = 0, which is plain SGD to the bit."""
+    t, s = recipe.train, recipe.sharpness
+    base = torch.optim.SGD(model.parameters(), lr=t.lr, momentum=t.momentum, weight_decay=t.weight_decay)
+    descent = nn.CrossEntropyLoss(label_smoothing=t.label_smoothing)
+    match method.split("-"):
+        case ["sgd"]:
+            return SAM(base, model=model, rho=0.0, descent=descent)
+        case ["sam"]:
+            return SAM(base, model=model, rho=s.rho, descent=descent)
+        case ["asam"]:
+            return ASAM(base, model=model, rho=s.rho_asam, descent=descent)
+        case ["bisam", bound]:
+            return BiSAM(base, model=model, rho=s.rho, bound=bound, mu=s.mu, alpha=s.alpha, descent=descent)
+    raise ValueError(f"method={method!r} is unknown")
+
+
+def train(
+    recipe: Recipe,
+    method: str,
+    seed: int,
+    *,
+    data_dir: Path | None = None,
+    log_dir: Path | None = None,
+    progress: Callable[[Epoch], None] = lambda epoch: None,
+) -> RunResult:
+    """Train once; initial weights, split, noise and data order depend on the seed alone, so methods are paired.
+
+    The epoch to test is chosen on validation, and the test set is read once, at the end. A run whose loss is no
+    longer finite stops there as ``diverged``; one that ends no better than always guessing the commonest class is
+    ``collapsed``. Both are scored as they are.
+    """
+    started = time.perf_counter()
+    fabric = _fabric(recipe, log_dir)
+    splits = load_splits(recipe.data, data_dir, seed)
+    torch.manual_seed(seed)
+    model = build_model(recipe.model, splits.train.x.shape[1], splits.classes)
+    opt = build_optimizer(method, recipe, model)
+    net, stepper = fabric.setup(model, opt)
+    data, validation = splits.train.to(fabric.device), splits.validation.to(fabric.device)
+    steps = math.ceil(len(data) / recipe.train.batch_size)
+    schedule = CosineAnnealingLR(opt, T_max=recipe.train.epochs * steps)
+    order = torch.Generator().manual_seed(seed + 1_000_003)
+
+    history: list[Epoch] = []
+    chosen, selected = copy.deepcopy(model.state_dict()), 0
+    training = 0.0
+    status: Status = "ok"
+    for number in range(1, recipe.train.epochs + 1):
+        net.train()
+        began = time.perf_counter()
+        loss = _epoch(fabric, net, opt, stepper, schedule, _batches(data, recipe, order))
+        training += time.perf_counter() - began
+        history.append(Epoch(number, loss, _accuracy(net, validation)))
+        fabric.log_dict({"train_loss": loss, "validation_accuracy": history[-1].validation_accuracy}, step=number)
+        progress(history[-1])
+        best = max(e.validation_accuracy for e in history[:-1]) if number > 1 else -1.0
+        if recipe.train.select == "last" or history[-1].validation_accuracy > best or not math.isfinite(loss):
+            chosen, selected = copy.deepcopy(model.state_dict()), number
+        if not math.isfinite(loss):
+            status = "diverged"
+            break
+    model.load_state_dict(chosen)
+    test = splits.test.to(fabric.device)
+    accuracy = _accuracy(net, test)
+    commonest = test.y.bincount().max().item() / len(test)
+    if status == "ok" and accuracy < 1.2 * commonest:
+        status = "collapsed"
+    fabric.log_dict({"test_accuracy": accuracy}, step=selected)
+    for logger in fabric.loggers:
+        logger.finalize("success")
+    return RunResult(
+        method=method,
+        seed=seed,
+        status=status,
+        test_accuracy=accuracy,
+        validation_accuracy=history[selected - 1].validation_accuracy,
+        selected_epoch=selected,
+        steps_per_second=len(history) * steps / training,
+        seconds=time.perf_counter() - started,
+        history=history,
+    )
+
+
+def _fabric(recipe: Recipe, log_dir: Path | None) -> Fabric:
+    loggers: list[Logger] = [] if log_dir is None else [TensorBoardLogger(log_dir, name="", version="tensorboard")]
+    with _quiet():
+        fabric = Fabric(
+            accelerator=recipe.engine.accelerator,
+            strategy=recipe.engine.strategy,
+            precision=recipe.engine.precision,  # type: ignore[arg-type]
+            devices=1,
+            loggers=loggers,
+        )
+        fabric.launch()
+    return fabric
+
+
+def _epoch(
+    fabric: Fabric,
+    net: nn.Module,
+    opt: SharpnessAware,
+    stepper: Any,
+    schedule: CosineAnnealingLR,
+    batches: Iterator[Images],
+) -> float:
+    """Train one epoch: passes on the optimizer itself, step on Fabric's wrapper. Return the mean descent loss."""
+    losses = []
+    for batch in batches:
+        for loss in opt.passes():
+            value = loss(net(batch.x), batch.y)
+            fabric.backward(value)
+        losses.append(value.detach())
+        stepper.step()
+        stepper.zero_grad()
+        schedule.step()
+    return float(torch.stack(losses).mean())
+
+
+def _batches(data: Images, recipe: Recipe, rng: torch.Generator) -> Iterator[Images]:
+    for index in torch.randperm(len(data), generator=rng).split(recipe.train.batch_size):
+        batch = data[index.to(data.y.device)]
+        yield Images(augment(batch.x, rng), batch.y) if recipe.data.augment == "crop-flip" else batch
+
+
+@torch.no_grad()
+def _accuracy(net: nn.Module, images: Images) -> float:
+    net.eval()
+    parts = zip(images.x.split(1000), images.y.split(1000), strict=True)
+    wrong = torch.stack([zero_one_loss(net(x), y, reduction="sum") for x, y in parts]).sum()
+    return 1 - float(wrong) / len(images)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,18 @@
+"""Settings of the whole suite."""
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+torch.set_num_threads(1)  # the suite runs in parallel processes
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)

@@ -1,0 +1,92 @@
+"""The house rules: who may import whom, what must be importable alone, what the documents promise."""
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import bisam
+
+ROOT = Path(__file__).parent.parent
+BLOCKED = [
+    "lightning",
+    "torchvision",
+    "matplotlib",
+    "pandas",
+    "pydantic",
+    "yaml",
+    "rich",
+    "sklearn",
+    "scipy",
+    "typer",
+]
+
+
+def python(code, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300, **kwargs
+    )
+
+
+def test_bisam_imports_torch_and_nothing_else():
+    """With every package of the extras blocked, import, train and save."""
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({BLOCKED!r}))
+import torch, bisam, bisam.testing
+from bisam.testing import Net, batches, run_steps
+model = Net()
+opt = bisam.BiSAM(torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+print(len(run_steps(model, opt, batches(2))), bisam.__version__)
+"""
+    done = python(code)
+    assert done.stdout.split() == ["2", bisam.__version__], done.stderr
+
+
+def test_the_import_contract_holds():
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src" / "bisam").rglob("*.py")), ids=lambda p: p.stem)
+def test_foreach_is_called_in_one_place(path):
+    assert path.name == "_foreach.py" or "torch._foreach" not in path.read_text()
+
+
+def test_docstring_examples():
+    for name in ("functional", "methods"):
+        module = sys.modules[f"bisam.{name}"]
+        results = doctest.testmod(module, extraglobs={"torch": torch})
+        assert results.attempted > 0
+        assert results.failed == 0
+
+
+@pytest.mark.parametrize("document", ["README.md"])
+def test_the_code_in_the_documents_runs(document, tmp_path, monkeypatch):
+    """All Python blocks of a page run in order, in one namespace."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    assert blocks
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, document, "exec"), namespace)
+
+
+def test_files_stay_readable():
+    for path in (ROOT / "src").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, path
+
+
+def test_every_public_name_of_bisam_is_documented():
+    for name in bisam.__all__:
+        assert getattr(bisam, name).__doc__, name
