@@ -20,6 +20,14 @@ def check_base(base: Optimizer) -> None:
         )
     if isinstance(base, torch.optim.LBFGS):
         raise ValueError("base=LBFGS evaluates the loss itself, as often as it likes: use SGD, AdamW or another one")
+    if "rho" in base.defaults and STEPS not in base.defaults:
+        raise ValueError(
+            f"base={type(base).__name__} has a rho of its own, which is no radius: use AdamW or another one"
+        )
+    if any(hasattr(p, "device_mesh") for group in base.param_groups for p in group["params"]):
+        raise ValueError(
+            "base holds sharded parameters (DTensor), whose norms would be taken per shard: not supported yet"
+        )
     if STEPS in base.defaults:
         raise ValueError("base is wrapped by a sharpness-aware optimizer already: build a new one for a second wrapper")
 

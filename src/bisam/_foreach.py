@@ -59,7 +59,7 @@ def buckets_of(groups: Iterable[dict[str, Any]], names: dict[Tensor, str]) -> li
     for number, group in enumerate(groups):
         for param in group["params"] if group["rho"] > 0 else ():
             grad = param.grad
-            if grad is None or param.numel() == 0:
+            if grad is None or not param.requires_grad or param.numel() == 0:
                 continue
             if grad.layout != torch.strided:
                 name = names.get(param, f"of shape {tuple(param.shape)}")
@@ -69,7 +69,7 @@ def buckets_of(groups: Iterable[dict[str, Any]], names: dict[Tensor, str]) -> li
                 )
             weight = param.detach()
             if weight.is_complex():
-                weight, grad = torch.view_as_real(weight), torch.view_as_real(grad)
+                weight, grad = torch.view_as_real(weight), torch.view_as_real(grad.resolve_conj().resolve_neg())
             key = (number, weight.device, weight.dtype)
             bucket = buckets.setdefault(key, Bucket([], [], [], group["rho"]))
             bucket.params.append(weight)
@@ -82,17 +82,23 @@ class Snapshot:
     """Copies of tensors, taken and put back bit for bit: -0.0, subnormal numbers and NaN payloads included.
 
     The tensors are read and written as integers, which no rounding mode and no flushing of subnormals touches, and
-    keep their storage. Sparse ones are left out.
+    keep their storage. Those without plain bits (sparse, quantized, conjugate or expanded views) are cloned one by one,
+    and written back only if something has changed them.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        dense = [tensor for tensor in tensors if tensor.layout == torch.strided]
+        everything = list(tensors)
+        dense = [tensor for tensor in everything if _plain(tensor)]
+        self._odd = [(t, t.detach().clone(), t._version) for t in everything if not _plain(t)]
         self._parts = [(live, torch._foreach_add(live, 0)) for (live,) in _alike(dense)]
 
     def restore(self) -> None:
         """Write the copies back."""
         for live, saved in self._parts:
             torch._foreach_copy_(live, saved)
+        for tensor, copy, version in self._odd:
+            if tensor._version != version:
+                tensor.copy_(copy)
 
 
 def climb(buckets: Sequence[Bucket], scales: Sequence[Scale]) -> tuple[Tensor, Tensor]:
@@ -103,28 +109,31 @@ def climb(buckets: Sequence[Bucket], scales: Sequence[Scale]) -> tuple[Tensor, T
         eps_k = r_k^2 T_k^2 g_k / sqrt(sum_j r_j^2 ||T_j g_j||^2),
 
     which for equal radii and T = 1 is SAM's rho g / ||g||. A zero or non-finite gradient leaves every bit of the
-    weights alone; that is decided on the device. T g is divided by its largest entry before it is squared, so
-    gradients of any magnitude have a norm.
+    weights alone; that is decided on the device. Each bucket's g is divided by its own largest entry before it is
+    multiplied or squared, so gradients of any magnitude, and of any mix of dtypes, have a norm.
 
     Returns:
         The l2 norm of the perturbation as the weights took it, and whether there was one: 0-dim tensors.
     """
-    home = next((b.params[0].device for b in buckets if b.params[0].device.type != "cpu"), buckets[0].params[0].device)
-    for bucket, scale in zip(buckets, scales, strict=True):
+    devices = [bucket.params[0].device for bucket in buckets]
+    home = next((device for device in devices if device.type != "cpu"), devices[0])
+    own = [_norm(bucket.grads, torch.inf) for bucket in buckets]
+    for bucket, scale, peak in zip(buckets, scales, own, strict=True):
+        torch._foreach_div_(bucket.grads, _like(bucket.grads[0], torch.where(peak > 0, peak, 1)))
         multiply(bucket.grads, scale)
-    peak = torch.stack([_norm(b.grads, torch.inf).to(home) for b in buckets]).amax()
-    perturbed = torch.isfinite(peak) & (peak > 0)
-    divisor = torch.where(perturbed, peak, 1)
-    for bucket in buckets:
-        torch._foreach_div_(bucket.grads, _like(bucket.grads[0], divisor))
 
+    peaks = torch.stack([peak.to(home) for peak in own])
     radius = max(bucket.rho for bucket in buckets)
     ratios = [bucket.rho / radius for bucket in buckets]
-    norms = [ratio * _norm(b.grads, 2).to(home) for ratio, b in zip(ratios, buckets, strict=True)]
-    length = torch.linalg.vector_norm(torch.stack(norms))
+    highest = peaks.amax()
+    shares = peaks / torch.where(highest > 0, highest, 1)  # how large each bucket's unit is, beside the largest
+    norms = torch.stack([ratio * _norm(b.grads, 2).to(home) for ratio, b in zip(ratios, buckets, strict=True)])
+    length = torch.linalg.vector_norm(shares * norms)
+    perturbed = torch.isfinite(highest) & torch.isfinite(length) & (length > 0)
+
     realised = []
-    for ratio, bucket, scale in zip(ratios, buckets, scales, strict=True):
-        torch._foreach_mul_(bucket.grads, _like(bucket.grads[0], -radius * ratio**2 / length))
+    for ratio, bucket, scale, share in zip(ratios, buckets, scales, shares.unbind(), strict=True):
+        torch._foreach_mul_(bucket.grads, _like(bucket.grads[0], -radius * ratio**2 * share / length))
         multiply(bucket.grads, scale)
         realised.append(_subtract(bucket, perturbed).to(home))
     return torch.linalg.vector_norm(torch.stack(realised)), perturbed
@@ -206,6 +215,12 @@ def _alike(*lists: Sequence[Tensor]) -> list[tuple[list[Tensor], ...]]:
         for part, tensor in zip(parts[bits[0].device, bits[0].dtype], bits, strict=True):
             part.append(tensor)
     return list(parts.values())
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether every element has bits of its own."""
+    views = tensor.is_conj() or tensor.is_neg() or tensor.is_quantized
+    return not views and tensor.layout == torch.strided and (0 not in tensor.stride() or tensor.numel() < 2)
 
 
 def _bits(tensor: Tensor) -> Tensor:

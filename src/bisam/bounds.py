@@ -146,12 +146,13 @@ class SoftsignBound(Bound):
 
     def phi(self, x: Tensor) -> Tensor:
         """Return sign(x) (1 - 1 / (1 + alpha abs(x))), finite for infinite margins too."""
-        small = self.alpha * x / (1 + self.alpha * x.clamp(-1e6, 1e6).abs())
-        return torch.where(x.abs() < 1e6, small, x.sign() * (1 - 1 / (1 + self.alpha * x.abs())))
+        inner = self.alpha * x.clamp(-1e6, 1e6)  # in numerator and denominator, or infinity leaves NaN in a gradient
+        small = inner / (1 + inner.abs())
+        return torch.where(x.abs() < 1e6, small, x.sign() * (1 - (1 + self.alpha * x.abs()).reciprocal()))
 
     def slope(self, x: Tensor) -> Tensor:
         """Return alpha / (1 + alpha abs(x))^2."""
-        return self.alpha / (1 + self.alpha * x.abs()).square()
+        return self.alpha * (1 + self.alpha * x.abs()).reciprocal().square()
 
 
 class ShiftedBound(Bound):

@@ -4,6 +4,7 @@ A sharpness-aware method does not change how weights are updated, it changes wha
 gradient; :mod:`bisam.optimizer` is its face as a ``torch.optim.Optimizer``.
 """
 
+import contextlib
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Sequence
@@ -35,6 +36,7 @@ class Run:
         self.loop: weakref.ref[Passes] | None = None
         self.objective: Objective | None = None
         self.driving = False
+        self.counts = False  # whether passes() has run since the last step
         self.last = Last()
         self.warned = False
 
@@ -67,6 +69,10 @@ class Estimator:
     same_dropout: bool
 
     def __post_init__(self) -> None:
+        for name, choice in vars(self).items():
+            unset = choice is None if name in ("direction", "combine") else name == "ascent" and choice is self.descent
+            if name != "same_dropout" and not unset and (not callable(choice) or isinstance(choice, type)):
+                raise TypeError(f"{name}={choice!r} must be an object that can be called, not a name or a class")
         if self.combine is not None and self.ascent is not self.descent:
             raise ValueError(
                 f"combine={self.combine!r} needs the gradient of the descent objective at w, but ascent="
@@ -81,27 +87,41 @@ class Estimator:
         if any(radii) and self.cadence(groups[0][STEPS]):
             yield from self._two_passes(groups, names, model, run)
         else:
-            run.last = Last()
+            yield from self._one_pass(groups, run)
+        run.counts = True
+
+    def _one_pass(self, groups: Sequence[dict[str, Any]], run: Run) -> Generator[Objective, None, None]:
+        run.last = Last()
+        carried = CarriedGradients([p for group in groups for p in group["params"]])
+        finished = False
+        try:
             yield from self._pass(0, self.descent, run)
+            finished = True
+        finally:
+            if not finished:
+                carried.give_back()
 
     def _two_passes(
         self, groups: Sequence[dict[str, Any]], names: dict[Tensor, str], model: nn.Module | None, run: Run
     ) -> Generator[Objective, None, None]:
         params = [p for group in groups for p in group["params"] if p.requires_grad]
-        carried = CarriedGradients(params)
+        own = set(params)
+        others = [] if model is None else [p for p in model.parameters() if p not in own]
+        carried = CarriedGradients([*params, *others])  # all of them: the ascent pass must leave nothing in any
         random = RandomState(params) if self.same_dropout else None
         weights: Snapshot | None = None
         buffers: Buffers | None = None
         finished = False
 
         def put_back() -> None:
-            if weights is not None:
-                weights.restore()
-                torch.clear_autocast_cache()
-            if buffers is not None:
-                buffers.restore()
-            if not finished:
-                carried.give_back()
+            with contextlib.ExitStack() as stack:  # each of them whatever becomes of the others; the weights first
+                if not finished:
+                    stack.callback(carried.give_back)
+                if buffers is not None:
+                    stack.callback(buffers.restore)
+                if weights is not None:
+                    stack.callback(torch.clear_autocast_cache)
+                    stack.callback(weights.restore)
 
         try:
             carried.set_aside()
@@ -157,6 +177,9 @@ class Estimator:
 
 @torch.no_grad()
 def _gradients(params: Sequence[Tensor]) -> list[Tensor | None]:
+    """Copy the gradients."""
+    if any(p.grad is not None and p.grad.layout != torch.strided for p in params):
+        raise ValueError("combine= needs dense gradients: build the layer with sparse=False")
     found = iter(copies([p.grad for p in params if p.grad is not None]))
     return [None if p.grad is None else next(found) for p in params]
 
@@ -170,7 +193,7 @@ def _combine(
     carried: CarriedGradients,
 ) -> None:
     """Combine the two gradients where there are two, then add what was carried; a lone one stays as it is."""
-    gained = [p.grad for p in params]
+    gained = _gradients(params)  # copies, for an engine may keep the carried ones in the same storage
     pairs = [(g, s) for g, s in zip(at_w, gained, strict=True) if g is not None and s is not None]
     first, second = [g for g, _ in pairs], [s for _, s in pairs]
     if last.at_perturbed is not None:  # without a perturbation both are gradients at w, and the first may be NaN

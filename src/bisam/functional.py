@@ -17,6 +17,9 @@ from ._errors import positive
 from ._lower_bound import ExpectedLowerBound, LowerBound, wide_dtype
 from .bounds import Bound, as_bound
 
+#: No class has this index.
+_NEVER = -(2**63)
+
 __all__ = ["binary_lower_bound_loss", "lower_bound_loss", "zero_one_loss"]
 
 
@@ -107,9 +110,9 @@ def binary_lower_bound_loss(
         target = torch.stack([1 - target, target], -1).reshape(-1, 2)
     else:
         target = target.long().reshape(-1)
-    value = lower_bound_loss(two, target, bound=bound, mu=mu, alpha=alpha, ignore_index=-1, reduction="none").reshape(
-        logits.shape
-    )
+    value = lower_bound_loss(
+        two, target, bound=bound, mu=mu, alpha=alpha, ignore_index=_NEVER, reduction="none"
+    ).reshape(logits.shape)
     return _reduce(value, reduction, None)
 
 
@@ -145,6 +148,9 @@ def zero_one_loss(logits: Tensor, target: Tensor, *, ignore_index: int = -100, r
 
 def _class_last(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, bool]:
     """Return logits with classes last, the target to match, and whether it holds class indices; or refuse them."""
+    for name, tensor in (("logits", logits), ("target", target)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} of type {type(tensor).__name__} must be a tensor: use torch.as_tensor({name})")
     if not logits.is_floating_point():
         raise TypeError(f"logits of dtype {logits.dtype} must be floating point: pass the network's raw outputs")
     if logits.device != target.device:
@@ -163,7 +169,7 @@ def _class_last(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, bool]:
                 f"target of dtype {target.dtype} and shape {tuple(target.shape)}: class indices must be integers "
                 f"(use target.long()) and probabilities must have the shape of logits, {tuple(logits.shape)}"
             )
-        return logits.movedim(dim, -1), target.movedim(dim, -1), False
+        return logits.movedim(dim, -1), target.movedim(dim, -1).to(wide_dtype(logits)), False
     if target.dtype == torch.bool or target.is_complex():
         raise TypeError(f"target of dtype {target.dtype} must hold class indices: use target.long()")
     if target.shape != shape:
@@ -178,10 +184,13 @@ def _explain(error: Exception, target: Tensor, classes: int, ignore_index: int) 
     """Turn the kernel's complaint about an index into one about ``target``; other errors pass unchanged."""
     if "out of bounds" not in str(error) or target.device.type != "cpu":
         return error
-    kept = target[target != ignore_index]
-    wrong = kept[(kept < 0) | (kept >= classes)]
+    try:
+        kept = target[target != ignore_index]
+        first = int(kept[(kept < 0) | (kept >= classes)][0])
+    except (RuntimeError, IndexError):  # under vmap the values cannot be looked at
+        return error
     return ValueError(
-        f"target holds class index {int(wrong[0])}, but logits have {classes} classes: "
+        f"target holds class index {first}, but logits have {classes} classes: "
         f"indices must lie in 0..{classes - 1} or equal ignore_index={ignore_index}"
     )
 

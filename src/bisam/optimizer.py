@@ -38,7 +38,8 @@ class SharpnessAware(Optimizer):
         base: the optimizer that updates the weights, built on the model's parameters.
         model: the network (bare, compiled or wrapped). **Pass it if it holds BatchNorm or anything else that keeps
             running statistics**: its buffers are put back after the second pass. Without it they are updated twice
-            a step, in silence.
+            a step, in silence. Pass it too if another optimizer holds the rest of its parameters: their gradients
+            are then those of the last pass alone.
         rho: radius of the ball, >= 0, for groups that do not set their own.
         ascent: objective that the perturbation climbs; None means ``descent`` (SAM).
         descent: objective whose gradient at w + eps is kept.
@@ -90,10 +91,10 @@ class SharpnessAware(Optimizer):
         )
         self._run = Run()
         self._names = parameter_names(base, model)
+        radii = [not_negative("rho", group.get("rho", rho)) for group in base.param_groups]
         base.defaults |= {"rho": not_negative("rho", rho), STEPS: 0}
-        for group in base.param_groups:
-            group["rho"] = not_negative("rho", group.get("rho", rho))
-            group[STEPS] = 0
+        for group, radius in zip(base.param_groups, radii, strict=True):
+            group |= {"rho": radius, STEPS: 0}
         super().__setstate__({})  # torch's own way to furnish an optimizer with hooks without groups of its own
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -103,6 +104,10 @@ class SharpnessAware(Optimizer):
 
         The loop's body computes that objective and calls ``backward()``; nothing else is asked of it. Steps that do
         not perturb (``cadence``, or ``rho == 0`` in every group) have one pass.
+
+        Leaving the loop by ``break`` or an exception restores everything at once. An iterator that is still held, by
+        a name or by a wrapper such as a progress bar, restores when it is dropped, closed, or when ``zero_grad()``,
+        ``state_dict()`` or another ``passes()`` is called: do one of these before saving weights in an ``except``.
 
         Raises:
             RuntimeError: from the loop, where a pass ends without a call of its objective although ascent and descent
@@ -144,8 +149,10 @@ class SharpnessAware(Optimizer):
         else:
             self._finish()
         result = self.base.step()
-        for group in self.param_groups:
-            group[STEPS] += 1
+        if self._run.counts:  # engines step an optimizer to furnish its state: that is no step of training
+            self._run.counts = False
+            for group in self.param_groups:
+                group[STEPS] += 1
         return result if closure is None else value
 
     def _drive(self, closure: Callable[[], Any]) -> Any:

@@ -39,6 +39,10 @@ class Objective:
                 "zero_grad(), state_dict() and passes() outside of that loop, for they end it"
             )
         value = self._loss(*args, **kwargs)
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"objective {self._loss!r} returned {type(value).__name__}: it must return a tensor, the loss"
+            )
         self.value = value.detach()
         return value
 
@@ -136,7 +140,7 @@ class Last:
 
     @property
     def norm(self) -> float:
-        """L2 norm of the perturbation as the weights took it; below rho where their dtype swallowed some of it."""
+        """L2 norm of the perturbation; of 16-bit weights what they really took, which may be far from rho."""
         return 0.0 if self._norm is None else float(self._norm)
 
     @property

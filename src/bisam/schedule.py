@@ -47,8 +47,7 @@ class RhoScheduler:
         self.optimizer = optimizer
         self.rho_min = not_negative("rho_min", rho_min)
         self.lr_max = lr_max
-        for group in optimizer.param_groups:
-            group.setdefault("initial_rho", group["rho"])
+        self._initial = [group.setdefault("initial_rho", group["rho"]) for group in optimizer.param_groups]
         self._shadow: Optimizer | None = None
         self._schedule: LRScheduler | None = None
         if schedule is not None:
@@ -57,11 +56,15 @@ class RhoScheduler:
             self._schedule = schedule(self._shadow)
         self._write()
 
-    def step(self) -> None:
-        """Advance the schedule by one, or read the learning rate, and set every group's rho."""
+    def step(self, *args: Any) -> None:
+        """Advance the schedule by one, or read the learning rate, and set every group's rho.
+
+        Args:
+            args: what the schedule's own ``step`` takes, such as the metric of ``ReduceLROnPlateau``.
+        """
         if self._shadow is not None and self._schedule is not None:
             self._shadow.step()  # moves nothing; torch warns where a schedule runs ahead of its optimizer
-            self._schedule.step()
+            self._schedule.step(*args)
         self._write()
 
     def get_last_rho(self) -> list[float]:
@@ -87,9 +90,12 @@ class RhoScheduler:
 
     def _write(self) -> None:
         for number, group in enumerate(self.optimizer.param_groups):
-            if self._shadow is not None:
-                group["rho"] = max(0.0, float(self._shadow.param_groups[number]["lr"]))
-            else:
+            if number >= len(self._initial):  # added since
+                self._initial.append(group["rho"])
+            top_rho = group.setdefault("initial_rho", self._initial[number])  # a plain checkpoint has none
+            if self._shadow is None:
                 top = self.lr_max or group.get("max_lr", group.get("initial_lr", group["lr"]))
                 share = min(1.0, float(group["lr"]) / float(top)) if top else 1.0
-                group["rho"] = self.rho_min + (group["initial_rho"] - self.rho_min) * share
+                group["rho"] = self.rho_min + (top_rho - self.rho_min) * share
+            elif number < len(self._shadow.param_groups):  # one added since keeps its rho
+                group["rho"] = max(0.0, float(self._shadow.param_groups[number]["lr"]))
