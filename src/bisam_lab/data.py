@@ -51,7 +51,12 @@ def load_splits(recipe: DataRecipe, data_dir: Path | None, seed: int) -> Splits:
     Raises:
         RecipeError: files that are missing, or fewer images than the recipe asks for.
     """
-    pool, test = _READERS[recipe.name](data_dir)
+    try:
+        pool, test = _READERS[recipe.name](data_dir)
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"{recipe.name} in --data-dir {data_dir} cannot be read: {error}") from error
     rng = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(pool), generator=rng)
     size = len(pool) - recipe.validation_size if recipe.train_size is None else recipe.train_size

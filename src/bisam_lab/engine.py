@@ -6,14 +6,13 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.loggers.logger import Logger
-from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -23,43 +22,9 @@ from bisam.functional import zero_one_loss
 from .data import Images, augment, load_splits
 from .models import build_model
 from .recipe import Recipe
+from .result import Epoch, RunResult, Status
 
-__all__ = ["Epoch", "RunResult", "build_optimizer", "train"]
-
-Status = Literal["ok", "collapsed", "diverged"]
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch showed: mean loss of the descent passes, accuracy on validation."""
-
-    epoch: int
-    train_loss: float
-    validation_accuracy: float
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The outcome of a run. Accuracies are shares; speed counts optimizer steps while training, not evaluation."""
-
-    method: str
-    seed: int
-    status: Status
-    test_accuracy: float
-    validation_accuracy: float
-    selected_epoch: int
-    steps_per_second: float
-    seconds: float
-    history: list[Epoch] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "RunResult":
-        """Read what :meth:`to_dict` wrote."""
-        return cls(**{**values, "history": [Epoch(**epoch) for epoch in values["history"]]})
+__all__ = ["build_optimizer", "train"]
 
 
 def build_optimizer(method: str, recipe: Recipe, model: nn.Module) -> SharpnessAware:

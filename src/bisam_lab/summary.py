@@ -1,0 +1,116 @@
+"""The comparison as a table (terminal and Markdown) and as a picture."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich.table import Table
+
+from .result import RunResult
+from .statistics import Comparison, paired
+
+__all__ = ["draw", "markdown", "table"]
+
+_COLUMNS = ("method", "test accuracy %", "n", "difference", "95 % interval", "p (Holm)", "steps/s")
+
+
+def table(rows: Sequence[Comparison], baseline: str) -> Table:
+    """Return the table for a terminal."""
+    view = Table(
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+        title_justify="left",
+        title=f"Test accuracy, paired by seed with {baseline}",
+    )
+    for column in _COLUMNS:
+        view.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    for row in rows:
+        view.add_row(*_cells(row, baseline), style="red" if row.collapsed or row.diverged else None)
+    return view
+
+
+def markdown(rows: Sequence[Comparison], baseline: str) -> str:
+    """Return the table in Markdown."""
+    lines = [_COLUMNS, ["---" if column == "method" else "---:" for column in _COLUMNS]]
+    lines += [_cells(row, baseline) for row in rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _cells(row: Comparison, baseline: str) -> list[str]:
+    spread = "" if math.isnan(row.std) else f" ± {row.std:.2f}"
+    marks = [f"({count} {word})" for count, word in ((row.collapsed, "collapsed"), (row.diverged, "diverged")) if count]
+    alone = row.method == baseline
+    return [
+        " ".join([row.method, *marks]),
+        f"{row.mean:.2f}{spread}",
+        str(row.n),
+        "baseline" if alone else _number(row.difference, "+.2f"),
+        "" if alone else f"[{_number(row.low, '+.2f')}, {_number(row.high, '+.2f')}]",
+        "" if alone else _p(row.p_adjusted),
+        f"{row.speed:.2f}x" if not math.isnan(row.speed) else "?",
+    ]
+
+
+def _number(value: float, form: str) -> str:
+    return "?" if math.isnan(value) else format(value, form)
+
+
+def _p(p: float) -> str:
+    return "?" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def draw(results: Iterable[RunResult], baseline: str, path: Path, title: str) -> None:
+    """Draw learning curves with bands, and the paired differences to the baseline with their intervals."""
+    by_method: dict[str, list[RunResult]] = {}
+    for result in results:
+        by_method.setdefault(result.method, []).append(result)
+    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        curves, differences = figure.subplots(1, 2, width_ratios=(3, 2))
+        figure.suptitle(title)
+        colours = {method: f"C{i}" for i, method in enumerate(by_method)}
+        for method, runs in by_method.items():
+            _curve(curves, method, runs, colours[method])
+        curves.set(xlabel="epoch", ylabel="validation accuracy (%)", title="mean over seeds, band: ± 1 std")
+        curves.xaxis.set_major_locator(MaxNLocator(integer=True))
+        curves.legend(frameon=False, loc="lower right")
+        others = [method for method in by_method if method != baseline]
+        base = {run.seed: run.test_accuracy for run in by_method.get(baseline, [])}
+        for height, method in enumerate(reversed(others)):
+            _difference(differences, height, by_method[method], base, colours[method])
+        differences.axvline(0, color="0.6", linewidth=1)
+        differences.set_yticks(range(len(others)), others[::-1])
+        differences.set(
+            xlabel=f"test accuracy minus that of {baseline} (points)", title="one dot a seed, bar: 95 % interval"
+        )
+        differences.set_ylim(-0.6, len(others) - 0.4)
+        figure.savefig(path, dpi=150)
+
+
+def _curve(axes: "mpl.axes.Axes", method: str, runs: Sequence[RunResult], colour: str) -> None:
+    epochs = max(len(run.history) for run in runs)
+    values = np.full((len(runs), epochs), np.nan)  # a diverged run is shorter
+    for i, run in enumerate(runs):
+        values[i, : len(run.history)] = [100 * epoch.validation_accuracy for epoch in run.history]
+    x, mean = np.arange(1, epochs + 1), np.nanmean(values, 0)
+    axes.plot(x, mean, color=colour, label=method)
+    if len(runs) > 1:
+        spread = np.nanstd(values, 0, ddof=0)
+        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+
+
+def _difference(
+    axes: "mpl.axes.Axes", height: int, runs: Sequence[RunResult], base: dict[int, float], colour: str
+) -> None:
+    d = [100 * (run.test_accuracy - base[run.seed]) for run in runs if run.seed in base]
+    if not d:
+        return
+    axes.plot(d, [height] * len(d), "o", color=colour, alpha=0.4, markersize=5)
+    low, high, _ = paired(d)
+    axes.plot([low, high], [height + 0.15] * 2, color=colour, linewidth=2)
+    axes.plot(np.mean(d), height + 0.15, "D", color=colour, markersize=6)

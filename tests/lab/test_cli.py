@@ -1,0 +1,180 @@
+"""The command as a user types it: real processes, real interruptions."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BISAM = str(Path(sys.executable).parent / "bisam")
+TINY = ["data.train_size=96", "data.validation_size=50", "model.width=2", "train.epochs=2", "train.batch_size=48"]
+ENV = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+
+
+def bisam(*args, cwd, timeout=240):
+    return subprocess.run(
+        [BISAM, *args], capture_output=True, text=True, cwd=cwd, env=ENV, timeout=timeout, check=False
+    )
+
+
+def start(*args, cwd):
+    return subprocess.Popen(
+        [BISAM, *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env=ENV,
+        start_new_session=True,
+    )
+
+
+def finished(out):
+    return {path: path.stat().st_mtime_ns for path in out.glob("runs/*/seed-*/result.json")}
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_compare_from_nothing_to_table_and_figure(tmp_path):
+    done = bisam(
+        "compare", "--methods", "sgd,sam,bisam-log", "--seeds", "2", "--jobs", "2", "--out", "s", *TINY, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = tmp_path / "s"
+    for method in ("sgd", "sam", "bisam-log"):
+        assert re.search(rf"{method} .*\d+\.\d\d ± \d+\.\d\d", done.stdout), done.stdout
+    assert "paired t-tests over 2 seeds" in " ".join(done.stdout.split())
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert len(rows) == len(lines) == 6
+    assert {(r["method"], r["seed"]) for r in rows} == {(m, s) for m in ("sgd", "sam", "bisam-log") for s in "01"}
+    assert len(lines[0]["history"]) == 2
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "| sgd |" in (out / "table.md").read_text()
+    assert len(list(out.glob("runs/*/seed-*/tensorboard/events*"))) == 6
+    assert "recipe.yaml" in (out / "README.txt").read_text()
+
+    before = finished(out)
+    again = bisam(
+        "compare", "--methods", "sgd,sam", "--seeds", "3", "--baseline", "sam", "--out", "s", *TINY, cwd=tmp_path
+    )
+    assert again.returncode == 0, again.stderr
+    assert "4 of 6 runs finished before" in again.stdout
+    assert len(finished(out)) == 8
+    assert before.items() <= finished(out).items(), "a finished run was run again"
+    from_its_own_recipe = bisam("compare", "s/recipe.yaml", "--out", "s", cwd=tmp_path)
+    assert "6 of 6 runs finished before" in from_its_own_recipe.stdout
+
+    other = bisam("compare", "--out", "s", *TINY, "train.lr=0.3", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "train.lr=0.1 there, 0.3 now" in " ".join(other.stderr.split())
+
+
+def test_the_same_seeds_give_the_same_numbers_whatever_the_jobs(tmp_path):
+    for out, jobs in (("a", "1"), ("b", "2")):
+        done = bisam("compare", "--methods", "sam", "--seeds", "2", "--jobs", jobs, "--out", out, *TINY, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    a, b = ([json.loads(line) for line in (tmp_path / out / "results.jsonl").read_text().splitlines()] for out in "ab")
+    for x, y in zip(a, b, strict=True):
+        assert x["test_accuracy"] == y["test_accuracy"]
+        assert [e["train_loss"] for e in x["history"]] == pytest.approx(
+            [e["train_loss"] for e in y["history"]], rel=1e-4
+        )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+def test_interrupted_and_resumed(number, tmp_path):
+    """Stop it in mid-run: finished runs stay, no process is left over, and the same command does the rest alone."""
+    args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "2", "--out", "s", *TINY, "train.epochs=60"]
+    process, out = start(*args, cwd=tmp_path), tmp_path / "s"
+    wait_for(lambda: len(finished(out)) >= 1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGKILL: -9}.get(number, 130), output
+    if number != signal.SIGKILL:
+        assert "Finished runs are kept" in output
+    wait_for(lambda: not _alive(process.pid), 20)
+    before = finished(out)
+    assert 1 <= len(before) < 4, "too fast or too slow to show anything"
+    done = bisam(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(before)} of 4 runs finished before" in done.stdout
+    assert before.items() <= finished(out).items()
+    assert len(finished(out)) == 4
+
+
+def _alive(group):
+    """Whether any process of the group is left, zombies aside."""
+    listing = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    return any(int(g) == group and not state.startswith("Z") for g, state in map(str.split, listing.splitlines()))
+
+
+def test_a_damaged_result_is_set_aside_and_run_again(tmp_path):
+    args = ["compare", "--methods", "sgd", "--seeds", "1", "--out", "s", *TINY]
+    bisam(*args, cwd=tmp_path)
+    (result,) = finished(tmp_path / "s")
+    whole = json.loads(result.read_text())
+    result.write_text(result.read_text()[:40])
+    done = bisam(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(result.read_text())["test_accuracy"] == whole["test_accuracy"]
+    assert result.with_suffix(".unreadable").exists()
+
+
+def test_collapsed_runs_are_marked_in_the_table(tmp_path):
+    done = bisam(
+        "compare", "--methods", "sgd,sam", "--seeds", "2", "--out", "s", *TINY, "sharpness.rho=1000", cwd=tmp_path
+    )
+    assert re.search(r"sam \([12] collapsed\)", done.stdout)
+    assert "of sam)." in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["digitz"], ["'digitz'", "did you mean digits?"]),
+        (["train.lrr=1"], ["train.lrr", "did you mean lr?"]),
+        (["--methods", "sgd,sma"], ["'sma'", "did you mean sam?"]),
+        (["--baseline", "asam"], ["--baseline asam", "sgd, sam"]),
+        (["cifar10"], ["--data-dir"]),
+        (["cifar100", "--data-dir", "."], ["cifar-100-python"]),
+        (["--out", "full"], ["--out full", "no recipe.yaml"]),
+    ],
+)
+def test_errors_are_one_sentence_and_code_2(args, words, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    done = bisam("compare", *args, cwd=tmp_path)
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+def test_help_and_version(tmp_path):
+    assert "--label-noise" in bisam("compare", "--help", cwd=tmp_path).stdout
+    assert re.fullmatch(r"bisam \d+\.\d+\.\d+\n", bisam("--version", cwd=tmp_path).stdout)
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "cifar10", "cifar100"])
+def test_real_sets_from_end_to_end(name, tmp_path, real_data):
+    done = bisam(
+        *("compare", name, "--data-dir", str(real_data(name)), "--methods", "sgd,bisam-tanh", "--seeds", "1"),
+        *("--label-noise", "0.2", "--out", "s", "data.train_size=300", "data.validation_size=100", "data.image_size=8"),
+        *("model.depth=8", "model.width=4", "train.epochs=1"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "bisam-tanh" in done.stdout

@@ -1,0 +1,135 @@
+"""One run: equal to a raw PyTorch loop, paired over methods, honest about runs that fail."""
+
+import pytest
+import torch
+from torch import nn
+
+from bisam import SAM, BiSAM
+from bisam_lab.data import load_splits
+from bisam_lab.engine import build_optimizer, train
+from bisam_lab.models import ResNet, build_model
+from bisam_lab.recipe import load
+from bisam_lab.result import RunResult
+
+TINY = ("data.train_size=96", "data.validation_size=50", "model.width=4", "train.epochs=2", "train.batch_size=32")
+
+
+@pytest.mark.parametrize("method", ["sgd", "sam", "asam", "bisam-log", "bisam-tanh"])
+def test_a_run_equals_a_raw_loop(method):
+    """Fabric, the study and the logs change no number."""
+    recipe = load("digits", [*TINY, "train.label_smoothing=0.1"])
+    result = train(recipe, method, seed=3)
+    splits = load_splits(recipe.data, None, 3)
+    torch.manual_seed(3)
+    model = build_model(recipe.model, 1, 10)
+    opt = build_optimizer(method, recipe, model)
+    order = torch.Generator().manual_seed(3 + 1_000_003)
+    steps = 0
+    for epoch in result.history:
+        losses = []
+        model.train()
+        for index in torch.randperm(96, generator=order).split(32):
+            for group in opt.base.param_groups:
+                group["lr"] = 0.1 * (1 + torch.cos(torch.tensor(steps / 6 * torch.pi, dtype=torch.float64)).item()) / 2
+            for objective in opt.passes():
+                loss = objective(model(splits.train.x[index]), splits.train.y[index])
+                loss.backward()
+            losses.append(loss.detach())
+            opt.step()
+            opt.zero_grad()
+            steps += 1
+        assert float(torch.stack(losses).mean()) == pytest.approx(epoch.train_loss, rel=1e-5)
+        model.eval()
+        right = (model(splits.validation.x).argmax(1) == splits.validation.y).float().mean()
+        assert float(right) == pytest.approx(epoch.validation_accuracy)
+
+
+def test_methods_are_what_their_names_say():
+    recipe = load("digits", ["sharpness.rho=0.3", "sharpness.mu=5"])
+    model = ResNet(8, 2, 1, 10)
+    sgd, sam, tanh = (build_optimizer(m, recipe, ResNet(8, 2, 1, 10)) for m in ("sgd", "sam", "bisam-tanh"))
+    assert sgd.param_groups[0]["rho"] == 0
+    assert type(sam) is SAM
+    assert sam.param_groups[0]["rho"] == 0.3
+    assert isinstance(tanh, BiSAM)
+    assert "TanhBound" in repr(tanh)
+    assert "mu=5.0" in repr(tanh)
+    assert build_optimizer("asam", recipe, model).param_groups[0]["rho"] == recipe.sharpness.rho_asam
+    with pytest.raises(ValueError, match="adam"):
+        build_optimizer("adam", recipe, model)
+
+
+def test_sgd_is_plain_sgd():
+    """The baseline goes through the same loop with rho = 0, and is torch's SGD to the bit."""
+    recipe = load("digits", [*TINY])
+    ours, plain = ResNet(8, 2, 1, 10), ResNet(8, 2, 1, 10)
+    plain.load_state_dict(ours.state_dict())
+    opt = build_optimizer("sgd", recipe, ours)
+    base = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    x, y = torch.randn(8, 1, 8, 8), torch.arange(8)
+    for _ in range(3):
+        for loss in opt.passes():
+            loss(ours(x), y).backward()
+        opt.step()
+        opt.zero_grad()
+        nn.functional.cross_entropy(plain(x), y).backward()
+        base.step()
+        base.zero_grad()
+    for a, b in zip(ours.state_dict().values(), plain.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_epoch_is_chosen_on_validation():
+    recipe = load("digits", [*TINY, "train.epochs=6"])
+    best, last = (
+        train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"select": s})}), "sgd", 0)
+        for s in ("best", "last")
+    )
+    accuracies = [epoch.validation_accuracy for epoch in best.history]
+    assert best.selected_epoch == 1 + accuracies.index(max(accuracies))
+    assert best.validation_accuracy == max(accuracies)
+    assert last.selected_epoch == 6
+    assert last.validation_accuracy == accuracies[-1]
+
+
+def test_the_test_set_is_read_once(monkeypatch):
+    import bisam_lab.engine as engine
+
+    sizes, measure = [], engine._accuracy
+    monkeypatch.setattr(engine, "_accuracy", lambda net, images: sizes.append(len(images)) or measure(net, images))
+    train(load("digits", TINY), "sgd", 0)
+    assert sizes == [50, 50, 597]
+
+
+def test_a_collapsed_run_is_called_so():
+    result = train(load("digits", [*TINY, "sharpness.rho=1000"]), "sam", 0)
+    assert result.status == "collapsed"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_diverged_run_is_called_so_and_stops():
+    result = train(load("digits", [*TINY, "train.lr=1e30", "train.epochs=5"]), "sgd", 0)
+    assert result.status == "diverged"
+    assert len(result.history) < 5
+    assert result.selected_epoch == len(result.history)
+    assert result.test_accuracy < 0.2
+
+
+def test_results_survive_json():
+    import json
+
+    result = train(load("digits", TINY), "sgd", 0)
+    assert RunResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+def test_mixed_precision_trains():
+    result = train(load("digits", [*TINY, "engine.precision=bf16-mixed", "train.epochs=4"]), "bisam-log", 0)
+    assert result.status in ("ok", "collapsed")
+    assert all(epoch.train_loss < 5 for epoch in result.history)
+
+
+@pytest.mark.parametrize(("depth", "width", "millions"), [(20, 16, 0.27), (56, 16, 0.85)])
+def test_parameter_counts_are_those_of_the_paper(depth, width, millions):
+    """Table 6 of He et al., arXiv 1512.03385."""
+    count = sum(p.numel() for p in ResNet(depth, width, 3, 10).parameters())
+    assert round(count / 1e6, 2) == millions

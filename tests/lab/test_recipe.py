@@ -1,0 +1,59 @@
+"""Recipes: validation, overrides, and errors that name the nearest right thing."""
+
+import pytest
+
+from bisam_lab.recipe import RecipeError, load, names
+
+
+def test_every_shipped_recipe_is_valid_and_named_after_its_file():
+    assert names() == ["cifar10", "cifar100", "digits", "fashion-mnist"]
+    for name in names():
+        recipe = load(name)
+        assert recipe.name == name
+        assert recipe.data.name == name
+
+
+def test_a_recipe_survives_its_own_yaml(tmp_path):
+    recipe = load("digits", ["train.lr=0.07", "methods=[sgd, asam]", "data.label_noise=0.25", "sharpness.mu=3"])
+    assert (recipe.train.lr, recipe.methods, recipe.data.label_noise) == (0.07, ("sgd", "asam"), 0.25)
+    path = tmp_path / "mine.yaml"
+    path.write_text(recipe.to_yaml())
+    assert load(path) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.lrr=1", ["train.lrr", "unknown key", "did you mean lr?"]),
+        ("trian.lr=1", ["trian", "did you mean train?"]),
+        ("lr=1", ["lr", "did you mean train.lr?"]),
+        ("train.zzzzz=1", ["train.zzzzz", "it may have", "epochs"]),
+        ("train.lr=-1", ["train.lr=-1", "greater than 0"]),
+        ("train.epochs=2.5", ["train.epochs=2.5", "integer"]),
+        ("train.lr.x=1", ["train.lr.x does not exist"]),
+        ("data.label_noise=1", ["data.label_noise=1", "less than 1"]),
+        ("data.name=cifar11", ["data.name='cifar11'", "did you mean cifar10?"]),
+        ("methods=[sgd,bisam-lgo]", ["bisam-lgo", "did you mean bisam-log?"]),
+        ("methods=[sgd,sgd]", ["names a method twice"]),
+        ("methods=[]", ["methods"]),
+        ("model.depth=21", ["depth=21", "nearest is 20"]),
+        ("train.lr", ["must look like train.lr=0.05"]),
+        ("train.lr={", ["not valid YAML"]),
+        ("seeds=0", ["seeds=0", "greater than or equal to 1"]),
+    ],
+)
+def test_errors(override, words):
+    with pytest.raises(RecipeError) as caught:
+        load("digits", [override])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_errors_of_files(tmp_path):
+    with pytest.raises(RecipeError, match="did you mean fashion-mnist"):
+        load("fashion_mnist")
+    for text, word in (("[1, 2]", "mapping"), ("a: [", "not valid YAML")):
+        path = tmp_path / "broken.yaml"
+        path.write_text(text)
+        with pytest.raises(RecipeError, match=word):
+            load(path)
