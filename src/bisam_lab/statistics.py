@@ -99,11 +99,11 @@ def verdict(rows: Sequence[Comparison], baseline: str, level: float = 0.05) -> s
     for group, word in ((better, "better"), (worse, "worse")):
         if group:
             each = ", ".join(f"{r.method} ({r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}])" for r in group)
-            parts.append(f"{each} {'is' if len(group) == 1 else 'are'} {word} than {baseline}")
+            parts.append(f"{word} than {baseline}: {each}")
     if same:
-        parts.append(f"there is no evidence of a difference between {baseline} and {_list(same)}")
+        parts.append(f"no evidence of a difference to {baseline}: {_list(same)}")
     if untold:
-        parts.append(f"nothing can be said of {_list(untold)} with fewer than two pairs")
+        parts.append(f"too few pairs to say anything: {_list(untold)}")
     if not parts:
         return f"There is nothing to compare with {baseline}."
     broken = [f"{row.collapsed} of {row.method}" for row in rows if row.collapsed]
