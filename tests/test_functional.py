@@ -247,6 +247,7 @@ def test_nan_is_a_mistake_and_not_hidden():
 # -- compile, meta, vmap, modules ------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # Dynamo itself, in torch 2.6
 @pytest.mark.parametrize("bound", ["log", "tanh", "ramp", "softsign", "shifted-tanh"])
 def test_compiles_whole(bound):
     torch.manual_seed(4)
@@ -259,7 +260,7 @@ def test_compiles_whole(bound):
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # Dynamo looks at it after the graph break
+@pytest.mark.filterwarnings("ignore")  # those of Dynamo and Inductor themselves, which differ from torch to torch
 def test_compiles_with_inductor_and_with_a_bound_of_ones_own():
     target = torch.tensor([1, 0])
     for loss in (LowerBoundLoss("log"), LowerBoundLoss(Arctan())):

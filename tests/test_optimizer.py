@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import bisam
 from bisam import ASAM, SAM, BiSAM, LowerBoundLoss, RhoScheduler, ScaledBall, SharpnessAware
@@ -249,6 +250,48 @@ def test_an_interrupt_in_the_middle_of_restoring(position, monkeypatch):
     assert bits(model) == before
 
 
+class FaultAt(TorchDispatchMode):
+    """Fail at the n-th operation, once."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.left = number
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.left -= 1
+        if self.left == -1:
+            raise MemoryError(f"at {func}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("phase", ["before the first pass", "between the passes", "after the last pass"])
+def test_a_fault_at_any_operation_of_ours(phase):
+    """Out of memory at each operation in turn: the weights are back, and so are the gradients from before."""
+    number = 0
+    while True:
+        model = Net()
+        opt, before = BiSAM(sgd(model), model=model), bits(model)
+        model.head.weight.grad = torch.ones_like(model.head.weight)
+        loop, failed = opt.passes(), False
+        for current in ("before the first pass", "between the passes", "after the last pass"):
+            try:
+                with FaultAt(number if current == phase else 10**9):
+                    objective = next(loop, None)
+            except MemoryError:
+                failed = True
+                break
+            if objective is not None:
+                objective(model(X), Y).backward()
+        del loop
+        assert bits(model) == before, f"operation {number} {phase}"
+        if not failed:
+            break
+        if phase != "after the last pass":  # there the gradient is whole already
+            assert (model.head.weight.grad == 1).all()
+        number += 1
+    assert number > 0
+
+
 def test_negative_zero_and_subnormal_weights_come_back():
     layer = nn.Linear(4, 3)
     with torch.no_grad():
@@ -319,6 +362,25 @@ def test_running_statistics_see_the_first_pass_alone(momentum, wrap):
         for (name, a), b in zip(ours.named_buffers(), plain.buffers(), strict=True):
             assert torch.equal(a, b), name
     assert ours[1].num_batches_tracked == 6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_under_ddp_with_the_wrapped_model(tmp_path):
+    """One gloo process: the same steps and statistics as bare, also where gradients are views into DDP's buckets."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        bare, data = Net(), batches(3)
+        run_steps(bare, SAM(sgd(bare), model=bare), data)
+        for views in (True, False):
+            model = Net()
+            wrapped = nn.parallel.DistributedDataParallel(
+                model, gradient_as_bucket_view=views, find_unused_parameters=True
+            )
+            run_steps(wrapped, SAM(sgd(model), model=wrapped), data)
+            assert bits(model) == bits(bare)
+            assert all(torch.equal(a, b) for a, b in zip(model.buffers(), bare.buffers(), strict=True))
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_without_model_statistics_move_twice_as_documented():

@@ -49,6 +49,13 @@ print(len(run_steps(model, opt, batches(2))), bisam.__version__)
     assert done.stdout.split() == ["2", bisam.__version__], done.stderr
 
 
+def test_the_command_without_the_laboratory_says_what_to_install():
+    done = python(f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r})); import bisam_lab; bisam_lab.main()")
+    assert done.returncode == 1
+    assert "pip install 'bisam[lab]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_import_contract_holds():
     done = subprocess.run(
         [str(Path(sys.executable).parent / "lint-imports")],

@@ -30,8 +30,9 @@ class ASAM(SharpnessAware):
 
     Args:
         base: the optimizer that updates the weights.
-        eta: floor of T, >= 0.
+        model: the network; needed where it keeps running statistics, and to tell weights from biases by name.
         rho: radius, >= 0.
+        eta: floor of T, >= 0.
         geometry: overrides the ball, and ``eta`` with it.
         choices: the other arguments of :class:`~bisam.SharpnessAware`.
     """
@@ -40,12 +41,13 @@ class ASAM(SharpnessAware):
         self,
         base: Optimizer,
         *,
+        model: nn.Module | None = None,
         rho: float = 0.5,
         eta: float = 0.01,
         geometry: Geometry | None = None,
         **choices: Any,
     ) -> None:
-        super().__init__(base, rho=rho, geometry=geometry or ScaledBall(eta), **choices)
+        super().__init__(base, model=model, rho=rho, geometry=geometry or ScaledBall(eta), **choices)
 
 
 class BiSAM(SharpnessAware):
@@ -57,6 +59,8 @@ class BiSAM(SharpnessAware):
 
     Args:
         base: the optimizer that updates the weights.
+        model: the network; needed where it keeps running statistics.
+        rho: radius, >= 0.
         bound: ``"log"`` (mu 1), ``"tanh"`` (mu 10, alpha 0.1), or any :class:`~bisam.bounds.Bound`.
         mu: sharpness of the smoothed maximum, > 0; None takes the bound's own.
         alpha: slope at zero of a bound given by name, > 0.
@@ -76,6 +80,8 @@ class BiSAM(SharpnessAware):
         self,
         base: Optimizer,
         *,
+        model: nn.Module | None = None,
+        rho: float = 0.05,
         bound: str | Bound = "log",
         mu: float | None = None,
         alpha: float = 0.1,
@@ -85,7 +91,7 @@ class BiSAM(SharpnessAware):
     ) -> None:
         ignore_index = getattr(descent, "ignore_index", -100)
         lower = LowerBoundLoss(bound, mu, alpha, ignore_index=ignore_index)
-        super().__init__(base, ascent=ascent or lower, descent=descent, **choices)
+        super().__init__(base, model=model, rho=rho, ascent=ascent or lower, descent=descent, **choices)
 
 
 #: Every named method by its lower-case name.
