@@ -100,7 +100,8 @@ def _curve(axes: "mpl.axes.Axes", method: str, runs: Sequence[RunResult], colour
     x, mean = np.arange(1, epochs + 1), np.nanmean(values, 0)
     axes.plot(x, mean, color=colour, label=method)
     if len(runs) > 1:
-        spread = np.nanstd(values, 0, ddof=0)
+        n = np.maximum((~np.isnan(values)).sum(0), 2)
+        spread = np.nanstd(values, 0) * np.sqrt(n / (n - 1))
         axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
 
 
