@@ -18,7 +18,6 @@ BLOCKED = [
     "lightning",
     "torchvision",
     "matplotlib",
-    "pandas",
     "pydantic",
     "yaml",
     "rich",

@@ -16,7 +16,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ._errors import positive
@@ -68,8 +67,8 @@ class LogBound(Bound):
     phi < 1 beyond. It falls linearly to the left: a sample that is right by a wide margin keeps a gradient,
     weighted by its softmax weight alone.
 
-    Near zero it is evaluated as -log1p((1 - 1/e) expm1(-x)), the same function without cancellation, so that
-    phi(0) is exactly 0 and the sign is right to the last bit.
+    It is evaluated as -log1p((1 - 1/e) expm1(-x)), the same function without cancellation, so that phi(0) is exactly
+    0 and the sign is right to the last bit; left of -80, where the exponential would overflow, it goes on as a line.
     """
 
     mu = 1.0
@@ -77,9 +76,8 @@ class LogBound(Bound):
 
     def phi(self, x: Tensor) -> Tensor:
         """Return 1 - softplus(gamma - x)."""
-        near = -torch.log1p((1 - 1 / math.e) * torch.expm1(-x.clamp(min=-1.0)))
-        far = 1 - F.softplus(self._gamma - x.clamp(max=-1.0))
-        return torch.where(x < -1, far, near).clamp(max=1.0)
+        curve = -torch.log1p((1 - 1 / math.e) * torch.expm1(-x.clamp(min=-80.0)))
+        return (curve + (x + 80.0).clamp(max=0.0)).clamp(max=1.0)
 
     def slope(self, x: Tensor) -> Tensor:
         """Return sigmoid(gamma - x)."""
