@@ -3,10 +3,12 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -34,20 +36,20 @@ def run_comparison(recipe: Recipe, baseline: str, *, out: Path, jobs: int | None
         RecipeError: data that are missing, or a folder that holds something else.
     """
     study = Study(out, recipe, data_dir)
-    failures = _run(study, jobs or default_jobs(recipe))
+    succeeded = _run(study, jobs or default_jobs(recipe))
     _summarise(study, baseline)
-    return not failures
+    return succeeded
 
 
-def _run(study: Study, jobs: int) -> list[Finished]:
-    """Run what is missing under a live display, and return the runs that failed."""
+def _run(study: Study, jobs: int) -> bool:
+    """Run what is missing under a live display; return whether no run failed."""
     done = len(study.results())
     console.print(
         f"{len(study.recipe.methods)} methods x {study.recipe.seeds} seeds in [bold]{study.folder}[/bold]"
         + (f", {done} of {len(study.runs)} runs finished before" if done else "")
     )
-    failures = []
-    with _terminating(), _display() as progress:
+    succeeded = True
+    with _terminating(), _lost_processes() as lost, _display() as progress:
         whole = progress.add_task("all runs", total=len(study.runs), completed=done)
         lines: dict[Run, TaskID] = {}
         for event in study.run(jobs):
@@ -57,14 +59,13 @@ def _run(study: Study, jobs: int) -> list[Finished]:
                 if run in lines:
                     progress.remove_task(lines.pop(run))
                 progress.console.print(_line(event), highlight=False)
-                if event.result is None:
-                    failures.append(event)
+                succeeded &= event.result is not None
             else:
                 if run not in lines:
                     lines[run] = progress.add_task(str(run), total=study.recipe.train.epochs)
                 accuracy = f"{run}  validation {100 * event.epoch.validation_accuracy:.1f} %"
                 progress.update(lines[run], completed=event.epoch.epoch, description=accuracy)
-    return failures
+    return succeeded and not lost
 
 
 def _line(event: Finished) -> str:
@@ -84,7 +85,9 @@ def _summarise(study: Study, baseline: str) -> None:
     sentence = verdict(rows, baseline)
     (study.folder / "table.md").write_text(markdown(rows, baseline) + "\n" + sentence + "\n")
     draw(results, baseline, study.folder / "figure.png", _title(study.recipe))
-    console.print(table(rows, baseline))
+    view = table(rows, baseline)
+    whole = Measurement.get(console, console.options.update(max_width=200), view).maximum
+    console.print(view, width=max(console.width, whole), crop=False)  # rather a long line than a column lost
     console.print(sentence, highlight=False)
     console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{study.folder}[/bold]")
 
@@ -104,6 +107,17 @@ def _display() -> Progress:
         console=console,
         transient=True,
     )
+
+
+@contextlib.contextmanager
+def _lost_processes() -> Iterator[list[str]]:
+    """Turn the death of a process into one sentence; the list it yields then holds it."""
+    lost: list[str] = []
+    try:
+        yield lost
+    except BrokenProcessPool:
+        lost.append("A process was killed, perhaps for want of memory: the same command goes on, --jobs 1 needs least.")
+        console.print(f"[red]{lost[0]}[/red]")
 
 
 @contextlib.contextmanager

@@ -117,7 +117,7 @@ def _fabric(recipe: Recipe, log_dir: Path | None) -> Fabric:
         fabric = Fabric(
             accelerator=recipe.engine.accelerator,
             strategy=recipe.engine.strategy,
-            precision=recipe.engine.precision,  # type: ignore[arg-type]
+            precision=recipe.engine.precision,
             devices=1,
             loggers=loggers,
         )

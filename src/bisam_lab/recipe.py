@@ -82,8 +82,8 @@ class SharpnessRecipe(_Part):
 class EngineRecipe(_Part):
     """Where and how precisely to compute; passed to Lightning Fabric."""
 
-    accelerator: str = "auto"
-    precision: str = "32-true"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"] = "32-true"
     strategy: str = "auto"
 
 

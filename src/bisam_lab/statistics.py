@@ -106,13 +106,13 @@ def verdict(rows: Sequence[Comparison], baseline: str, level: float = 0.05) -> s
         parts.append(f"too few pairs to say anything: {_list(untold)}")
     if not parts:
         return f"There is nothing to compare with {baseline}."
-    broken = [f"{row.collapsed} of {row.method}" for row in rows if row.collapsed]
-    broken += [f"{row.diverged} of {row.method} by divergence" for row in rows if row.diverged]
-    failed = f"; runs that failed to train, and count in the means: {_list(broken)}" if broken else ""
+    broken = [f"{row.collapsed} of {row.method} (collapsed)" for row in rows if row.collapsed]
+    broken += [f"{row.diverged} of {row.method} (diverged)" for row in rows if row.diverged]
+    failed = f"; counted in the means, though they failed to train: {_list(broken)}" if broken else ""
     text = "; ".join(parts)
     n = min((row.pairs for row in others), default=0)
-    tests = f"paired t-tests over {n} seeds at the {100 * level:g} % level, Holm-adjusted"
-    return f"{text[0].upper()}{text[1:]} ({tests}{failed})."
+    tested = f" (paired t-tests over {n} seeds at the {100 * level:g} % level, Holm-adjusted)" if n > 1 else ""
+    return f"{text[0].upper()}{text[1:]}{tested}{failed}."
 
 
 def _row(method: str, runs: dict[int, RunResult], base: dict[int, RunResult], baseline: str) -> Comparison:

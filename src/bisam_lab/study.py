@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -108,12 +109,14 @@ class Study:
         Closing the iterator (an exception or Ctrl-C in its loop does) ends the processes; finished runs stay.
 
         Raises:
-            RecipeError: data that are missing, or too few.
+            RecipeError: data that are missing, or too few; an accelerator that is not there.
+            BrokenProcessPool: a process was killed, perhaps for want of memory.
         """
         done = self.results()
         pending = [run for run in self.runs if run not in done]
         if not pending:
             return
+        _check_accelerator(self.recipe.engine.accelerator)
         load_splits(self.recipe.data, self.data_dir, seed=0)  # what is missing is said here, once and at once
         context = multiprocessing.get_context("spawn")
         events: Events = context.Queue()
@@ -191,6 +194,8 @@ def _report(run: Run) -> Callable[[Epoch], None]:
 
 def _finished(run: Run, future: "Future[RunResult]") -> Finished:
     error = future.exception()
+    if isinstance(error, BrokenProcessPool):
+        raise error
     if error is None:
         return Finished(run, future.result())
     return Finished(run, None, str(error) if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}")
@@ -218,6 +223,12 @@ def _start_worker(threads: int, parent: int, events: "Events") -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _check_accelerator(name: str) -> None:
+    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if name in there and not there[name]():
+        raise RecipeError(f"engine.accelerator={name!r}: torch {torch.__version__} finds none here; use auto or cpu")
 
 
 def _cores() -> int:

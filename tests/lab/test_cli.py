@@ -114,6 +114,21 @@ def test_interrupted_and_resumed(number, tmp_path):
     assert len(finished(out)) == 4
 
 
+def test_a_worker_that_is_killed_is_one_sentence(tmp_path):
+    args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "2", "--out", "s", *TINY, "train.epochs=300"]
+    process = start(*args, cwd=tmp_path)
+    wait_for(lambda: list((tmp_path / "s").glob("runs/*/seed-*/tensorboard/events*")))
+    listing = subprocess.run(["ps", "-wweo", "pid=,pgid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in listing.splitlines()]
+    workers = [int(pid) for pid, group, command in rows if int(group) == process.pid and "spawn_main" in command]
+    os.kill(workers[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert output.count("A process was killed") == 1
+    assert "Traceback" not in output
+    wait_for(lambda: not _alive(process.pid), 20)
+
+
 def _alive(group):
     """Whether any process of the group is left, zombies aside."""
     listing = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
@@ -137,7 +152,8 @@ def test_collapsed_runs_are_marked_in_the_table(tmp_path):
         "compare", "--methods", "sgd,sam", "--seeds", "2", "--out", "s", *TINY, "sharpness.rho=1000", cwd=tmp_path
     )
     assert re.search(r"sam \([12] collapsed\)", done.stdout)
-    assert "of sam)." in " ".join(done.stdout.split())
+    assert "of sam (collapsed)" in " ".join(done.stdout.split())
+    assert re.search(r"sam \(\d collapsed\) +\d+\.\d\d ± \d+\.\d\d +2 ", done.stdout), "the table lost a column"
 
 
 @pytest.mark.parametrize(
@@ -149,6 +165,8 @@ def test_collapsed_runs_are_marked_in_the_table(tmp_path):
         (["--baseline", "asam"], ["--baseline asam", "sgd, sam"]),
         (["cifar10"], ["--data-dir"]),
         (["cifar100", "--data-dir", "."], ["cifar-100-python"]),
+        (["engine.precision=fp16"], ["engine.precision='fp16'", "16-mixed"]),
+        (["engine.accelerator=tpu"], ["engine.accelerator='tpu'", "cpu"]),
         (["--out", "full"], ["--out full", "no recipe.yaml"]),
     ],
 )

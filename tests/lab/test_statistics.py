@@ -62,7 +62,8 @@ def test_verdicts():
     assert "Better than sgd: asam (+10.20 [" in sentence
     assert "worse than sgd: bisam-log (-7" in sentence
     assert "no evidence of a difference to sgd: sam" in sentence
-    assert "4 of bisam-log and 1 of bisam-log by divergence" in sentence
+    assert "4 of bisam-log (collapsed) and 1 of bisam-log (diverged)" in sentence
     assert "5 seeds" in sentence
+    assert verdict(compare([base[0], same[0]], "sgd"), "sgd").endswith("say anything: sam.")
     assert "Too few pairs to say anything: sam" in verdict(compare([base[0], same[0]], "sgd"), "sgd")
     assert "nothing to compare" in verdict(compare(base, "sgd"), "sgd")
