@@ -91,3 +91,6 @@ def main() -> None:
     except RecipeError as error:
         Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
         sys.exit(2)
+    except (OSError, UnicodeDecodeError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
+        sys.exit(1)

@@ -67,12 +67,12 @@ def compare(results: Iterable[RunResult], baseline: str) -> list[Comparison]:
 
 
 def paired(differences: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Interval of the mean and two-sided p of the paired t-test; NaN where fewer than two pairs tell nothing."""
+    """Interval of the mean and two-sided p of the paired t-test; NaN for fewer than two pairs, or without spread."""
     d = np.asarray(differences, dtype=float)
     if len(d) < 2:
         return math.nan, math.nan, math.nan
-    if np.ptp(d) == 0:  # no spread: the t statistic is 0/0 or infinite
-        return float(d[0]), float(d[0]), 1.0 if d[0] == 0 else math.nan
+    if np.ptp(d) < 1e-9:  # no spread but that of rounding: the t statistic is 0/0 or infinite
+        return math.nan, math.nan, math.nan
     test = stats.ttest_1samp(d, 0.0)
     low, high = test.confidence_interval(level)
     return float(low), float(high), float(test.pvalue)
@@ -90,8 +90,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def verdict(rows: Sequence[Comparison], baseline: str, level: float = 0.05) -> str:
     """Say in one sentence which methods differ from the baseline, and which do not."""
-    others = [row for row in rows if row.method != baseline]
-    untold = [row.method for row in others if math.isnan(row.p_adjusted)]
+    failed = {row.method for row in rows if row.collapsed + row.diverged == row.n}
+    if baseline in failed:
+        return f"Nothing can be compared: every run of {baseline} failed to train (collapsed or diverged)."
+    others = [row for row in rows if row.method != baseline and row.method not in failed]
+    few = [row.method for row in others if row.pairs < 2]
+    flat = [row.method for row in others if row.pairs >= 2 and math.isnan(row.p_adjusted)]
     better = [row for row in others if row.p_adjusted < level and row.difference > 0]
     worse = [row for row in others if row.p_adjusted < level and row.difference < 0]
     same = [row.method for row in others if row.p_adjusted >= level]
@@ -102,17 +106,22 @@ def verdict(rows: Sequence[Comparison], baseline: str, level: float = 0.05) -> s
             parts.append(f"{word} than {baseline}: {each}")
     if same:
         parts.append(f"no evidence of a difference to {baseline}: {_list(same)}")
-    if untold:
-        parts.append(f"too few pairs to say anything: {_list(untold)}")
+    if few:
+        parts.append(f"too few pairs to say anything: {_list(few)}")
+    if flat:
+        parts.append(f"the same difference to {baseline} at every seed, so no test is possible: {_list(flat)}")
+    if failed:
+        parts.append(f"every run failed to train, so nothing is claimed of {_list(sorted(failed))}")
     if not parts:
         return f"There is nothing to compare with {baseline}."
     broken = [f"{row.collapsed} of {row.method} (collapsed)" for row in rows if row.collapsed]
     broken += [f"{row.diverged} of {row.method} (diverged)" for row in rows if row.diverged]
-    failed = f"; counted in the means, though they failed to train: {_list(broken)}" if broken else ""
+    counted = f"; counted in the means, though they failed to train: {_list(broken)}" if broken else ""
     text = "; ".join(parts)
-    n = min((row.pairs for row in others), default=0)
-    tested = f" (paired t-tests over {n} seeds at the {100 * level:g} % level, Holm-adjusted)" if n > 1 else ""
-    return f"{text[0].upper()}{text[1:]}{tested}{failed}."
+    pairs = [row.pairs for row in others if not math.isnan(row.p_adjusted)]
+    seeds = f"{min(pairs)}" if pairs and min(pairs) == max(pairs) else f"{min(pairs)} to {max(pairs)}" if pairs else ""
+    tested = f" (paired t-tests over {seeds} seeds at the {100 * level:g} % level, Holm-adjusted)" if pairs else ""
+    return f"{text[0].upper()}{text[1:]}{tested}{counted}."
 
 
 def _row(method: str, runs: dict[int, RunResult], base: dict[int, RunResult], baseline: str) -> Comparison:

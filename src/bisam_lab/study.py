@@ -78,7 +78,8 @@ class Study:
         self.folder, self.recipe, self.data_dir = folder, recipe, data_dir
         stored = folder / "recipe.yaml"
         if stored.is_file():
-            self._check_same(stored)
+            if any(folder.glob("runs/*/*/result.json")):  # without a finished run the folder is free
+                self._check_same(stored)
         elif folder.is_dir() and any(folder.iterdir()):
             raise RecipeError(f"--out {folder} holds files but no recipe.yaml: choose an empty folder or a study's own")
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,8 +29,8 @@ def test_holm_of_a_worked_example():
 
 
 def test_no_spread_and_no_pairs_make_no_noise():
-    assert paired([0.5, 0.5]) == (0.5, 0.5, pytest.approx(math.nan, nan_ok=True))
-    assert paired([0.0, 0.0]) == (0.0, 0.0, 1.0)
+    for flat in ([0.5, 0.5], [0.0, 0.0], [0.1 + 0.2, 0.3]):
+        assert all(math.isnan(v) for v in paired(flat))
     assert all(math.isnan(v) for v in paired([0.3]))
     assert all(math.isnan(v) for v in paired([]))
 
@@ -58,12 +58,23 @@ def test_verdicts():
     ]
     sentence = verdict(compare(base + same, "sgd"), "sgd")
     assert sentence.startswith("No evidence of a difference to sgd: sam")
+    broken[0] = run("bisam-log", 0, 0.12)
     sentence = verdict(compare(base + same + better + broken, "sgd"), "sgd")
     assert "Better than sgd: asam (+10.20 [" in sentence
     assert "worse than sgd: bisam-log (-7" in sentence
     assert "no evidence of a difference to sgd: sam" in sentence
-    assert "4 of bisam-log (collapsed) and 1 of bisam-log (diverged)" in sentence
+    assert "3 of bisam-log (collapsed) and 1 of bisam-log (diverged)" in sentence
     assert "5 seeds" in sentence
     assert verdict(compare([base[0], same[0]], "sgd"), "sgd").endswith("say anything: sam.")
     assert "Too few pairs to say anything: sam" in verdict(compare([base[0], same[0]], "sgd"), "sgd")
     assert "nothing to compare" in verdict(compare(base, "sgd"), "sgd")
+
+
+def test_verdicts_claim_nothing_of_failed_runs_nor_of_rounding():
+    base = [run("sgd", s, 1 - (50 + 2 * s) / 597) for s in range(2)]
+    one_image_better = [run("sam", s, 1 - (49 + 2 * s) / 597) for s in range(2)]
+    assert "same difference to sgd at every seed" in verdict(compare(base + one_image_better, "sgd"), "sgd").lower()
+    collapsed = [run("sam", s, 0.1, "collapsed") for s in range(2)]
+    diverged = [run("sgd", s, 0.0, "diverged") for s in range(2)]
+    assert "nothing is claimed of sam" in verdict(compare(base + collapsed, "sgd"), "sgd")
+    assert verdict(compare(diverged + collapsed, "sgd"), "sgd").startswith("Nothing can be compared: every run of sgd")
