@@ -422,8 +422,6 @@ def test_the_code_on_the_migration_page_runs():
     page = Path(__file__).parent.parent / "docs" / "migration.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     assert len(blocks) == 3
-    if not hasattr(bisam, "GSAM"):
-        blocks = [block for block in blocks if "GSAM" not in block]
     model = Net()
     names = {"torch": torch, "model": model, "loader": batches(3), "loss_function": nn.CrossEntropyLoss()}
     for block in blocks:

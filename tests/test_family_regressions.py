@@ -8,7 +8,7 @@ import bisam
 from bisam import METHODS, RhoScheduler
 from bisam.cadence import Adaptive
 from bisam.geometry import OnlyModules
-from bisam.testing import Net, batches
+from bisam.testing import Net, batches, run_steps
 
 X, Y = batches(1)[0]
 
@@ -122,11 +122,7 @@ def test_looksam_reuses_on_the_steps_an_adaptive_cadence_leaves_plain():
     weights = []
     for cadence in (Even(), bisam.cadence.Every(2)):
         model = Net()
-        opt = bisam.LookSAM(sgd(model), model=model, rho=0.5, cadence=cadence)
-        for x, y in batches(6):
-            turn(opt, model, x, y)
-            opt.step()
-            opt.zero_grad()
+        run_steps(model, bisam.LookSAM(sgd(model), model=model, rho=0.5, cadence=cadence), batches(6))
         weights.append([p.detach().clone() for p in model.parameters()])
     for p, q in zip(*weights, strict=True):
         assert torch.equal(p, q)

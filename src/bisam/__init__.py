@@ -1,12 +1,24 @@
 """Sharpness-aware training for PyTorch: a gradient estimator around any optimizer.
 
-========  =====================  ============  ===========
-method    ascent objective       geometry      passes/step
-========  =====================  ============  ===========
-SAM       descent objective      L2Ball        2
-ASAM      descent objective      ScaledBall    2
-BiSAM     LowerBoundLoss (0-1)   L2Ball        2
-========  =====================  ============  ===========
+===========  ==================  ====================================  =================
+method       what it climbs      its other choices                     passes a step
+===========  ==================  ====================================  =================
+SAM          descent objective   none                                  2
+ASAM         as SAM              geometry ``ScaledBall``               2
+BiSAM        ``LowerBoundLoss``  none                                  2
+ESAM         as SAM              geometry ``RandomSupport``            2
+GSAM         as SAM              combine ``Surrogate``                 2 (3)
+WSAM         as SAM              combine ``Blend``                     2 (3)
+LookSAM      as SAM              cadence ``Every``, combine ``Reuse``  1 + 1/k (1 + 2/k)
+FriendlySAM  as SAM              direction ``Friendly``                2
+VaSSO        as SAM              direction ``Smoothed``                2
+SAMON        as SAM              geometry ``OnlyModules``              2
+FisherSAM    as SAM              geometry ``FisherBall``               2
+SSAM         as SAM              geometry ``SparseSupport``            2
+AESAM        as SAM              cadence ``Adaptive``                  1 to 2 (1 to 3)
+===========  ==================  ====================================  =================
+
+In brackets: with ``third_pass=True``, under an ascent objective that is not the descent's.
 
 Every method takes ``ascent=``, ``descent=``, ``direction=``, ``geometry=``, ``cadence=`` and ``combine=``, so their
 combinations (BiSAM + ASAM is ``BiSAM(base, geometry=ScaledBall())``) need no class of their own.

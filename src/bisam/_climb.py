@@ -12,7 +12,7 @@ from ._foreach import Scale
 from ._shards import local, shards_of
 from .vector import Part, home, real
 
-__all__ = ["Ball", "Bucket", "Climb", "Labels", "buckets_of", "climb"]
+__all__ = ["Ball", "Bucket", "Labels", "buckets_of", "climb"]
 
 
 class Labels(NamedTuple):
@@ -68,20 +68,6 @@ class Ball(NamedTuple):
     support: Scale = None
 
 
-class Climb(NamedTuple):
-    """What a climb did, as 0-dim tensors.
-
-    Attributes:
-        norm: l2 norm of the perturbation as the weights took it.
-        perturbed: whether there was one.
-        finite: whether what it climbed along was finite.
-    """
-
-    norm: Tensor
-    perturbed: Tensor
-    finite: Tensor
-
-
 def buckets_of(groups: Iterable[dict[str, Any]], labels: Labels) -> list[Bucket]:
     """Sort the parameters that have a gradient, and a radius above zero, into buckets.
 
@@ -115,7 +101,7 @@ def buckets_of(groups: Iterable[dict[str, Any]], labels: Labels) -> list[Bucket]
     return list(buckets.values())
 
 
-def climb(buckets: Sequence[Bucket], balls: Sequence[Ball]) -> Climb:
+def climb(buckets: Sequence[Bucket], balls: Sequence[Ball]) -> tuple[Tensor, Tensor]:
     r"""Move every weight to w + eps, where eps climbs farthest inside the balls, and use up ``grads``.
 
     With radii r_k, gradients g_k, metrics T_k and supports s_k of the buckets,
@@ -125,6 +111,9 @@ def climb(buckets: Sequence[Bucket], balls: Sequence[Ball]) -> Climb:
     which for equal radii, T = 1 and s = 1 is SAM's rho g / ||g||. A zero or non-finite gradient leaves every bit of the
     weights alone; that is decided on the device. Each bucket's g is divided by its own largest entry before it is
     multiplied or squared, so gradients of any magnitude, and of any mix of dtypes, have a norm.
+
+    Returns:
+        The l2 norm of the perturbation as the weights took it, and whether there was one: 0-dim tensors.
     """
     place = home(bucket.weights[0].device for bucket in buckets)
     own = [bucket.norm(torch.inf) for bucket in buckets]
@@ -139,8 +128,7 @@ def climb(buckets: Sequence[Bucket], balls: Sequence[Ball]) -> Climb:
     shares = peaks / torch.where(highest > 0, highest, 1)  # how large each bucket's unit is, beside the largest
     norms = torch.stack([ratio * b.norm().to(place) for ratio, b in zip(ratios, buckets, strict=True)])
     length = torch.linalg.vector_norm(shares * norms)
-    finite = torch.isfinite(highest)
-    perturbed = finite & torch.isfinite(length) & (length > 0)
+    perturbed = torch.isfinite(highest) & torch.isfinite(length) & (length > 0)
 
     realised = []
     for ratio, bucket, ball, share in zip(ratios, buckets, balls, shares.unbind(), strict=True):
@@ -148,7 +136,7 @@ def climb(buckets: Sequence[Bucket], balls: Sequence[Ball]) -> Climb:
         _foreach.multiply(bucket.grads, ball.metric)
         _foreach.multiply(bucket.grads, ball.support)
         realised.append(_subtract(bucket, perturbed).to(place))
-    return Climb(torch.linalg.vector_norm(torch.stack(realised)), perturbed, finite)
+    return torch.linalg.vector_norm(torch.stack(realised)), perturbed
 
 
 def _subtract(bucket: Bucket, perturbed: Tensor) -> Tensor:

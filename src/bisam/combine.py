@@ -106,5 +106,5 @@ class Reuse:
 
 def _make_orthogonal_(vector: Vector, other: Vector) -> None:
     """Subtract from ``vector`` its projection on ``other``."""
-    square = other.dot(other)
+    square = other.norm().square()
     vector.add_(other, -vector.dot(other) / torch.where(square > 0, square, 1))

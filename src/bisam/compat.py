@@ -96,7 +96,7 @@ class SAM(SharpnessAware):
                 "first_step() was called twice, so this gradient is one at w + eps: call second_step() after the "
                 "second backward(), or restore() where a batch is given up"
             )
-        gradients = [(p, p.grad) for p in self._parameters() if p.grad is not None]
+        gradients = [(p, p.grad) for p in self._params() if p.grad is not None]
         if not gradients:
             raise RuntimeError("first_step() finds no gradient: call loss.backward() before it")
         for param, _ in gradients:
@@ -233,16 +233,13 @@ class SAM(SharpnessAware):
         """The base optimizer, under its usual name."""
         return self.base
 
-    def _parameters(self) -> list[Tensor]:
-        return [param for group in self.param_groups for param in group["params"]]
-
     def _remember(self) -> None:
         """Note the gradients that stand now, to tell later ones from them; also where they accumulate in place."""
-        self._known = [(p, p.grad, p.grad._version) for p in self._parameters() if p.grad is not None]
+        self._known = [(p, p.grad, p.grad._version) for p in self._params() if p.grad is not None]
 
     def _has_new_gradients(self) -> bool:
         known = {param: (grad, version) for param, grad, version in self._known}
-        for param in self._parameters():
+        for param in self._params():
             if param.grad is not None:
                 grad, version = known.get(param, (None, 0))
                 if param.grad is not grad or param.grad._version != version:

@@ -154,15 +154,16 @@ class Estimator:
         """One pass, whose gradient a combination changes."""
         scene.run.last = Last()
         yield from self._pass(0, self.descent, scene)
-        self._reuse(scene)
-        kept.carried.add_gained()
+        self._stay(scene, kept)
 
     @torch.no_grad()
-    def _reuse(self, scene: Scene) -> None:
+    def _stay(self, scene: Scene, kept: Kept) -> None:
+        """Make do with the gradient at w, changed by a combination that has something to add to it."""
         if isinstance(self.combine, Reuses):
             reuse, at_w = self.combine.reuse, _gradients(scene.params)
             wide = at_w.wide()
             in_units(wide, lambda g, _: reuse(g, scene.memory), wide, back=at_w)
+        kept.carried.add_gained()
 
     def _sharp(self, scene: Scene, wrapped: Wrapped, kept: Kept) -> Steps:
         """The passes at w, the climb, the pass at w + eps."""
@@ -172,8 +173,7 @@ class Estimator:
             yield from self._pass(0, self.descent, scene, is_ascent=True)
             at_w, index = self._look(scene), 1
             if at_w is None:
-                self._reuse(scene)
-                kept.carried.add_gained()
+                self._stay(scene, kept)
                 return
             kept.buffers = _buffers(scene.model)
             kept.carried.set_aside()
@@ -183,8 +183,7 @@ class Estimator:
         if looks and not self._foreign:
             at_w = self._look(scene)
             if at_w is None:
-                self._reuse(scene)
-                kept.carried.add_gained()
+                self._stay(scene, kept)
                 return
         kept.buffers = kept.buffers or _buffers(scene.model)
         scene.run.last = self._climb(scene, kept)
@@ -246,9 +245,9 @@ class Estimator:
         if not left:
             return Last()
         kept.weights = Snapshot(weight for bucket, _ in left for weight in bucket.weights)
-        done = climb([bucket for bucket, _ in left], [ball for _, ball in left])
+        norm, perturbed = climb([bucket for bucket, _ in left], [ball for _, ball in left])
         torch.clear_autocast_cache()  # or the low-precision weights cached in the first pass would hide eps
-        return Last(done.norm, done.perturbed)
+        return Last(norm, perturbed)
 
     @torch.no_grad()
     def _combine(self, at_w: Vector, scene: Scene) -> None:

@@ -14,6 +14,7 @@ class Objective:
     """The loss of one pass: call it like any loss, ``loss(model(x), y).backward()``.
 
     Attributes:
+        loss: the ascent or descent objective that it calls.
         index: number of the pass within the step, from 0.
         is_ascent: whether this pass comes before the climb. Count metrics where ``index`` is 0: every step has
             that pass, at w, over the whole batch.
@@ -26,7 +27,7 @@ class Objective:
         self.is_ascent = is_ascent
         self.value: Tensor | None = None
         self.output: Tensor | None = None
-        self._loss = loss
+        self.loss = loss
         self._must_be_called = must_be_called
         self._over = False
 
@@ -41,10 +42,10 @@ class Objective:
                 "this objective's pass is over: call it inside its own turn of `for loss in opt.passes()`, and call "
                 "zero_grad(), state_dict() and passes() outside of that loop, for they end it"
             )
-        value = self._loss(*args, **kwargs)
+        value = self.loss(*args, **kwargs)
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"objective {self._loss!r} returned {type(value).__name__}: it must return a tensor, the loss"
+                f"objective {self.loss!r} returned {type(value).__name__}: it must return a tensor, the loss"
             )
         self.output = args[0].detach() if args and isinstance(args[0], Tensor) else None
         return self.record(value)
@@ -83,7 +84,7 @@ class Objective:
         return self.value is not None or not self._must_be_called
 
     def __repr__(self) -> str:
-        return f"Objective(index={self.index}, is_ascent={self.is_ascent}, loss={self._loss!r})"
+        return f"Objective(index={self.index}, is_ascent={self.is_ascent}, loss={self.loss!r})"
 
 
 class Passes(Iterator[Objective]):

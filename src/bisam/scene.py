@@ -1,5 +1,6 @@
 """Where an estimator works, and what belongs to the running step."""
 
+import functools
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Scene:
     run: Run
     grad_scale: GradScale
 
-    @property
+    @functools.cached_property
     def params(self) -> list[Tensor]:
         """Parameters of the optimizer that can have a gradient."""
         return [p for group in self.groups for p in group["params"] if p.requires_grad]

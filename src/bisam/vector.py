@@ -63,11 +63,6 @@ class Vector:
         """The parameters, part by part."""
         return [param for part in self.parts for param in part.params]
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        """The entries, part by part."""
-        return [tensor for part in self.parts for tensor in part.tensors]
-
     def copy(self) -> "Vector":
         """Return a copy in float32 or better."""
         return Vector([Part(part.params, _foreach.wide_copies(part.tensors), part.shards) for part in self.parts])

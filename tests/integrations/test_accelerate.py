@@ -1,8 +1,6 @@
 """Accelerate: the documented loop is the plain loop to the bit, alone and in two workers."""
 
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,14 +13,16 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 
-from bisam import ASAM, SAM, BiSAM
+import bisam
+from bisam import BiSAM
 from bisam.cadence import Every
 from bisam.testing import Net, batches, bits
+from tests.pages import run_example, run_page
 
 from . import accelerate_worker
 
 ROOT = Path(__file__).parents[2]
-METHODS = pytest.mark.parametrize("method", [SAM, ASAM, BiSAM])
+FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def assert_same(one, other):
         assert torch.equal(a, b)
 
 
-@METHODS
+@FAMILY
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("every", [1, 2])
 def test_the_loop_is_the_plain_loop(method, precision, every):
@@ -208,14 +208,9 @@ def test_two_workers_climb_alone_and_step_together(tmp_path):
 
 
 def test_the_page_runs():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/engines/accelerate.md").read_text(), re.DOTALL)
-    assert len(blocks) >= 2
-    namespace: dict[str, object] = {"__name__": "page"}
-    for block in blocks:
-        exec(compile(block, "accelerate.md", "exec"), namespace)
+    run_page("docs/engines/accelerate.md", blocks=2)
 
 
 def test_the_example_learns(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["accelerate_digits.py", "--epochs", "4"])
-    runpy.run_path(str(ROOT / "examples" / "accelerate_digits.py"), run_name="__main__")
+    run_example("accelerate_digits", monkeypatch, "--epochs", "4")
     assert float(re.search(r"test accuracy (\S+)", capsys.readouterr().out)[1]) > 0.9

@@ -1,8 +1,6 @@
 """Fabric: the loop stays yours, so it must be the plain loop to the bit; ``opt`` below is what setup() returns."""
 
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +11,15 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from bisam import ASAM, SAM, BiSAM
+import bisam
+from bisam import BiSAM
 from bisam.cadence import Every
 from bisam.testing import Net, batches, bits
+from tests.pages import run_example, run_page
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 ROOT = Path(__file__).parents[2]
-METHODS = pytest.mark.parametrize("method", [SAM, ASAM, BiSAM])
+FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
 
 
 def build(method=BiSAM, dropout=0.2, **kwargs):
@@ -61,7 +61,7 @@ def assert_same(one, other):
         assert torch.equal(a, b)
 
 
-@METHODS
+@FAMILY
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_loop_is_the_plain_loop(method, clip, precision):
@@ -209,14 +209,9 @@ def test_two_workers_end_alike(tmp_path):
 
 
 def test_the_page_runs():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/engines/fabric.md").read_text(), re.DOTALL)
-    assert len(blocks) >= 2
-    namespace: dict[str, object] = {"__name__": "page"}
-    for block in blocks:
-        exec(compile(block, "fabric.md", "exec"), namespace)
+    run_page("docs/engines/fabric.md", blocks=2)
 
 
 def test_the_example_learns(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["fabric_digits.py", "--epochs", "4"])
-    runpy.run_path(str(ROOT / "examples" / "fabric_digits.py"), run_name="__main__")
+    run_example("fabric_digits", monkeypatch, "--epochs", "4")
     assert float(re.search(r"test accuracy (\S+)", capsys.readouterr().out)[1]) > 0.9

@@ -2,8 +2,6 @@
 
 import copy
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,13 +16,16 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader
 
+import bisam
 from bisam import ASAM, SAM, BiSAM, RhoScheduler, SharpnessAware
 from bisam.cadence import Every
 from bisam.combine import Blend
 from bisam.integrations.lightning import SharpnessAwareMixin, _check_strategy
 from bisam.testing import Net, batches, bits
+from tests.pages import run_example, run_page
 
 ROOT = Path(__file__).parents[2]
+FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
 METHODS = pytest.mark.parametrize("method", [SAM, ASAM, BiSAM])
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -107,7 +108,7 @@ def assert_same(module, model):
         assert torch.equal(one, other)
 
 
-@METHODS
+@FAMILY
 def test_the_trainer_takes_the_steps_of_the_plain_loop(method):
     data, module = batches(5), Module(lambda m: sharp(m, method))
     run = fit(module, data, max_epochs=2)
@@ -665,14 +666,9 @@ def test_a_static_graph_is_refused(tmp_path):
 
 
 def test_the_page_runs():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/engines/lightning.md").read_text(), re.DOTALL)
-    assert len(blocks) >= 2
-    namespace: dict[str, object] = {"__name__": "page"}
-    for block in blocks:
-        exec(compile(block, "lightning.md", "exec"), namespace)
+    run_page("docs/engines/lightning.md", blocks=2)
 
 
 def test_the_example_learns(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["lightning_digits.py", "--epochs", "4"])
-    runpy.run_path(str(ROOT / "examples" / "lightning_digits.py"), run_name="__main__")
+    run_example("lightning_digits", monkeypatch, "--epochs", "4")
     assert float(re.search(r"test accuracy (\S+)", capsys.readouterr().out)[1]) > 0.9

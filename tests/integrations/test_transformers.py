@@ -3,7 +3,6 @@
 import copy
 import functools
 import gc
-import inspect
 import json
 import os
 import re
@@ -16,10 +15,12 @@ import pytest
 import torch
 from torch import nn
 
-from bisam import ASAM, SAM, BiSAM, LowerBoundLoss, SharpnessAware
+import bisam
+from bisam import ASAM, SAM, BiSAM, LowerBoundLoss
 from bisam.cadence import Every
 from bisam.language import CausalLMLoss
 from bisam.testing import bits
+from tests.pages import run_page
 
 transformers = pytest.importorskip("transformers")
 from transformers import Trainer, TrainerCallback, TrainingArguments  # noqa: E402
@@ -27,6 +28,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments  # noqa: E4
 from bisam.integrations.transformers import SharpnessAwareTrainer, SharpnessAwareTrainerMixin  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
 METHODS = pytest.mark.parametrize("method", [SAM, ASAM, BiSAM])
 B, K, V = 4, 3, 20
 
@@ -261,7 +263,17 @@ def test_the_cadence_counts_the_steps_and_not_the_micro_batches(tmp_path):
     assert climbs == [True, True, False, False, True, True]
 
 
-@pytest.mark.skipif("third_pass" not in inspect.signature(SharpnessAware).parameters, reason="this core has two passes")
+@FAMILY
+def test_every_method_is_that_of_the_plain_loop(tmp_path, method):
+    rows, model = Rows(), classifier()
+    reference = copy.deepcopy(model)
+    args = arguments(tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.5)
+    make = functools.partial(method, rho=0.2)
+    fit(SharpnessAwareTrainer(model, args, train_dataset=rows, optimizers=(make(sgd(model), model=model), None)))
+    plain_loop(reference, make(sgd(reference), model=reference), batches(rows), 2, 0.5)
+    assert same(model, reference)
+
+
 def test_a_third_pass_is_of_the_trainers_loss_too(tmp_path):
     """A weighted loss, so that the optimizer's own cross-entropy in the first pass would show."""
     from bisam.combine import Blend
@@ -446,21 +458,26 @@ def test_other_names_by_an_override(tmp_path):
 # -- precision -----------------------------------------------------------------------------------------------------
 
 
+def under_autocast(model, dtype):
+    """Let the model compute in ``dtype`` and return float32 logits, as accelerate does."""
+    forward = model.forward
+
+    def autocast(*args, **kwargs):
+        with torch.autocast("cpu", dtype):
+            output = forward(*args, **kwargs)
+        output.logits = output.logits.float()
+        return output
+
+    model.forward = autocast
+
+
 @METHODS
 def test_bf16(tmp_path, method):
     rows, model = Rows(), classifier()
     reference = copy.deepcopy(model)
     opt = method(sgd(model), model=model, rho=0.2)
     fit(SharpnessAwareTrainer(model, arguments(tmp_path, bf16=True), train_dataset=rows, optimizers=(opt, None)))
-    forward = reference.forward
-
-    def autocast(*args, **kwargs):
-        with torch.autocast("cpu", torch.bfloat16):
-            output = forward(*args, **kwargs)
-        output.logits = output.logits.float()
-        return output
-
-    reference.forward = autocast
+    under_autocast(reference, torch.bfloat16)
     plain_loop(reference, method(sgd(reference), model=reference, rho=0.2), batches(rows))
     assert same(model, reference)
 
@@ -492,15 +509,7 @@ def test_fp16_scaling(tmp_path, method, monkeypatch):
     assert opt.param_groups[0]["sharpness_steps"] == 3
     assert opt.last.norm == pytest.approx(0.2 if method is not ASAM else opt.last.norm, rel=1e-3)
     reference = classifier()
-    forward = reference.forward
-
-    def autocast(*args, **kwargs):
-        with torch.autocast("cpu", torch.float16):
-            output = forward(*args, **kwargs)
-        output.logits = output.logits.float()
-        return output
-
-    reference.forward = autocast
+    under_autocast(reference, torch.float16)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     ref = method(sgd(reference), model=reference, rho=0.2)
     pairs = batches(rows)
@@ -688,7 +697,6 @@ def test_an_error_in_a_pass_gives_the_weights_back(tmp_path):
     assert bits(model) == before
 
 
-@pytest.mark.skipif(not hasattr(SharpnessAware, "train"), reason="this core hides the modes of a schedule-free base")
 def test_a_schedule_free_base(tmp_path):
     schedulefree = pytest.importorskip("schedulefree")
     rows, model = Rows(), classifier()
@@ -875,12 +883,7 @@ def test_a_compute_loss_without_outputs_is_refused(tmp_path):
 
 def test_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "engines" / "transformers.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
-    namespace = {}
-    for block in blocks:
-        exec(compile(block, "transformers.md", "exec"), namespace)
+    namespace = run_page("docs/engines/transformers.md", blocks=5)
     assert namespace["opt"].last.perturbed
 
 

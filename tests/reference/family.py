@@ -138,3 +138,36 @@ def aesam(at, w, t, memory, rho, total_steps, lambda_1=-1, lambda_2=1, delta=0.9
     c = t / total_steps * lambda_1 + (1 - t / total_steps) * lambda_2
     memory.setdefault("perturbed", []).append(bool(n >= memory["mu"] + c * memory["s2"].sqrt()))
     return at(w + rho * unit(at(w, ascent=True))) if memory["perturbed"][-1] else g
+
+
+def composed(at, w, t, memory, rho, direction, geometry, every, combine):
+    """Any direction in any ball on one step in ``every``, under any combination: the axes multiplied out."""
+    looks = combine != "none"
+    g = at(w) if looks or t % every else None
+    if t % every:
+        v = memory.get("v")
+        return g + 0.7 * g.norm() * unit(v) if combine == "looksam" else g
+    a = at(w, ascent=True)
+    d = a
+    if direction == "vasso":
+        d = memory["m"] = 0.6 * memory["m"] + 0.4 * a if "m" in memory else a
+    elif direction == "friendlysam":
+        d = a - 0.8 * memory["m"] if "m" in memory else a
+        memory["m"] = 0.7 * memory["m"] + 0.3 * a if "m" in memory else a
+    T, support = torch.ones_like(w), torch.ones_like(w)
+    if geometry == "asam":
+        T = torch.where(torch.tensor(["weight" in n for n in at.names]), w.abs() + 0.01, 1.0)
+    elif geometry == "samon":
+        T = torch.tensor([float(n.startswith("norm.")) for n in at.names]).to(w)
+    elif geometry == "fishersam":
+        T = (1 + d**2).rsqrt()
+    elif geometry == "esam":
+        support = (draws(len(w), 0, t) < 0.6).to(w) / 0.6
+    g_s = at(w + support * rho * T**2 * d / (T * d).norm())
+    if combine == "gsam":
+        return g_s - 0.4 * orthogonal(g, g_s)
+    if combine == "wsam":
+        return 2.0 * g_s - 1.0 * g
+    if combine == "looksam":
+        memory["v"] = orthogonal(g_s, g)
+    return g_s

@@ -43,7 +43,7 @@ def unwrapped(optimizer: Any) -> SharpnessAware | None:
 def wants_descent(objective: Objective, optimizer: SharpnessAware) -> bool:
     """Whether this pass is of the loss to descend: the last one, all of SAM's, and the first one of three."""
     choices = optimizer.estimator
-    return not objective.is_ascent or choices.ascent is choices.descent or objective._loss is choices.descent
+    return not objective.is_ascent or choices.ascent is choices.descent or objective.loss is choices.descent
 
 
 def check_engine(trainer: Trainer) -> None:
