@@ -130,7 +130,7 @@ def test_looksam_reuses_on_the_steps_an_adaptive_cadence_leaves_plain():
 
 def test_a_sparse_support_over_some_modules_only():
     model = Net()
-    opt = bisam.SSAM(sgd(model), model=model, rho=0.5, mask={"inner": OnlyModules()})
+    opt = bisam.SSAM(sgd(model), model=model, rho=0.5, inner=OnlyModules())
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     for loss in opt.passes():
         if not loss.is_ascent:
@@ -145,7 +145,7 @@ def test_a_sparse_support_over_some_modules_only():
 def test_two_memories_of_one_name_are_refused():
     model = Net()
     with pytest.raises(ValueError, match="vectors of one name"):
-        bisam.SSAM(sgd(model), model=model, mask={"inner": bisam.sparse.SparseSupport()})
+        bisam.SSAM(sgd(model), model=model, inner=bisam.sparse.SparseSupport())
 
 
 def test_a_model_given_later_counts_as_one_given_at_once():

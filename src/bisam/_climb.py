@@ -50,10 +50,9 @@ class Bucket(Part):
 
     def keep(self, chosen: Callable[[int], bool]) -> None:
         """Let go of the parameters whose position is not ``chosen``: they stay where they are."""
-        parallel: tuple[list[Any], ...] = (self.params, self.tensors, self.weights, self.names, self.owners)
         left = [number for number in range(len(self.params)) if chosen(number)]
-        for entries in parallel:
-            entries[:] = [entries[number] for number in left]
+        for name in ("params", "tensors", "weights", "names", "owners"):  # new lists: vectors share the old ones
+            setattr(self, name, [getattr(self, name)[number] for number in left])
 
 
 class Ball(NamedTuple):

@@ -226,9 +226,11 @@ class SSAM(SharpnessAware):
         rho: float = 0.1,
         sparsity: float = 0.5,
         mask: dict[str, Any] | None = None,
+        inner: Geometry | None = None,
         **choices: Any,
     ) -> None:
-        super().__init__(base, rho=rho, **{"geometry": SparseSupport(sparsity, **(mask or {})), **choices})
+        support = SparseSupport(sparsity, inner=inner, **(mask or {}))
+        super().__init__(base, rho=rho, **{"geometry": support, **choices})
 
 
 class AESAM(SharpnessAware):

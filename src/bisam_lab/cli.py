@@ -37,7 +37,9 @@ def compare(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Any field, such as train.lr=0.05.")
     ] = None,
-    methods: Annotated[str | None, typer.Option(help="Comma-separated: sgd, sam, asam, bisam-log, bisam-tanh.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Comma-separated; parts join by +, as in sgd,sam,bisam-log+asam.")
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Runs a method; seed k is the same for every method.")
     ] = None,

@@ -7,17 +7,17 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from bisam import ASAM, SAM, BiSAM, SharpnessAware
+from bisam import SharpnessAware
 from bisam.functional import zero_one_loss
 
 from .data import Images, augment, load_splits
 from .fabric import Fabric, Logger, TensorBoardLogger
+from .loop import Loop
+from .method import Method
 from .models import build_model
 from .recipe import Recipe
 from .result import Epoch, RunResult, Status
@@ -25,21 +25,20 @@ from .result import Epoch, RunResult, Status
 __all__ = ["build_optimizer", "train"]
 
 
-def build_optimizer(method: str, recipe: Recipe, model: nn.Module) -> SharpnessAware:
-    """Build SGD and wrap it; ``sgd`` itself is SAM with rho = 0, which is plain SGD to the bit."""
+def build_optimizer(name: str, recipe: Recipe, model: nn.Module, steps: int) -> SharpnessAware:
+    """Build SGD, and around it the method of that name, for a training of so many steps."""
     t, s = recipe.train, recipe.sharpness
-    base = torch.optim.SGD(model.parameters(), lr=t.lr, momentum=t.momentum, weight_decay=t.weight_decay)
-    descent = nn.CrossEntropyLoss(label_smoothing=t.label_smoothing)
-    match method.split("-"):
-        case ["sgd"]:
-            return SAM(base, model=model, rho=0.0, descent=descent)
-        case ["sam"]:
-            return SAM(base, model=model, rho=s.rho, descent=descent)
-        case ["asam"]:
-            return ASAM(base, model=model, rho=s.rho_asam, descent=descent)
-        case ["bisam", bound]:
-            return BiSAM(base, model=model, rho=s.rho, bound=bound, mu=s.mu, alpha=s.alpha, descent=descent)
-    raise ValueError(f"method={method!r} is unknown")
+    method = Method(name, s.options)
+    return method.build(
+        torch.optim.SGD(model.parameters(), lr=t.lr, momentum=t.momentum, weight_decay=t.weight_decay),
+        model=model,
+        rho=method.radius(s.rho, s.radii),
+        descent=nn.CrossEntropyLoss(label_smoothing=t.label_smoothing),
+        steps=steps,
+        epochs=t.epochs,
+        mu=s.mu,
+        alpha=s.alpha,
+    )
 
 
 def train(
@@ -62,11 +61,11 @@ def train(
     splits = load_splits(recipe.data, data_dir, seed)
     torch.manual_seed(seed)
     model = build_model(recipe.model, splits.train.x.shape[1], splits.classes)
-    opt = build_optimizer(method, recipe, model)
+    steps = math.ceil(len(splits.train) / recipe.train.batch_size)
+    opt = build_optimizer(method, recipe, model, recipe.train.epochs * steps)
     net, stepper = fabric.setup(model, opt)
     data, validation = splits.train.to(fabric.device), splits.validation.to(fabric.device)
-    steps = math.ceil(len(data) / recipe.train.batch_size)
-    schedule = CosineAnnealingLR(opt, T_max=recipe.train.epochs * steps)
+    loop = Loop(fabric, net, opt, stepper, Method(method, recipe.sharpness.options), recipe.train.epochs * steps)
     order = torch.Generator().manual_seed(seed + 1_000_003)
 
     history: list[Epoch] = []
@@ -76,7 +75,7 @@ def train(
     for number in range(1, recipe.train.epochs + 1):
         net.train()
         began = time.perf_counter()
-        loss = _epoch(fabric, net, opt, stepper, schedule, _batches(data, recipe, order))
+        loss = loop.epoch(_batches(data, recipe, order))
         training += time.perf_counter() - began
         history.append(Epoch(number, loss, _accuracy(net, validation)))
         fabric.log_dict({"train_loss": loss, "validation_accuracy": history[-1].validation_accuracy}, step=number)
@@ -121,27 +120,6 @@ def _fabric(recipe: Recipe, log_dir: Path | None) -> Fabric:
         )
         fabric.launch()
     return fabric
-
-
-def _epoch(
-    fabric: Fabric,
-    net: nn.Module,
-    opt: SharpnessAware,
-    stepper: Any,
-    schedule: CosineAnnealingLR,
-    batches: Iterator[Images],
-) -> float:
-    """Train one epoch: passes on the optimizer itself, step on Fabric's wrapper. Return the mean descent loss."""
-    losses = []
-    for batch in batches:
-        for loss in opt.passes():
-            value = loss(net(batch.x), batch.y)
-            fabric.backward(value)
-        losses.append(value.detach())
-        stepper.step()
-        stepper.zero_grad()
-        schedule.step()
-    return float(torch.stack(losses).mean())
 
 
 def _batches(data: Images, recipe: Recipe, rng: torch.Generator) -> Iterator[Images]:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 DataName = Literal["digits", "fashion-mnist", "cifar10", "cifar100"]
-Method = Literal["sgd", "sam", "asam", "bisam-log", "bisam-tanh"]
+Radius = Annotated[float, Field(ge=0)]
 
 
 class RecipeError(ValueError):
@@ -71,10 +71,11 @@ class TrainRecipe(_Part):
 
 
 class SharpnessRecipe(_Part):
-    """Radii and the lower bound's constants; null takes the method's published default."""
+    """Radii, the lower bound's constants (null takes the bound's own), and the numbers of single methods."""
 
-    rho: float = Field(0.05, ge=0, description="of sam and bisam-*")
-    rho_asam: float = Field(0.5, ge=0, description="of asam, relative to the weights")
+    rho: float = Field(0.05, ge=0, description="SAM's; the others take it in proportion to their published radii")
+    radii: dict[str, Radius] = Field({}, description="radius of single methods instead, such as {asam: 1.0}")
+    options: dict[str, dict[str, Any]] = Field({}, description="their other numbers, such as {looksam: {k: 10}}")
     mu: float | None = Field(None, gt=0)
     alpha: float = Field(0.1, gt=0)
 
@@ -96,13 +97,26 @@ class Recipe(_Part):
     train: TrainRecipe = TrainRecipe()
     sharpness: SharpnessRecipe = SharpnessRecipe()
     engine: EngineRecipe = EngineRecipe()
-    methods: tuple[Method, ...] = Field(("sgd", "sam", "bisam-tanh", "bisam-log"), min_length=1)
+    methods: tuple[str, ...] = Field(("sgd", "sam", "bisam-tanh", "bisam-log"), min_length=1)
     seeds: int = Field(5, ge=1, description="runs a method")
 
     @model_validator(mode="after")
-    def _distinct(self) -> "Recipe":
+    def _known_methods(self) -> "Recipe":
+        from .method import Method  # here, for torch takes seconds to import and --help should not
+
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods={list(self.methods)} names a method twice")
+        given = {
+            "methods": self.methods,
+            "sharpness.radii": self.sharpness.radii,
+            "sharpness.options": self.sharpness.options,
+        }
+        for where, names in given.items():
+            for name in names:
+                try:
+                    Method(name, self.sharpness.options)
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{where}: {error}") from None
         return self
 
     def to_yaml(self) -> str:

@@ -1,0 +1,187 @@
+"""A method by its name: ``bisam-log+asam`` makes the choices of BiSAM and of ASAM, around one optimizer.
+
+A name is parts joined by ``+``. A part is a key of :data:`bisam.METHODS`, ``bisam-BOUND`` with a bound of its own,
+``msam`` (micro-batches), or ``sgd``, which stands alone. Every part brings the choices that its class makes and SAM
+does not. Two that make the same choice exclude each other, but for balls inside another geometry (ESAM, SAM-ON, SSAM).
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bisam import METHODS, SAM, LowerBoundLoss, SharpnessAware
+from bisam._errors import count
+from bisam.bounds import BOUNDS
+from bisam.loops import SharpestSamples
+
+__all__ = ["Method", "names"]
+
+Options: TypeAlias = Mapping[str, Mapping[str, Any]]
+
+_AXES = ("direction", "geometry", "cadence", "combine")
+_WORDS = {"combine": "combination"}
+#: Methods whose class makes a choice by axis; of the others, BiSAM chooses the objective and mSAM the loop.
+_CLASSES = {name: method for name, method in METHODS.items() if name not in ("sam", "bisam")}
+_LOOP_OPTIONS = {"msam": ["m"], "esam": ["gamma"]}
+
+
+def names() -> list[str]:
+    """Return every part that a name may have."""
+    return ["sgd", *METHODS, *(f"bisam-{bound}" for bound in BOUNDS), "msam"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a name stands for.
+
+    Attributes:
+        name: as it was given.
+        options: numbers of the parts, by part and argument: ``{"looksam": {"k": 10}}``.
+
+    Raises:
+        ValueError: an unknown part, one that is there twice, parts that exclude each other, an impossible option.
+    """
+
+    name: str
+    options: Options
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if part not in names():
+                near = difflib.get_close_matches(part, names(), n=1)
+                hint = f": did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{part!r} is none of {', '.join(names())} (join parts by +){hint}")
+        if len({part.partition("-")[0] for part in self.parts}) < len(self.parts):
+            raise ValueError(f"{self.name!r} names a method twice")
+        if "sgd" in self.parts and len(self.parts) > 1:
+            raise ValueError(f"{self.name!r}: sgd is the plain optimizer, which joins nothing")
+        self.choices(steps=1, epochs=1)
+
+    @property
+    def parts(self) -> list[str]:
+        """The names that it joins."""
+        return self.name.split("+")
+
+    @property
+    def bound(self) -> str | None:
+        """The lower bound that the perturbation climbs; None: the descent objective."""
+        found = [part for part in self.parts if part.startswith("bisam")]
+        return (found[0].partition("-")[2] or "log") if found else None
+
+    @property
+    def micro_batches(self) -> int:
+        """Into how many parts each batch is split, each with a perturbation of its own: mSAM's m, 4 unless set."""
+        return count("m", self._option("msam", "m", 4)) if "msam" in self.parts else 1
+
+    @property
+    def sharpest_samples(self) -> SharpestSamples | None:
+        """ESAM's choice of the samples to descend on."""
+        return SharpestSamples(self._option("esam", "gamma", 0.5)) if "esam" in self.parts else None
+
+    @property
+    def follows_learning_rate(self) -> bool:
+        """Whether rho goes the way of the learning rate, as in GSAM's paper."""
+        return "gsam" in self.parts
+
+    def radius(self, rho: float, radii: Mapping[str, float]) -> float:
+        """Return the radius given for its name or for one of its parts, else ``rho`` in proportion.
+
+        ``rho`` is SAM's; ASAM's published radius is ten times SAM's, so ASAM takes ten times ``rho``.
+        """
+        if self.parts == ["sgd"]:
+            return 0.0
+        given = [radii[name] for name in (self.name, *self.parts) if name in radii]
+        published = max(_published_rho(part) for part in self.parts)
+        return given[0] if given else rho * published / _published_rho("sam")
+
+    def choices(self, steps: int, epochs: int) -> dict[str, Any]:
+        """Return the choices by axis, for a training of so many steps and epochs."""
+        made: dict[str, Any] = {}
+        whose: dict[str, str] = {}
+        for part in sorted(self.parts, key=_holds_another):
+            arguments = self._arguments(part, steps, epochs)
+            if _holds_another(part):
+                arguments["inner"] = made.pop("geometry", None)
+            for axis, choice in _choices_of(part, arguments).items():
+                if axis in made:
+                    what = _WORDS.get(axis, axis)
+                    raise ValueError(f"{self.name!r}: {whose[axis]} and {part} both choose the {what}: leave one out")
+                made[axis], whose[axis] = choice, part
+        return made
+
+    def build(
+        self,
+        base: Optimizer,
+        *,
+        model: nn.Module,
+        rho: float,
+        descent: Callable[..., Tensor],
+        steps: int,
+        epochs: int,
+        mu: float | None = None,
+        alpha: float = 0.1,
+    ) -> SharpnessAware:
+        """Build it around ``base``. ``sgd`` is SAM with rho = 0, which is plain SGD to the bit."""
+        ascent = None if self.bound is None else LowerBoundLoss(self.bound, mu, alpha)
+        return SharpnessAware(
+            base,
+            model=model,
+            rho=rho,
+            ascent=ascent,
+            descent=descent,
+            third_pass=ascent is not None,
+            **self.choices(steps, epochs),
+        )
+
+    def _option(self, part: str, name: str, default: Any) -> Any:
+        return self.options.get(part, {}).get(name, default)
+
+    def _arguments(self, part: str, steps: int, epochs: int) -> dict[str, Any]:
+        """Return what the part's class is to be given: its options, and how long the training is."""
+        known, given = _numbers(part), self.options.get(part, {})
+        for name in given:
+            if name not in (*known, *_LOOP_OPTIONS.get(part, [])):
+                takes = ", ".join([*known, *_LOOP_OPTIONS.get(part, [])]) or "none"
+                raise ValueError(f"option {part}.{name} does not exist: {part} takes {takes}")
+        arguments = {name: value for name, value in given.items() if name in known}
+        if "total_steps" in known:
+            arguments.setdefault("total_steps", steps)
+        if part == "ssam":  # its authors change the mask every five epochs
+            schedule = {"every": max(1, 5 * steps // epochs), "total_steps": steps}
+            arguments["mask"] = schedule | arguments.get("mask", {})
+        return arguments
+
+
+def _choices_of(part: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return, by axis, the choices that a method's class makes and SAM does not."""
+    if part not in _CLASSES:
+        return {}
+    own, plain = (
+        method(torch.optim.SGD([torch.zeros(1)], lr=1.0), **given).estimator
+        for method, given in ((_CLASSES[part], arguments), (SAM, {}))
+    )
+    return {axis: getattr(own, axis) for axis in _AXES if getattr(own, axis) is not getattr(plain, axis)}
+
+
+def _numbers(part: str) -> list[str]:
+    """Return the arguments of the part's class that are its own."""
+    return [name for name in _parameters(part) if name not in ("self", "base", "model", "rho", "inner", "choices")]
+
+
+def _parameters(part: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(_CLASSES[part]).parameters if part in _CLASSES else {}
+
+
+def _holds_another(part: str) -> bool:
+    """Whether its geometry takes another one inside."""
+    return "inner" in _parameters(part)
+
+
+def _published_rho(part: str) -> float:
+    return float(inspect.signature(METHODS.get(part, SAM)).parameters["rho"].default)
