@@ -5,6 +5,10 @@ python examples/plain_loop.py --method sam --rho 0   # plain SGD, for comparison
 python examples/plain_loop.py --bf16                 # forward passes in bfloat16, weights in float32
 python examples/plain_loop.py --compile              # the first step takes a while, the others are faster
 
+The learning rate (among 0.02, 0.05, 0.1) and rho (0.05, 0.1, 0.2) are those with the best mean validation accuracy of
+BiSAM over three seeds. The test images are read once, at the end, in a single run: it shows that the loop learns, and
+compares nothing. ``bisam compare digits`` does.
+
 Needs scikit-learn, for the data alone: ``pip install 'bisam[lab]'``.
 """
 
@@ -12,24 +16,32 @@ import argparse
 
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bisam import METHODS
 
 
-def digits() -> tuple[TensorDataset, Tensor, Tensor]:
-    """Return 1297 training images (1, 8, 8) with a fifth of their labels wrong, and 500 clean ones to test on."""
+def digits() -> tuple[TensorDataset, TensorDataset, TensorDataset]:
+    """Return 1097 training images (1, 8, 8), a fifth of their labels redrawn, and clean ones to validate and test."""
     images, labels = load_digits(return_X_y=True)
     x = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     y = torch.tensor(labels)
     rng = torch.Generator().manual_seed(0)
     order = torch.randperm(len(y), generator=rng)
-    train, test = order[500:], order[:500]
+    test, validation, train = order.split([500, 200, len(y) - 700])
     noisy = y[train].clone()
     wrong = torch.rand(len(noisy), generator=rng) < 0.2
     noisy[wrong] = torch.randint(0, 10, (int(wrong.sum()),), generator=rng)
-    return TensorDataset(x[train], noisy), x[test], y[test]
+    return TensorDataset(x[train], noisy), TensorDataset(x[validation], y[validation]), TensorDataset(x[test], y[test])
+
+
+def accuracy(model: nn.Module, data: TensorDataset) -> float:
+    """Return the share of ``data`` that the model gets right, in evaluation mode."""
+    x, y = data.tensors
+    model.eval()
+    with torch.no_grad():
+        return (model(x).argmax(1) == y).double().mean().item()
 
 
 def network() -> nn.Module:
@@ -59,7 +71,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    train, x_test, y_test = digits()
+    train, validation, test = digits()
     loader = DataLoader(train, batch_size=64, shuffle=True, drop_last=True)  # one shape: compiled once
     model = network()
     run = torch.compile(model) if args.compile else model
@@ -79,10 +91,10 @@ def main() -> None:
             opt.zero_grad()
             schedule.step()
             total += value.item()  # the last pass's: cross-entropy at w + eps
-        model.eval()
-        with torch.no_grad():
-            accuracy = (model(x_test).argmax(1) == y_test).double().mean().item()
-        print(f"epoch {epoch + 1}: loss {total / len(loader):.3f}, test accuracy {accuracy:.3f}")
+        print(
+            f"epoch {epoch + 1}: loss {total / len(loader):.3f}, validation accuracy {accuracy(model, validation):.3f}"
+        )
+    print(f"test accuracy {accuracy(model, test):.3f}")
 
 
 if __name__ == "__main__":
