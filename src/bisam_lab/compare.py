@@ -87,7 +87,7 @@ def _summarise(study: Study, baseline: str) -> None:
     draw(results, baseline, study.folder / "figure.png", _title(study.recipe))
     view = table(rows, baseline)
     whole = Measurement.get(console, console.options.update(max_width=200), view).maximum
-    console.print(view, width=max(console.width, whole), crop=False)  # rather a long line than a column lost
+    Console(width=max(console.width, whole)).print(view, crop=False)  # rather a long line than a column lost
     console.print(sentence, highlight=False)
     console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{study.folder}[/bold]")
 

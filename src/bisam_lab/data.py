@@ -16,7 +16,7 @@ __all__ = ["Images", "Splits", "augment", "flip_labels", "load_splits"]
 
 @dataclass(frozen=True)
 class Images:
-    """Pixels (N, C, H, W) in float32 and labels (N,) in int64."""
+    """Pixels (N, C, H, W), in float32 or as bytes, and labels (N,) in int64."""
 
     x: Tensor
     y: Tensor
@@ -68,7 +68,7 @@ def load_splits(recipe: DataRecipe, data_dir: Path | None, seed: int) -> Splits:
     validation = pool[order[: recipe.validation_size]]
     train = pool[order[recipe.validation_size : recipe.validation_size + size]]
     classes = int(pool.y.max()) + 1
-    train, validation, test = (_shrink(part, recipe.image_size) for part in (train, validation, test))
+    train, validation, test = (_floats(part, recipe.image_size) for part in (train, validation, test))
     mean = train.x.mean((0, 2, 3), keepdim=True)
     std = train.x.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
     noisy = flip_labels(train.y, recipe.label_noise, classes, rng)
@@ -105,10 +105,12 @@ def augment(x: Tensor, rng: torch.Generator, pad: int = 4) -> Tensor:
     return padded[each, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 
-def _shrink(images: Images, size: int | None) -> Images:
-    if size is None or size == images.x.shape[-1]:
-        return images
-    return Images(F.interpolate(images.x, (size, size), mode="area"), images.y)
+def _floats(images: Images, size: int | None) -> Images:
+    """Turn bytes into numbers from 0 to 1 and shrink to ``size`` pixels a side."""
+    x = images.x if images.x.is_floating_point() else images.x.float() / 255
+    if size is not None and size != x.shape[-1]:
+        x = F.interpolate(x, (size, size), mode="area")
+    return Images(x, images.y)
 
 
 def _digits(data_dir: Path | None) -> tuple[Images, Images]:
@@ -125,7 +127,7 @@ def _fashion_mnist(data_dir: Path | None) -> tuple[Images, Images]:
 
     root = _folder(data_dir, "fashion-mnist", "FashionMNIST/raw")
     parts = [FashionMNIST(root, train=train) for train in (True, False)]
-    train, test = (Images(part.data[:, None].float() / 255, part.targets.long()) for part in parts)
+    train, test = (Images(part.data[:, None], part.targets.long()) for part in parts)
     return train, test
 
 
@@ -158,7 +160,7 @@ def _rows(files: list[Path]) -> Images:
 
 
 def _pixels(pixels: "np.typing.NDArray[np.uint8]", labels: object) -> Images:
-    return Images(torch.from_numpy(pixels.copy()).float() / 255, torch.as_tensor(np.asarray(labels, dtype=np.int64)))
+    return Images(torch.from_numpy(pixels.copy()), torch.as_tensor(np.asarray(labels, dtype=np.int64)))
 
 
 def _folder(data_dir: Path | None, name: str, inner: str) -> Path:

@@ -62,6 +62,8 @@ class Method:
         if "sgd" in self.parts and len(self.parts) > 1:
             raise ValueError(f"{self.name!r}: sgd is the plain optimizer, which joins nothing")
         self.choices(steps=1, epochs=1)
+        count("m", self.micro_batches)
+        _ = self.sharpest_samples
 
     @property
     def parts(self) -> list[str]:
@@ -77,7 +79,7 @@ class Method:
     @property
     def micro_batches(self) -> int:
         """Into how many parts each batch is split, each with a perturbation of its own: mSAM's m, 4 unless set."""
-        return count("m", self._option("msam", "m", 4)) if "msam" in self.parts else 1
+        return int(self._option("msam", "m", 4)) if "msam" in self.parts else 1
 
     @property
     def sharpest_samples(self) -> SharpestSamples | None:
@@ -98,7 +100,7 @@ class Method:
             return 0.0
         given = [radii[name] for name in (self.name, *self.parts) if name in radii]
         published = max(_published_rho(part) for part in self.parts)
-        return given[0] if given else rho * published / _published_rho("sam")
+        return given[0] if given else rho * (published / _published_rho("sam"))
 
     def choices(self, steps: int, epochs: int) -> dict[str, Any]:
         """Return the choices by axis, for a training of so many steps and epochs."""

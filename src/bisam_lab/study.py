@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Empty
@@ -119,13 +120,13 @@ class Study:
             return
         _check_accelerator(self.recipe.engine.accelerator)
         load_splits(self.recipe.data, self.data_dir, seed=0)  # what is missing is said here, once and at once
-        context = multiprocessing.get_context("spawn")
+        context = _processes()
         events: Events = context.Queue()
         pool = ProcessPoolExecutor(
             max_workers=min(jobs, len(pending)),
             mp_context=context,
             initializer=_start_worker,
-            initargs=(max(1, _cores() // jobs), os.getpid(), events),
+            initargs=(max(1, _cores() // jobs), events),
         )
         try:
             futures: dict[Future[RunResult], Run] = {
@@ -210,10 +211,19 @@ def _drain(events: "Events") -> Iterator[Progress]:
             return
 
 
-def _start_worker(threads: int, parent: int, events: "Events") -> None:
+def _processes() -> BaseContext:
+    """Return how processes start: from one that has imported the engine already, where the system can fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bisam_lab.engine"])
+    return context
+
+
+def _start_worker(threads: int, events: "Events") -> None:
     """Set up a process: its share of the cores, Ctrl-C left to the parent, and an end when the parent is gone."""
     global _events
-    _events = events
+    _events, parent = events, os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

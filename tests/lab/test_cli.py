@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import bisam_lab
+
 BISAM = str(Path(sys.executable).parent / "bisam")
 TINY = ["data.train_size=96", "data.validation_size=50", "model.width=2", "train.epochs=2", "train.batch_size=48"]
 ENV = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
@@ -21,6 +23,14 @@ def bisam(*args, cwd, timeout=240):
     return subprocess.run(
         [BISAM, *args], capture_output=True, text=True, cwd=cwd, env=ENV, timeout=timeout, check=False
     )
+
+
+def in_process(capsys, monkeypatch, *args):
+    """The command's own code without the seconds that a process takes: (exit code, what stderr says)."""
+    monkeypatch.setattr(sys, "argv", ["bisam", *args])
+    with pytest.raises(SystemExit) as left:
+        bisam_lab.main()
+    return left.value.code, " ".join(capsys.readouterr().err.split())
 
 
 def start(*args, cwd):
@@ -118,9 +128,10 @@ def test_a_worker_that_is_killed_is_one_sentence(tmp_path):
     args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "2", "--out", "s", *TINY, "train.epochs=300"]
     process = start(*args, cwd=tmp_path)
     wait_for(lambda: list((tmp_path / "s").glob("runs/*/seed-*/tensorboard/events*")))
-    listing = subprocess.run(["ps", "-wweo", "pid=,pgid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(maxsplit=2) for line in listing.splitlines()]
-    workers = [int(pid) for pid, group, command in rows if int(group) == process.pid and "spawn_main" in command]
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,pgid="], capture_output=True, text=True, check=True).stdout
+    rows = [list(map(int, line.split())) for line in listing.splitlines()]
+    server = [pid for pid, parent, group in rows if parent == process.pid]
+    workers = [pid for pid, parent, group in rows if parent in server and group == process.pid]
     os.kill(workers[0], signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
@@ -147,7 +158,8 @@ def test_a_damaged_result_is_set_aside_and_run_again(tmp_path):
     assert result.with_suffix(".unreadable").exists()
 
 
-def test_collapsed_runs_are_marked_in_the_table(tmp_path):
+def test_collapsed_runs_are_marked_in_the_table(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENV, "COLUMNS", "60")  # narrower than the table, which must not lose a column
     done = bisam(
         "compare", "--methods", "sgd,sam", "--seeds", "2", "--out", "s", *TINY, "sharpness.rho=1000", cwd=tmp_path
     )
@@ -170,15 +182,21 @@ def test_collapsed_runs_are_marked_in_the_table(tmp_path):
         (["--out", "full"], ["--out full", "no recipe.yaml"]),
     ],
 )
-def test_errors_are_one_sentence_and_code_2(args, words, tmp_path):
+def test_errors_are_one_sentence_and_code_2(args, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
-    done = bisam("compare", *args, cwd=tmp_path)
-    assert done.returncode == 2
-    said = " ".join(done.stderr.split())
-    assert "Traceback" not in said
+    code, said = in_process(capsys, monkeypatch, "compare", *args)
+    assert code == 2
     for word in words:
         assert word in said
+
+
+def test_an_error_of_a_real_process_shows_no_traceback(tmp_path):
+    done = bisam("compare", "--methods", "sgd,asam+fishersam", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "both choose the geometry" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
 
 
 def test_help_and_version(tmp_path):

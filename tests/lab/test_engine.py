@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from bisam import SAM, BiSAM
+from bisam import METHODS, RhoScheduler
+from bisam.loops import SharpestSamples, micro_batches
 from bisam_lab.data import load_splits
 from bisam_lab.engine import build_optimizer, train
 from bisam_lab.models import ResNet, build_model
@@ -14,15 +15,17 @@ from bisam_lab.result import RunResult
 TINY = ("data.train_size=96", "data.validation_size=50", "model.width=4", "train.epochs=2", "train.batch_size=32")
 
 
-@pytest.mark.parametrize("method", ["sgd", "sam", "asam", "bisam-log", "bisam-tanh"])
+@pytest.mark.parametrize("method", ["sgd", "bisam-tanh", "bisam-log+msam", "esam+asam", *METHODS])
 def test_a_run_equals_a_raw_loop(method):
     """Fabric, the study and the logs change no number."""
-    recipe = load("digits", [*TINY, "train.label_smoothing=0.1"])
+    recipe = load("digits", [*TINY, "train.label_smoothing=0.1", "sharpness.options.msam.m=2"])
     result = train(recipe, method, seed=3)
     splits = load_splits(recipe.data, None, 3)
     torch.manual_seed(3)
     model = build_model(recipe.model, 1, 10)
-    opt = build_optimizer(method, recipe, model)
+    opt = build_optimizer(method, recipe, model, steps=6)
+    radius = RhoScheduler(opt, lr_max=0.1) if method == "gsam" else None
+    choose = SharpestSamples(0.5) if "esam" in method.split("+") else lambda loss, model, x, y: (x, y)
     order = torch.Generator().manual_seed(3 + 1_000_003)
     steps = 0
     for epoch in result.history:
@@ -31,10 +34,17 @@ def test_a_run_equals_a_raw_loop(method):
         for index in torch.randperm(96, generator=order).split(32):
             for group in opt.base.param_groups:
                 group["lr"] = 0.1 * (1 + torch.cos(torch.tensor(steps / 6 * torch.pi, dtype=torch.float64)).item()) / 2
-            for objective in opt.passes():
-                loss = objective(model(splits.train.x[index]), splits.train.y[index])
-                loss.backward()
-            losses.append(loss.detach())
+            if radius is not None:
+                radius.step()
+            losses.append(torch.zeros(()))
+            for x, y, share in micro_batches(
+                2 if "msam" in method else 1, splits.train.x[index], splits.train.y[index]
+            ):
+                for objective in opt.passes():
+                    xs, ys = choose(objective, model, x, y)
+                    loss = share * objective(model(xs), ys)
+                    loss.backward()
+                losses[-1] += loss.detach()
             opt.step()
             opt.zero_grad()
             steps += 1
@@ -44,19 +54,17 @@ def test_a_run_equals_a_raw_loop(method):
         assert float(right) == pytest.approx(epoch.validation_accuracy)
 
 
-def test_methods_are_what_their_names_say():
-    recipe = load("digits", ["sharpness.rho=0.3", "sharpness.mu=5"])
-    model = ResNet(8, 2, 1, 10)
-    sgd, sam, tanh = (build_optimizer(m, recipe, ResNet(8, 2, 1, 10)) for m in ("sgd", "sam", "bisam-tanh"))
-    assert sgd.param_groups[0]["rho"] == 0
-    assert type(sam) is SAM
-    assert sam.param_groups[0]["rho"] == 0.3
-    assert isinstance(tanh, BiSAM)
+def test_the_recipe_says_how_far_and_with_which_numbers():
+    recipe = load("digits", ["sharpness.rho=0.3", "sharpness.mu=5", "sharpness.options.looksam.k=3"])
+    sgd, sam, tanh, asam, looksam = (
+        build_optimizer(m, recipe, ResNet(8, 2, 1, 10), 6) for m in ("sgd", "sam", "bisam-tanh", "asam", "looksam")
+    )
+    assert [opt.param_groups[0]["rho"] for opt in (sgd, sam, tanh, asam)] == [0, 0.3, 0.3, 1.0]
     assert "TanhBound" in repr(tanh)
     assert "mu=5.0" in repr(tanh)
-    assert build_optimizer("asam", recipe, model).param_groups[0]["rho"] == recipe.sharpness.rho_asam
+    assert looksam.estimator.cadence.k == 3
     with pytest.raises(ValueError, match="adam"):
-        build_optimizer("adam", recipe, model)
+        build_optimizer("adam", recipe, ResNet(8, 2, 1, 10), 6)
 
 
 def test_sgd_is_plain_sgd():
@@ -64,7 +72,7 @@ def test_sgd_is_plain_sgd():
     recipe = load("digits", [*TINY])
     ours, plain = ResNet(8, 2, 1, 10), ResNet(8, 2, 1, 10)
     plain.load_state_dict(ours.state_dict())
-    opt = build_optimizer("sgd", recipe, ours)
+    opt = build_optimizer("sgd", recipe, ours, 6)
     base = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     x, y = torch.randn(8, 1, 8, 8), torch.arange(8)
     for _ in range(3):
