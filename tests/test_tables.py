@@ -95,7 +95,7 @@ def test_a_test_counts_where_its_mark_and_its_id_say(tables, monkeypatch):
     items = [
         Item("a.py::test[sam-2]", "one"),
         Item("a.py::test[SAM-3]", "one"),
-        Item("a.py::test[bisam-log+asam-4]", "one"),
+        Item("a.py::test[bisam-log+msam-4]", "one"),
         Item("b.py::test[sam-every]", "two", row="combinations"),
         Item("b.py::test[5]", "two"),
         Item("b.py::test", "two"),
