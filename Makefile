@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format tables clean
 
 demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare them
 	$(BIN)/bisam compare digits --out studies/demo
@@ -22,6 +22,9 @@ check: $(READY)  ## format, lint, strict types, import contract
 format: $(READY)  ## put everything into the house style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+tables: $(READY)  ## the tables of README.md and docs/methods.md, from the code and the tests
+	$(BIN)/python docs/tables.py
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

@@ -14,6 +14,14 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 torch.set_num_threads(1)
 
+#: Whether the session lacks tests that were collected.
+DESELECTED = pytest.StashKey[bool]()
+
+
+def pytest_deselected(items):
+    for item in items[:1]:
+        item.config.stash[DESELECTED] = True
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

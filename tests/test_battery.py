@@ -38,6 +38,7 @@ MAKERS = {
 }
 
 
+@pytest.mark.matrix("battery")
 @pytest.mark.parametrize("check", BATTERY, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_battery(make, check):

@@ -66,8 +66,9 @@ def same(model, other):
     return all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
 
 
+@pytest.mark.matrix("compat")
 @pytest.mark.parametrize("name", BASES)
-@pytest.mark.parametrize(("adaptive", "rho"), [(False, 0.1), (True, 0.5)])
+@pytest.mark.parametrize(("adaptive", "rho"), [(False, 0.1), (True, 0.5)], ids=["sam", "asam"])
 def test_fifty_steps_equal_the_textbook(name, adaptive, rho):
     data, theirs = batches(50), Net()
     model, optimizer = build(name, rho, adaptive=adaptive)

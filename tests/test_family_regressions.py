@@ -26,6 +26,7 @@ def resting(opt):
     return torch.cat([own["sharpness_resting"].flatten() for own in opt.state_dict()["state"].values()])
 
 
+@pytest.mark.matrix("closure")
 @pytest.mark.parametrize("name", METHODS)
 def test_a_closure_that_clears_gradients_first_equals_the_loop(name):
     weights = []

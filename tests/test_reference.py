@@ -38,6 +38,7 @@ METHODS = {
 }
 
 
+@pytest.mark.matrix("textbook")
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("method", METHODS)
 def test_hundred_steps_equal_the_textbook(method, base):

@@ -1,22 +1,26 @@
 """Sharpness-aware training for PyTorch: a gradient estimator around any optimizer.
 
+.. table: methods-in-rst
+
 ===========  ==================  ====================================  =================
 method       what it climbs      its other choices                     passes a step
 ===========  ==================  ====================================  =================
 SAM          descent objective   none                                  2
-ASAM         as SAM              geometry ``ScaledBall``               2
+ASAM         descent objective   geometry ``ScaledBall``               2
 BiSAM        ``LowerBoundLoss``  none                                  2
-ESAM         as SAM              geometry ``RandomSupport``            2
-GSAM         as SAM              combine ``Surrogate``                 2 (3)
-WSAM         as SAM              combine ``Blend``                     2 (3)
-LookSAM      as SAM              cadence ``Every``, combine ``Reuse``  1 + 1/k (1 + 2/k)
-FriendlySAM  as SAM              direction ``Friendly``                2
-VaSSO        as SAM              direction ``Smoothed``                2
-SAMON        as SAM              geometry ``OnlyModules``              2
-FisherSAM    as SAM              geometry ``FisherBall``               2
-SSAM         as SAM              geometry ``SparseSupport``            2
-AESAM        as SAM              cadence ``Adaptive``                  1 to 2 (1 to 3)
+ESAM         descent objective   geometry ``RandomSupport``            2
+GSAM         descent objective   combine ``Surrogate``                 2 (3)
+WSAM         descent objective   combine ``Blend``                     2 (3)
+LookSAM      descent objective   cadence ``Every``, combine ``Reuse``  1 + 1/k (1 + 2/k)
+FriendlySAM  descent objective   direction ``Friendly``                2
+VaSSO        descent objective   direction ``Smoothed``                2
+SAMON        descent objective   geometry ``OnlyModules``              2
+FisherSAM    descent objective   geometry ``FisherBall``               2
+SSAM         descent objective   geometry ``SparseSupport``            2
+AESAM        descent objective   cadence ``Adaptive``                  1 to 2 (1 to 3)
 ===========  ==================  ====================================  =================
+
+.. end
 
 In brackets: with ``third_pass=True``, under an ascent objective that is not the descent's.
 

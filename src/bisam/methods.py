@@ -39,7 +39,7 @@ __all__ = [
 
 
 class SAM(SharpnessAware):
-    """Sharpness-Aware Minimization (Foret et al., ICLR 2021, arXiv 2010.01412).
+    """Sharpness-Aware Minimization (Foret et al., ICLR 2021, arXiv 2010.01412): descend from the worst point nearby.
 
     Climbs the descent objective in the Euclidean ball: eps = rho g / ||g|| (Eq. 2), descends the gradient at w + eps.
     Arguments and errors are those of :class:`~bisam.SharpnessAware`; rho 0.05 suits CIFAR-10, 0.1 to 0.2 CIFAR-100.

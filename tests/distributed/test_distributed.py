@@ -13,6 +13,7 @@ from bisam.testing import batches, run_steps
 from tests.distributed import worker
 
 ROOT = Path(__file__).parent.parent.parent
+ASCENTS = pytest.mark.parametrize("foreign", [False, True], ids=["cross-entropy", "lower-bound"])
 RANDOM = {"esam", "ssam"}  # each process draws the mask of its own shards
 
 
@@ -34,13 +35,19 @@ def seen(tmp_path_factory):
 
 def both(seen, name):
     """What the two ranks saw, after checking that they agree to the bit."""
-    ours, theirs = seen[0][name], seen[1][name]
-    for result in (ours, theirs):
+    for result in (seen[0][name], seen[1][name]):
         assert not isinstance(result, str), result
-    assert ours.keys() == theirs.keys()
-    for key, value in ours.items():
-        for a, b in zip(*[v if isinstance(v, tuple) else (v,) for v in (value, theirs[key])], strict=True):
-            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, f"{name}, {key}: the ranks differ"
+    assert seen[0][name].keys() == seen[1][name].keys()
+    return {key: one(seen, name, key) for key in seen[0][name]}
+
+
+def one(seen, name, key):
+    """Of what the two ranks saw there, this one."""
+    for result in (seen[0][name], seen[1][name]):
+        assert not isinstance(result, str), result
+    ours, theirs = (result[name][key] for result in seen)
+    for a, b in zip(*[v if isinstance(v, tuple) else (v,) for v in (ours, theirs)], strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, f"{name}, {key}: the ranks differ"
     return ours
 
 
@@ -133,8 +140,12 @@ def test_ranks_stay_equal_with_batchnorm_and_unused_parameters(seen):
     assert torch.equal(seen[0]["ddp_batchnorm"], seen[1]["ddp_batchnorm"])
 
 
-def test_every_method_keeps_the_ranks_equal(seen):
-    assert set(both(seen, "ddp_methods")) == {(name, foreign) for name in METHODS for foreign in (False, True)}
+@pytest.mark.matrix("DDP")
+@ASCENTS
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_keeps_the_ranks_equal(seen, name, foreign):
+    start = worker.flat(worker.mlp().parameters())
+    assert not torch.equal(one(seen, "ddp_methods", (name, foreign))[: len(start)], start)
 
 
 def test_methods_that_combine_refuse_no_sync(seen):
@@ -143,15 +154,16 @@ def test_methods_that_combine_refuse_no_sync(seen):
     assert all("outside of no_sync()" in words for words in said.values())
 
 
-@pytest.mark.parametrize("foreign", [False, True])
+@pytest.mark.matrix("FSDP2")
+@ASCENTS
 @pytest.mark.parametrize("name", METHODS)
 def test_fsdp_equals_one_process(seen, name, foreign):
-    results = both(seen, "fsdp_methods")
+    weights = one(seen, "fsdp_methods", (name, foreign))
     if name in RANDOM:
         return  # that the ranks agree is all that can be asked
     model = worker.mlp()
     run_steps(model, worker.build(name, model, model, foreign), batches(6))
-    close(results[name, foreign], worker.flat(model.parameters()), name)
+    close(weights, worker.flat(model.parameters()), name)
 
 
 def test_fsdp_shows_eps_whatever_it_keeps_unsharded(seen):
@@ -171,6 +183,8 @@ def test_fsdp_without_synchronised_gradients_is_refused(seen):
     assert "set_requires_gradient_sync(False)" in both(seen, "fsdp_refusals")["unsynchronised"]
 
 
-def test_sharded_checkpoints_resume_to_the_bit(seen):
-    for name, (whole, resumed) in both(seen, "fsdp_checkpoint").items():
-        assert torch.equal(whole, resumed), name
+@pytest.mark.matrix("FSDP2")
+@pytest.mark.parametrize("name", worker.SAVED)
+def test_sharded_checkpoints_resume_to_the_bit(seen, name):
+    whole, resumed = one(seen, "fsdp_checkpoint", name)
+    assert torch.equal(whole, resumed)

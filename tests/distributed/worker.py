@@ -27,6 +27,7 @@ from bisam import METHODS, SAM, LowerBoundLoss
 from bisam.testing import Net, batches
 
 THIRD = {"gsam", "wsam", "looksam", "aesam"}
+SAVED = ["sam", "vasso", "looksam", "ssam", "aesam"]  # one of each kind of memory
 SETTINGS = {
     "plain": {},
     "bucket-views": {"gradient_as_bucket_view": True},
@@ -208,7 +209,7 @@ def fsdp_refusals(rank):
 def fsdp_checkpoint(rank):
     """Stop, save, load into a fresh model through torch.distributed.checkpoint, and go on."""
     seen = {}
-    for name in ("sam", "vasso", "looksam", "ssam", "aesam"):
+    for name in SAVED:
         whole = _sharded()
         opt = build(name, whole, whole)
         train(opt, whole, rank, steps=3)

@@ -22,6 +22,7 @@ from tests.pages import run_example, run_page
 from . import accelerate_worker
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.matrix("Accelerate")
 FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
 
 

@@ -17,7 +17,7 @@ from bisam.cadence import Every
 from bisam.testing import Net, batches, bits
 from tests.pages import run_example, run_page
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+pytestmark = [pytest.mark.matrix("Fabric"), pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")]
 ROOT = Path(__file__).parents[2]
 FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
 METHODS = pytest.mark.parametrize("method", [SAM, ASAM, BiSAM])
 pytestmark = [
+    pytest.mark.matrix("Lightning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),

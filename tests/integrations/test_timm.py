@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
+import bisam
 from bisam import SAM, BiSAM
 from bisam.testing import bits
 from tests.integrations.patches import DOCS, apply, new_lines
 
 timm = pytest.importorskip("timm")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.matrix("timm"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 from timm.data import Mixup  # noqa: E402
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy  # noqa: E402
@@ -109,6 +110,24 @@ def test_native_scaler_around_the_loop(clip, mode, own_update):
             scaler._scaler.update()
         opt.zero_grad()
     plain(other, build(other), batches, clip, mode)
+    close(model, other)
+    assert bits(model) != bits(network())
+
+
+@pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
+def test_every_method_is_that_of_the_plain_loop(method):
+    """The optimizer in timm's groups, its scaler and its adaptive clipping."""
+    batches, model, other = data(2), network(), network()
+    opt, scaler = build(model, method), NativeScaler(device="cpu")
+    for x, y in batches:
+        for objective in opt.passes(scaler._scaler):
+            scaler(objective(model(x), y), opt, need_update=False)
+        scaler._scaler.unscale_(opt)
+        dispatch_clip_grad(model.parameters(), 0.02, mode="agc")
+        scaler._scaler.step(opt)
+        scaler._scaler.update()
+        opt.zero_grad()
+    plain(other, build(other, method), batches, 0.02, "agc")
     close(model, other)
     assert bits(model) != bits(network())
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import bisam
 from bisam import SAM, BiSAM, LowerBoundLoss
 from bisam.testing import bits
 from tests.integrations.patches import DOCS, apply, new_lines
@@ -20,6 +21,7 @@ from tests.integrations.patches import DOCS, apply, new_lines
 torchvision = pytest.importorskip("torchvision")
 from torchvision.transforms import v2  # noqa: E402
 
+pytestmark = pytest.mark.matrix("torchvision")
 FOLDER = os.environ.get("BISAM_TORCHVISION_REFERENCES")
 
 
@@ -112,6 +114,28 @@ def test_label_smoothing_is_in_the_descent_alone():
         grads.append(model.head.weight.grad)
     assert moves[0] == moves[1]
     assert not torch.allclose(grads[0], grads[1])
+
+
+@pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
+def test_every_method_is_that_of_the_plain_loop(method):
+    """With MixUp, label smoothing, and the script's way of scaling, unscaling and clipping."""
+    torch.manual_seed(0)
+    mix, model, other = v2.MixUp(num_classes=4), Small(), Small()
+    batches, smooth = [mix(*batch) for batch in data(2)], nn.CrossEntropyLoss(label_smoothing=0.1)
+    opt, scaler = build(model, method, descent=smooth), torch.amp.GradScaler("cpu")
+    for x, y in batches:
+        for criterion in opt.passes(scaler):
+            loss = criterion(model(x), y)
+            scaler.scale(loss).backward()
+        scaler.scale(loss.detach().requires_grad_()).backward()
+        scaler.unscale_(opt)
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        scaler.step(opt)
+        scaler.update()
+        opt.zero_grad()
+    train(other, build(other, method, descent=smooth), batches, 0.5)
+    torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=1e-4, atol=1e-6)
+    assert bits(model) != bits(Small())
 
 
 def test_an_averaged_model_averages_weights_that_are_back():

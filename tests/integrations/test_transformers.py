@@ -28,6 +28,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments  # noqa: E4
 from bisam.integrations.transformers import SharpnessAwareTrainer, SharpnessAwareTrainerMixin  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.matrix("Trainer")
 FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
 METHODS = pytest.mark.parametrize("method", [SAM, ASAM, BiSAM])
 B, K, V = 4, 3, 20

@@ -15,6 +15,7 @@ from bisam_lab.result import RunResult
 TINY = ("data.train_size=96", "data.validation_size=50", "model.width=4", "train.epochs=2", "train.batch_size=32")
 
 
+@pytest.mark.matrix("laboratory")
 @pytest.mark.parametrize("method", ["sgd", "bisam-tanh", "bisam-log+msam", "esam+asam", *METHODS])
 def test_a_run_equals_a_raw_loop(method):
     """Fabric, the study and the logs change no number."""

@@ -117,36 +117,48 @@ def fishersam(at, w, t, memory, rho, eta):
     return at(w + rho * g / f / (g * g / f).sum().sqrt())
 
 
-def ssam(at, w, t, memory, rho, sparsity, every, drop_rate, total_steps, seed=0):
-    g = at(w, ascent=True)
-    live = memory.get("live", torch.ones(len(w), dtype=torch.bool))
+def live(g, t, memory, sparsity, every, drop_rate, total_steps, seed=0):
+    """Which weights move at step t; every so often that changes, for the steps after."""
+    live = memory.get("live", torch.ones(len(g), dtype=torch.bool))
     if t % every == 0:
-        n = round(len(w) * (1 - sparsity))
+        n = round(len(g) * (1 - sparsity))
         drop = drop_rate * (1 + math.cos(math.pi * min(1, t / total_steps))) / 2
         kept = torch.zeros_like(live).index_fill(0, (g.abs() * live).topk(round(n * (1 - drop))).indices, True)
         may_grow = ~live if (~live).sum() >= n - kept.sum() else ~kept
-        grown = ((1 - draws(len(w), seed, t)) * may_grow).topk(n - int(kept.sum())).indices
+        grown = ((1 - draws(len(g), seed, t)) * may_grow).topk(n - int(kept.sum())).indices
         memory["live"] = kept.index_fill(0, grown, True)
-    return at(w + rho * live.to(w) * unit(g))
+    return live.to(g)
 
 
-def aesam(at, w, t, memory, rho, total_steps, lambda_1=-1, lambda_2=1, delta=0.9):
-    g = at(w)
+def ssam(at, w, t, memory, rho, **mask):
+    g = at(w, ascent=True)
+    return at(w + rho * live(g, t, memory, **mask) * unit(g))
+
+
+def is_large(g, t, memory, total_steps, lambda_1=-1, lambda_2=1, delta=0.9):
+    """Whether g is large for its time."""
     n = g @ g
     memory["mu"] = delta * memory.get("mu", 0) + (1 - delta) * n
     memory["s2"] = delta * memory.get("s2", math.exp(-10)) + (1 - delta) * (n - memory["mu"]) ** 2
     c = t / total_steps * lambda_1 + (1 - t / total_steps) * lambda_2
-    memory.setdefault("perturbed", []).append(bool(n >= memory["mu"] + c * memory["s2"].sqrt()))
+    return bool(n >= memory["mu"] + c * memory["s2"].sqrt())
+
+
+def aesam(at, w, t, memory, rho, total_steps):
+    g = at(w)
+    memory.setdefault("perturbed", []).append(is_large(g, t, memory, total_steps))
     return at(w + rho * unit(at(w, ascent=True))) if memory["perturbed"][-1] else g
 
 
-def composed(at, w, t, memory, rho, direction, geometry, every, combine):
-    """Any direction in any ball on one step in ``every``, under any combination: the axes multiplied out."""
-    looks = combine != "none"
-    g = at(w) if looks or t % every else None
-    if t % every:
-        v = memory.get("v")
-        return g + 0.7 * g.norm() * unit(v) if combine == "looksam" else g
+def composed(at, w, t, memory, rho, direction, ball, support, perturbs, combine):
+    """Any direction in any ball, of which any part moves, on any steps, under any combination: the axes multiplied out.
+
+    ``perturbs(g, t, memory)`` tells whether step t perturbs.
+    """
+    g = at(w)
+    memory.setdefault("perturbed", []).append(perturbs(g, t, memory))
+    if not memory["perturbed"][-1]:
+        return g + 0.7 * g.norm() * unit(memory["v"]) if combine == "looksam" and "v" in memory else g
     a = at(w, ascent=True)
     d = a
     if direction == "vasso":
@@ -154,16 +166,18 @@ def composed(at, w, t, memory, rho, direction, geometry, every, combine):
     elif direction == "friendlysam":
         d = a - 0.8 * memory["m"] if "m" in memory else a
         memory["m"] = 0.7 * memory["m"] + 0.3 * a if "m" in memory else a
-    T, support = torch.ones_like(w), torch.ones_like(w)
-    if geometry == "asam":
+    T, share = torch.ones_like(w), 1.0
+    if ball == "asam":
         T = torch.where(torch.tensor(["weight" in n for n in at.names]), w.abs() + 0.01, 1.0)
-    elif geometry == "samon":
-        T = torch.tensor([float(n.startswith("norm.")) for n in at.names]).to(w)
-    elif geometry == "fishersam":
+    elif ball == "fishersam":
         T = (1 + d**2).rsqrt()
-    elif geometry == "esam":
-        support = (draws(len(w), 0, t) < 0.6).to(w) / 0.6
-    g_s = at(w + support * rho * T**2 * d / (T * d).norm())
+    if support == "samon":
+        T = T * torch.tensor([float(n.startswith("norm.")) for n in at.names]).to(w)
+    elif support == "esam":
+        share = (draws(len(w), 0, t) < 0.6).to(w) / 0.6
+    elif support == "ssam":
+        share = live(d, t, memory, sparsity=0.5, every=3, drop_rate=0.5, total_steps=7)
+    g_s = at(w + share * rho * T**2 * d / (T * d).norm())
     if combine == "gsam":
         return g_s - 0.4 * orthogonal(g, g_s)
     if combine == "wsam":
