@@ -104,8 +104,11 @@ def main() -> None:
     results = []
     for row in runs.get([(m, chosen[m], s) for m in methods for s in TESTING]):
         results.append(RunResult(**{key: value for key, value in row.items() if key != "factor"}))
-    rows = compare(results, "sgd")
-    text = markdown(rows, "sgd") + "\n" + verdict(rows, "sgd") + "\n\nchosen on validation:\n"
+    text = ""
+    for baseline in ("sgd", "sam") if "sam" in methods else ("sgd",):
+        rows = compare(results, baseline)
+        text += markdown(rows, baseline) + "\n" + verdict(rows, baseline) + "\n\n"
+    text += "chosen on validation:\n"
     for method, factor in chosen.items():
         what = f"learning rate {factor * runs.recipe.train.lr:g}"
         if "sgd" not in method:
