@@ -52,6 +52,7 @@ from .methods import (
 )
 from .objectives import LowerBoundLoss, ZeroOneLoss
 from .optimizer import SharpnessAware
+from .rho_range import RhoRange, rho_range
 from .schedule import RhoScheduler
 
 __version__ = "0.1.0"
@@ -74,6 +75,7 @@ __all__ = [
     "L2Ball",
     "LookSAM",
     "LowerBoundLoss",
+    "RhoRange",
     "RhoScheduler",
     "ScaledBall",
     "SharpnessAware",
@@ -86,5 +88,6 @@ __all__ = [
     "functional",
     "geometry",
     "loops",
+    "rho_range",
     "sparse",
 ]
