@@ -4,7 +4,7 @@ Best radii differ by a factor of ten between geometries, models and data sets. W
 which radius generalises best, but at which scale a radius begins to matter, and where the gradient at w + eps stops
 being a gradient of the loss at w at all. Both are angles: with g the descent objective's gradient at w and g_s the one
 at w + eps on the same batch, cos(g_s, g) falls from 1 to 0 as rho grows. The range given here lies between the radius
-that turns the gradient by less than 18 degrees, so that training is hardly other than the base optimizer's, and the
+that turns the gradient by less than 26 degrees, so that training is hardly other than the base optimizer's, and the
 first one that turns it by more than 60; the one before that is the suggestion.
 
 That is **a range to search, and where to start**: docs/rho-range.md has what it was worth on real data.
@@ -28,7 +28,7 @@ from .optimizer import SharpnessAware
 __all__ = ["Radius", "RhoRange", "rho_range"]
 
 #: Below the radius where cos(g_s, g) is still this much, the method is nearly its base optimizer.
-SAME = 0.95
+SAME = 0.9
 #: Beyond the radius where it is this much, g_s holds more of something else than of g.
 HALF = 0.5
 #: Factor from rung to rung of the ladder that is found rather than given.
@@ -43,12 +43,12 @@ class RhoRange:
 
     Attributes:
         rows: one for each radius, smallest first.
-        low: largest radius with cosine >= 0.95 all the way up to it, or else the smallest one swept.
+        low: largest radius with cosine >= 0.9 all the way up to it, or else the smallest one swept.
         suggestion: largest radius with cosine >= 0.5 all the way up to it.
         high: the next radius of the sweep, or the suggestion itself where the sweep ends there.
         batches: batches that were climbed.
         passes: forward-backward passes that it cost.
-        complete: whether the curve was followed down to cosine 0.5 and up to 0.95; if not, the range may be wider.
+        complete: whether the curve was followed down to cosine 0.5 and up to 0.9; if not, the range may be wider.
     """
 
     rows: tuple[Radius, ...]
@@ -111,7 +111,7 @@ def rho_range(
         model: the network, bare or compiled; called as ``model(input)``.
         batches: (input, target) pairs on the model's device, of the size that you train with; the first ``n`` are used.
         radii: to sweep, increasing, > 0. None starts at the present rho and goes up in factors of two until the cosine
-            is below 0.5, and down until it is 0.95.
+            is below 0.5, and down until it is 0.9.
         n: batches, >= 1; 2 or more also tell ``unseen``.
         max_passes: end the sweep, or with ``radii`` refuse it, rather than need more forward-backward passes than this.
 

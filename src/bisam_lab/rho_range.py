@@ -63,8 +63,8 @@ def _text(advice: "Advice", words: str) -> str:
     inside = [row.rho for row in found.rows if found.low <= row.rho <= found.high]
     inside.sort(key=lambda rho: (abs(math.log(rho / found.suggestion)), rho))
     lines = [
-        f"{advice.method}, seed {advice.seed}: {advice.warmup} plain steps, then {found.passes} passes at fixed weights, "
-        f"{advice.passes} in all where an epoch has {advice.epoch}. Guessing has loss {advice.chance:.2f}.",
+        f"{advice.method}, seed {advice.seed}: {advice.warmup} plain steps, then {found.passes} passes at fixed "
+        f"weights, {advice.passes} in all where an epoch has {advice.epoch}. Guessing has loss {advice.chance:.2f}.",
         "",
         str(found),
         "",
