@@ -173,7 +173,8 @@ def test_the_range_on_a_curve_that_is_known():
     found = bisam.rho_range(opt, model, [batch], n=1)
     assert [row.cosine for row in found.rows] == pytest.approx([angle(row.rho) for row in found.rows], abs=1e-6)
     assert [b.rho / a.rho for a, b in zip(found.rows, found.rows[1:], strict=False)] == [2.0] * (len(found.rows) - 1)
-    assert angle(found.low) >= 0.9 > angle(2 * found.low)
+    assert angle(found.low) >= 0.99 > angle(2 * found.low)
+    assert angle(found.suggestion) >= 0.95 > angle(2 * found.suggestion)
     assert math.isnan(found.rows[0].unseen)
     assert " - " in str(found)
 
@@ -188,7 +189,9 @@ def test_the_ladder_ends_where_both_ends_are_seen_wherever_it_starts():
     assert all((f.low, f.suggestion, f.high) == (first.low, first.suggestion, first.high) for f in found)
     assert all(f.complete for f in found)
     by_rho = {row.rho: row.cosine for row in found[1].rows}
-    assert by_rho[first.low] >= 0.9 and by_rho[first.suggestion] >= 0.5 > by_rho[first.high]
+    assert by_rho[first.low] >= 0.99 > by_rho[2 * first.low]
+    assert by_rho[first.suggestion] >= 0.95 > by_rho[2 * first.suggestion]
+    assert by_rho[first.high] >= 0.5 > by_rho[2 * first.high]
     assert "start here" in str(first) and f"{first.suggestion:.4g}" in str(first)
 
 

@@ -1,13 +1,14 @@
 """How far may rho go? A sweep of radii at fixed weights, for the price of a few passes.
 
-Best radii differ by a factor of ten between geometries, models and data sets. What can be seen before training is not
-which radius generalises best, but at which scale a radius begins to matter, and where the gradient at w + eps stops
-being a gradient of the loss at w at all. Both are angles: with g the descent objective's gradient at w and g_s the one
-at w + eps on the same batch, cos(g_s, g) falls from 1 to 0 as rho grows. The range given here lies between the radius
-that turns the gradient by less than 26 degrees, so that training is hardly other than the base optimizer's, and the
-first one that turns it by more than 60; the one before that is the suggestion.
+Best radii differ by a factor of ten between geometries, models and data sets. What can be seen before training is at
+which scale a radius begins to matter, and where the gradient at w + eps stops being one of the loss at w. Both are
+angles: with g the descent objective's gradient at w and g_s the one at w + eps on the same batch, cos(g_s, g) falls
+from 1 towards 0 as rho grows.
 
-That is **a range to search, and where to start**: docs/rho-range.md has what it was worth on real data.
+Which radius in between generalises best cannot be seen there. On digits with noisy labels it was the largest that left
+the cosine at 0.5, and on Fashion-MNIST with the same noise that one collapsed, and the best left it at 0.97. So this is
+**a range to search, and where to start**: at a radius that hardly turns the gradient, and up while validation improves.
+docs/rho-range.md has what that was worth on real data.
 """
 
 import itertools
@@ -27,9 +28,11 @@ from .optimizer import SharpnessAware
 
 __all__ = ["Radius", "RhoRange", "rho_range"]
 
-#: Below the radius where cos(g_s, g) is still this much, the method is nearly its base optimizer.
-SAME = 0.9
-#: Beyond the radius where it is this much, g_s holds more of something else than of g.
+#: Where cos(g_s, g) is this much or more, the method is hardly other than its base optimizer.
+SAME = 0.99
+#: The largest radius that leaves it this much is where to start.
+START = 0.95
+#: Where it is less, g_s holds more of something else than of g.
 HALF = 0.5
 #: Factor from rung to rung of the ladder that is found rather than given.
 FACTOR = 2.0
@@ -43,12 +46,13 @@ class RhoRange:
 
     Attributes:
         rows: one for each radius, smallest first.
-        low: largest radius with cosine >= 0.9 all the way up to it, or else the smallest one swept.
-        suggestion: largest radius with cosine >= 0.5 all the way up to it.
-        high: the next radius of the sweep, or the suggestion itself where the sweep ends there.
+        low: largest radius with cosine >= 0.99 all the way up to it, or else the smallest one swept: up to here the
+            method is hardly other than its base optimizer.
+        suggestion: the same with cosine >= 0.95: where to start, and to go up from while validation improves.
+        high: largest radius with cosine >= 0.5 all the way up to it: where to stop.
         batches: batches that were climbed.
         passes: forward-backward passes that it cost.
-        complete: whether the curve was followed down to cosine 0.5 and up to 0.9; if not, the range may be wider.
+        complete: whether the curve was followed from cosine 0.99 down to 0.5; if not, the range may be wider.
     """
 
     rows: tuple[Radius, ...]
@@ -72,8 +76,9 @@ class RhoRange:
             [
                 head,
                 *lines,
-                f"A range to search, and where to start: rho from {self.low:.4g} to {self.high:.4g}, starting at "
-                f"{self.suggestion:.4g} ({self.passes} passes over {self.batches} batches).{end}",
+                f"A range to search, and where to start: rho from {self.low:.4g} to {self.high:.4g}; start at "
+                f"{self.suggestion:.4g} and go up while validation improves "
+                f"({self.passes} passes, {self.batches} batches).{end}",
             ]
         )
 
@@ -99,7 +104,7 @@ def rho_range(
     Each of ``n`` batches is climbed once, with the optimizer's own ascent objective, direction and geometry; then every
     radius costs one pass a batch. Weights, buffers, gradients, optimizer and torch's random state are left as they
     were, to the bit, also after an exception. Call it after a few steps of plain training, in the mode and under the
-    autocast that you train in: at random initial weights the angles are others than they soon will be.
+    autocast that you train in: random initial weights are no place to judge from.
 
     What is swept is the perturbation. Whatever ``combine`` makes of the gradient afterwards, and on which steps
     ``cadence`` perturbs, is left out. A direction or a mask that remembers (VaSSO, F-SAM, SSAM) is taken as it stands,
@@ -111,7 +116,7 @@ def rho_range(
         model: the network, bare or compiled; called as ``model(input)``.
         batches: (input, target) pairs on the model's device, of the size that you train with; the first ``n`` are used.
         radii: to sweep, increasing, > 0. None starts at the present rho and goes up in factors of two until the cosine
-            is below 0.5, and down until it is 0.9.
+            is below 0.5, and down until it is 0.99.
         n: batches, >= 1; 2 or more also tell ``unseen``.
         max_passes: end the sweep, or with ``radii`` refuse it, rather than need more forward-backward passes than this.
 
@@ -163,16 +168,21 @@ def _judge(rows: Sequence[Radius], batches: int, passes: int) -> RhoRange:
             f"radii: even the smallest, {rows[0].rho:.4g}, leaves the gradient at w + eps a cosine of only "
             f"{rows[0].cosine:.3f} with the one at w, so all of them are too large: sweep smaller ones"
         )
-    same = list(itertools.takewhile(lambda row: row.cosine >= SAME, fit))
     return RhoRange(
         rows=tuple(rows),
-        low=(same or fit[:1])[-1].rho,
-        suggestion=fit[-1].rho,
-        high=rows[min(len(fit), len(rows) - 1)].rho,
+        low=_last(fit, SAME),
+        suggestion=_last(fit, START),
+        high=fit[-1].rho,
         batches=batches,
         passes=passes,
-        complete=bool(same) and len(fit) < len(rows),
+        complete=rows[0].cosine >= SAME and len(fit) < len(rows),
     )
+
+
+def _last(rows: Sequence[Radius], least: float) -> float:
+    """Return the last radius before the cosine falls below ``least``, or the first one of all."""
+    near = list(itertools.takewhile(lambda row: row.cosine >= least, rows))
+    return near[-1].rho if near else rows[0].rho
 
 
 def _present(opt: SharpnessAware, model: nn.Module) -> float:

@@ -60,19 +60,20 @@ def rho_range(
 def _text(advice: "Advice", words: str) -> str:
     found = advice.range
     field = "sharpness.rho_asam" if advice.method == "asam" else "sharpness.rho"
-    inside = [row.rho for row in found.rows if found.low <= row.rho <= found.high]
-    inside.sort(key=lambda rho: (abs(math.log(rho / found.suggestion)), rho))
+    upwards = [row.rho for row in found.rows if found.suggestion <= row.rho <= found.high]
     lines = [
         f"{advice.method}, seed {advice.seed}: {advice.warmup} plain steps, then {found.passes} passes at fixed "
         f"weights, {advice.passes} in all where an epoch has {advice.epoch}. Guessing has loss {advice.chance:.2f}.",
         "",
         str(found),
         "",
-        "It tells where a radius turns the gradient too little to matter or too far to help, not which one generalises",
-        "best: let validation choose, nearest first (how far to trust it: docs/rho-range.md).",
+        "This is the scale at which a radius matters. Which one generalises best a test as short as this cannot see: it",
+        "was the smallest of these in one study and the largest in another (docs/rho-range.md), so compare with sgd too.",
+        "Go up while validation improves, and stop there:",
     ]
     lines += [
-        f"  bisam compare {words} --methods sgd,{advice.method} {field}={r:g} --out studies/rho-{r:g}" for r in inside
+        f"  bisam compare {words} --methods sgd,{advice.method} {field}={r:g} --out studies/{advice.method}-rho-{r:g}"
+        for r in upwards
     ]
     return "\n".join(lines)
 
