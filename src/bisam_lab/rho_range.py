@@ -67,9 +67,9 @@ def _text(advice: "Advice", words: str) -> str:
         "",
         str(found),
         "",
-        "This is the scale at which a radius matters. Which one generalises best a test as short as this cannot see: it",
-        "was the smallest of these in one study and the largest in another (docs/rho-range.md), so compare with sgd too.",
-        "Go up while validation improves, and stop there:",
+        "This is the scale at which a radius matters. Which one generalises best, a test as short as this cannot see:",
+        "it was the smallest of these in one study, the largest in another, and in a third sgd was better than any",
+        "(docs/rho-range.md). Go up while validation improves, and stop there:",
     ]
     lines += [
         f"  bisam compare {words} --methods sgd,{advice.method} {field}={r:g} --out studies/{advice.method}-rho-{r:g}"
