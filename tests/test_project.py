@@ -79,7 +79,7 @@ def test_docstring_examples():
         assert results.failed == 0
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/rho-range.md"])
 def test_the_code_in_the_documents_runs(document, tmp_path, monkeypatch):
     """All Python blocks of a page run in order, in one namespace that holds the reader's ``model`` and ``loader``."""
     monkeypatch.chdir(tmp_path)

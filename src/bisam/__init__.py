@@ -56,6 +56,7 @@ from .methods import (
 )
 from .objectives import LowerBoundLoss, ZeroOneLoss
 from .optimizer import SharpnessAware
+from .rho_range import RhoRange, rho_range
 from .schedule import RhoScheduler
 
 __version__ = "0.1.0"
@@ -78,6 +79,7 @@ __all__ = [
     "L2Ball",
     "LookSAM",
     "LowerBoundLoss",
+    "RhoRange",
     "RhoScheduler",
     "ScaledBall",
     "SharpnessAware",
@@ -90,5 +92,6 @@ __all__ = [
     "functional",
     "geometry",
     "loops",
+    "rho_range",
     "sparse",
 ]

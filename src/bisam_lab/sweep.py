@@ -1,0 +1,93 @@
+"""The range of radii of a recipe, from part of one epoch: a plain warm-up, then :func:`bisam.rho_range`."""
+
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bisam import RhoRange, rho_range
+
+from .data import load_splits
+from .engine import _batches, _fabric, build_optimizer
+from .models import build_model
+from .recipe import Recipe, RecipeError
+
+__all__ = ["Advice", "advise"]
+
+#: Radii that every batch is sure to be climbed by.
+RADII = 5
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The range for a method and a seed, and what it cost.
+
+    Attributes:
+        method: its name.
+        seed: of initial weights, split, noise and data order.
+        warmup: plain steps before the sweep.
+        epoch: forward-backward passes of an epoch of plain training; ``passes`` are fewer.
+        chance: cross-entropy of guessing every class alike, log K.
+        range: the curve and the range.
+    """
+
+    method: str
+    seed: int
+    warmup: int
+    epoch: int
+    chance: float
+    range: RhoRange
+
+    @property
+    def passes(self) -> int:
+        """Forward-backward passes of the whole test."""
+        return self.warmup + self.range.passes
+
+
+def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None = None) -> Advice:
+    """Train plainly for at most a quarter of the recipe's first epoch, as it would, and sweep radii on later batches.
+
+    Raises:
+        RecipeError: data that are missing; an epoch too short; whatever :func:`bisam.rho_range` refuses.
+    """
+    fabric = _fabric(recipe, None)
+    splits = load_splits(recipe.data, data_dir, seed)
+    torch.manual_seed(seed)
+    model = build_model(recipe.model, splits.train.x.shape[1], splits.classes)
+    plain = build_optimizer("sgd", recipe, model)
+    net, stepper = fabric.setup(model, plain)
+    opt = build_optimizer(method, recipe, model)
+    data = splits.train.to(fabric.device)
+    epoch = math.ceil(len(data) / recipe.train.batch_size)
+    warmup, n = _shares(epoch, 1 if opt.estimator.ascent is opt.estimator.descent else 2)
+    batches = _batches(data, recipe, torch.Generator().manual_seed(seed + 1_000_003))
+
+    net.train()
+    for batch in itertools.islice(batches, warmup):
+        for loss in plain.passes():
+            fabric.backward(loss(net(batch.x), batch.y))
+        stepper.step()
+        stepper.zero_grad()
+    dtype = next(model.parameters()).dtype
+    pairs = ((batch.x.to(dtype), batch.y) for batch in batches)
+    try:
+        with fabric.autocast():
+            found = rho_range(opt, model, pairs, n=n, max_passes=epoch - 1 - warmup)
+    except ValueError as error:
+        raise RecipeError(f"{method} after {warmup} steps: {error}") from None
+    return Advice(method, seed, warmup, epoch, math.log(splits.classes), found)
+
+
+def _shares(epoch: int, at_w: int) -> tuple[int, int]:
+    """Return steps of warm-up and batches to climb, so that all passes are fewer than ``epoch``."""
+    each = at_w + RADII
+    n = max(2, min(4, (epoch - 1 - epoch // 4) // each))
+    warmup = min(epoch // 4, epoch - 1 - n * each)
+    if warmup < 1:
+        raise RecipeError(
+            f"an epoch of {epoch} batches is too short to find a range in less: {2 * each + 2} batches do, with a "
+            "smaller train.batch_size or more of data.train_size"
+        )
+    return warmup, n
