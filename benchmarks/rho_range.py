@@ -40,14 +40,14 @@ class Grid:
         mine = [run for run in runs if (run["recipe"], run["given"]) == (recipe, self.given)]
         self.runs: dict[Key, dict[str, Any]] = {(run["method"], run["rho"], run["seed"]): run for run in mine}
 
-    def load(self, rho: float) -> Recipe:
-        return recipes.load(self.recipe, [*self.given, f"sharpness.rho={rho}", f"sharpness.rho_asam={rho}"])
+    def load(self, method: str, rho: float) -> Recipe:
+        return recipes.load(self.recipe, [*self.given, f"sharpness.radii.{method}={rho}"])
 
     def run(self, method: str, rho: float, seed: int) -> None:
         """Train once, if it has not been done."""
         if (method, rho, seed) in self.runs:
             return
-        result = train(self.load(rho), method, seed, data_dir=self.data_dir)
+        result = train(self.load(method, rho), method, seed, data_dir=self.data_dir)
         run = {"recipe": self.recipe, "given": self.given, "method": method, "rho": rho, "seed": seed}
         run |= {"validation": result.validation_accuracy, "test": result.test_accuracy, "status": result.status}
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,8 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for method in methods:
         try:
-            advices = [advise(grid.load(DEFAULT[method]), method, s, data_dir=wanted.data_dir) for s in range(seeds)]
+            start = grid.load(method, DEFAULT[method])
+            advices = [advise(start, method, seed, data_dir=wanted.data_dir) for seed in range(seeds)]
         except RecipeError as error:
             print(f"{method}: {error}")
             continue

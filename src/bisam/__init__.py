@@ -56,7 +56,7 @@ from .methods import (
 )
 from .objectives import LowerBoundLoss, ZeroOneLoss
 from .optimizer import SharpnessAware
-from .rho_range import RhoRange, rho_range
+from .radii import RhoRange, rho_range
 from .schedule import RhoScheduler
 
 __version__ = "0.1.0"

@@ -22,7 +22,7 @@ from .models import build_model
 from .recipe import Recipe
 from .result import Epoch, RunResult, Status
 
-__all__ = ["build_optimizer", "train"]
+__all__ = ["build_fabric", "build_optimizer", "minibatches", "train"]
 
 
 def build_optimizer(name: str, recipe: Recipe, model: nn.Module, steps: int) -> SharpnessAware:
@@ -57,7 +57,7 @@ def train(
     ``collapsed``. Both are scored as they are.
     """
     started = time.perf_counter()
-    fabric = _fabric(recipe, log_dir)
+    fabric = build_fabric(recipe, log_dir)
     splits = load_splits(recipe.data, data_dir, seed)
     torch.manual_seed(seed)
     model = build_model(recipe.model, splits.train.x.shape[1], splits.classes)
@@ -75,7 +75,7 @@ def train(
     for number in range(1, recipe.train.epochs + 1):
         net.train()
         began = time.perf_counter()
-        loss = loop.epoch(_batches(data, recipe, order))
+        loss = loop.epoch(minibatches(data, recipe, order))
         training += time.perf_counter() - began
         history.append(Epoch(number, loss, _accuracy(net, validation)))
         fabric.log_dict({"train_loss": loss, "validation_accuracy": history[-1].validation_accuracy}, step=number)
@@ -108,7 +108,8 @@ def train(
     )
 
 
-def _fabric(recipe: Recipe, log_dir: Path | None) -> Fabric:
+def build_fabric(recipe: Recipe, log_dir: Path | None) -> Fabric:
+    """Launch Fabric as the recipe says, with TensorBoard logs in ``log_dir`` if there is one."""
     loggers: list[Logger] = [] if log_dir is None else [TensorBoardLogger(log_dir, name="", version="tensorboard")]
     with _quiet():
         fabric = Fabric(
@@ -122,7 +123,8 @@ def _fabric(recipe: Recipe, log_dir: Path | None) -> Fabric:
     return fabric
 
 
-def _batches(data: Images, recipe: Recipe, rng: torch.Generator) -> Iterator[Images]:
+def minibatches(data: Images, recipe: Recipe, rng: torch.Generator) -> Iterator[Images]:
+    """Yield one epoch's batches, shuffled and augmented by ``rng``."""
     for index in torch.randperm(len(data), generator=rng).split(recipe.train.batch_size):
         batch = data[index.to(data.y.device)]
         yield Images(augment(batch.x, rng), batch.y) if recipe.data.augment == "crop-flip" else batch

@@ -59,7 +59,7 @@ def rho_range(
 
 def _text(advice: "Advice", words: str) -> str:
     found = advice.range
-    field = "sharpness.rho_asam" if advice.method == "asam" else "sharpness.rho"
+    field = f"sharpness.radii.{advice.method}"
     upwards = [row.rho for row in found.rows if found.suggestion <= row.rho <= found.high]
     lines = [
         f"{advice.method}, seed {advice.seed}: {advice.warmup} plain steps, then {found.passes} passes at fixed "

@@ -57,7 +57,7 @@ def test_the_command_prints_the_curve_and_what_to_type_next(tmp_path):
 
     plain = bisam("rho-range", "--method", "asam", "--label-noise", "0.2", "--json", *SMALL, cwd=tmp_path)
     found = json.loads(plain.stdout)
-    first = [float(word.partition("=")[2]) for word in commands[0] if word.startswith("sharpness.rho_asam")]
+    first = [float(word.partition("=")[2]) for word in commands[0] if word.startswith("sharpness.radii.asam=")]
     assert first == [found["range"]["suggestion"]]
     assert found["passes"] < found["epoch"] == 16
 
