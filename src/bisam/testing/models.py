@@ -79,14 +79,16 @@ class count_operations(TorchDispatchMode):  # noqa: N801 - used like a function
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__.split(".")[0]
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         if name not in self._VIEWS:
             self.names.append(name)
-            given = zip(func._schema.arguments, args, strict=False)
+            arguments = func._schema.arguments
+            given = [*zip(arguments, args, strict=False), *((a, kwargs.get(a.name)) for a in arguments[len(args) :])]
             changed = [value for argument, value in given if argument.alias_info and argument.alias_info.is_write]
             made = [] if changed else result
             self.written += _bytes([changed, made])
-            self.read += _bytes([args, kwargs]) - (_bytes(changed) if "copy_" in name else 0)
+            self.read += _bytes([args, kwargs]) - (_bytes(changed) if "copy_" in name or "out" in kwargs else 0)
         return result
 
 
