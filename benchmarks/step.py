@@ -1,115 +1,159 @@
-"""What a step costs beside its floor: two plain forward-backward pairs and one step of the base optimizer.
+"""What a step costs beside its floor: as many plain forward-backward passes and one step of the base optimizer.
 
-    python benchmarks/step.py [--device cuda] [--rounds 30]
+    python benchmarks/step.py [--device cuda] [--rounds 30] [--methods sam,gsam]
 
 All contestants are timed in turn, round by round in one process, and the ratio is taken within each round, so that a
-machine whose speed drifts tells the same. What a step must cost: at most 1.10 times the floor on a network whose
-passes take tens of milliseconds (the copies and norms are a few reads of the weights).
+machine whose speed drifts tells the same. Steps of one method with different numbers of passes are told apart. What a
+step must cost: at most 1.10 times its floor on a network whose passes take tens of milliseconds (the copies and norms
+are a few reads of the weights: ``traffic.py`` counts them).
 """
 
 import argparse
 import platform
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
-from bisam import ASAM, SAM, BiSAM
+from bisam import METHODS, SAM, SSAM, BiSAM, LowerBoundLoss, SharpnessAware
+from bisam.combine import Blend, Reuse, Surrogate
+from bisam.direction import Friendly, Smoothed
 from bisam.functional import lower_bound_loss
+from bisam.geometry import RandomSupport, ScaledBall
 from bisam_lab.models import ResNet
 
+#: Every named method, and combinations: ``make(base, model=model)``.
+CONTESTANTS: dict[str, Callable[..., SharpnessAware]] = {
+    **METHODS,
+    "bisam+asam": lambda base, model: BiSAM(base, model=model, geometry=ScaledBall()),
+    "bisam+gsam": lambda base, model: BiSAM(base, model=model, combine=Surrogate(), third_pass=True),
+    "bisam+vasso": lambda base, model: BiSAM(base, model=model, direction=Smoothed()),
+    "esam+asam": lambda base, model: SAM(base, model=model, geometry=RandomSupport(inner=ScaledBall())),
+    "ssam+wsam": lambda base, model: SSAM(base, model=model, combine=Blend(0.7)),
+    "f-sam+looksam": lambda base, model: SAM(
+        base, model=model, ascent=LowerBoundLoss(), direction=Friendly(), combine=Reuse(), third_pass=True
+    ),
+}
 
-def steps(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, Callable[[], None]]:
-    """The floor, plain SGD, and each method, all on the same weights."""
-    loss = nn.CrossEntropyLoss()
-
-    def base() -> torch.optim.Optimizer:
-        return torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
-
-    def plain(optimizer: torch.optim.Optimizer, passes: int) -> Callable[[], None]:
-        def step() -> None:
-            for _ in range(passes):
-                optimizer.zero_grad()
-                loss(model(x), y).backward()
-            optimizer.step()
-
-        return step
-
-    def ours(opt: SAM | ASAM | BiSAM) -> Callable[[], None]:
-        def step() -> None:
-            for objective in opt.passes():
-                objective(model(x), y).backward()
-            opt.step()
-            opt.zero_grad()
-
-        return step
-
-    return {
-        "two passes (floor)": plain(base(), 2),
-        "sgd": plain(base(), 1),
-        "sam": ours(SAM(base(), model=model)),
-        "asam": ours(ASAM(base(), model=model)),
-        "bisam": ours(BiSAM(base(), model=model)),
-    }
+#: Takes one step and returns its number of passes.
+Step = Callable[[], int]
 
 
-def losses(device: str) -> dict[str, Callable[[], None]]:
+def base(model: nn.Module) -> Optimizer:
+    """The base optimizer, at a rate that leaves the problem as it is."""
+    return torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
+
+
+def floors(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> list[Step]:
+    """Plain steps of one, two and three passes."""
+    loss, optimizer = nn.CrossEntropyLoss(), base(model)
+
+    def step(passes: int) -> int:
+        for _ in range(passes):
+            optimizer.zero_grad()
+            loss(model(x), y).backward()
+        optimizer.step()
+        return passes
+
+    return [lambda passes=passes: step(passes) for passes in (1, 2, 3)]  # type: ignore[misc]
+
+
+def ours(opt: SharpnessAware, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
+    """A method's step."""
+
+    def step() -> int:
+        passes = 0
+        for objective in opt.passes():
+            objective(model(x), y).backward()
+            passes += 1
+        opt.step()
+        opt.zero_grad()
+        return passes
+
+    return step
+
+
+def losses(device: str) -> dict[str, Step]:
     """Cross-entropy (floor) and the lower bound, forward and backward, on 512 x 1000 logits."""
     logits = torch.randn(512, 1000, device=device, requires_grad=True)
     target = torch.randint(0, 1000, (512,), device=device)
+
+    def step(loss: Callable[..., torch.Tensor], **kwargs: str) -> Step:
+        def run() -> int:
+            torch.autograd.backward(loss(logits, target, **kwargs))
+            return 1
+
+        return run
+
     return {
-        "cross-entropy (floor)": lambda: torch.autograd.backward(nn.functional.cross_entropy(logits, target)),
-        "lower bound, log": lambda: torch.autograd.backward(lower_bound_loss(logits, target)),
-        "lower bound, tanh": lambda: torch.autograd.backward(lower_bound_loss(logits, target, bound="tanh")),
+        "cross-entropy (floor)": step(nn.functional.cross_entropy),
+        "lower bound, log": step(lower_bound_loss),
+        "lower bound, tanh": step(lower_bound_loss, bound="tanh"),
     }
 
 
-def compare(title: str, contestants: dict[str, Callable[[], None]], rounds: int, device: str) -> None:
-    """Time the contestants in turn and print each median and its ratio to the first one."""
+def compare(title: str, floor: list[Step], contestants: dict[str, Step], rounds: int, device: str) -> None:
+    """Time the contestants in turn and print, for each, the median and its ratio to the floor of as many passes."""
     wait: Callable[[], None] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+
+    def seconds(run: Step) -> tuple[int, float]:
+        wait()
+        start = time.perf_counter()
+        passes = run()
+        wait()
+        return passes, time.perf_counter() - start
+
+    found: defaultdict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for turn in range(rounds + 3):
+        lowest = dict(seconds(run) for run in floor)
         for name, run in contestants.items():
-            wait()
-            start = time.perf_counter()
-            run()
-            wait()
+            passes, took = seconds(run)
             if turn >= 3:
-                seconds[name].append(time.perf_counter() - start)
-    floor = next(iter(seconds.values()))
-    print(f"\n{title} (n = {rounds} rounds)")
-    for name, times in seconds.items():
-        ratios = sorted(t / f for t, f in zip(times, floor, strict=True))
+                found[name, passes].append((took, took / lowest[passes]))
+    print(f"\n{title} ({rounds} rounds; floors " + ", ".join(f"{1e3 * s:.2f}" for s in lowest.values()) + " ms)")
+    for (name, passes), times in sorted(found.items(), key=lambda item: list(contestants).index(item[0][0])):
+        ratios = sorted(ratio for _, ratio in times)
         low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
         print(
-            f"  {name:22} {1e3 * statistics.median(times):9.2f} ms"
-            f"   x {statistics.median(ratios):.2f}  [quartiles {low:.2f}, {high:.2f}]"
+            f"  {name:22} {passes} passes {1e3 * statistics.median(took for took, _ in times):9.2f} ms"
+            f"   x {statistics.median(ratios):.2f}  [quartiles {low:.2f}, {high:.2f}], n = {len(ratios)}",
+            flush=True,
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=30)
-    args = parser.parse_args()
-    where = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{platform.processor() or 'CPU'}"
+    parser.add_argument("--methods", default=",".join(CONTESTANTS), help=f"among {', '.join(CONTESTANTS)}")
+    args, _ = parser.parse_known_args()
+    device, rounds = args.device, args.rounds
+    where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{platform.processor() or 'CPU'}"
     print(f"torch {torch.__version__}, {where}, {torch.get_num_threads()} threads")
     torch.manual_seed(0)
-    net = ResNet(20, 16, 3, 10).to(args.device)
-    x, y = torch.randn(128, 3, 32, 32, device=args.device), torch.randint(0, 10, (128,), device=args.device)
-    compare("ResNet-20, batch 128 x 3 x 32 x 32", steps(net, x, y), args.rounds, args.device)
-    deep = nn.Sequential(*[m for _ in range(200) for m in (nn.Linear(64, 64), nn.ReLU())], nn.Linear(64, 10)).to(
-        args.device
-    )
-    compare(
-        "402 small tensors, batch 128",
-        steps(deep, torch.randn(128, 64, device=args.device), y),
-        args.rounds,
-        args.device,
-    )
-    compare("loss, 512 x 1000 logits", losses(args.device), args.rounds, args.device)
+    linears = [part for _ in range(200) for part in (nn.Linear(64, 64), nn.ReLU())]
+    y = torch.randint(0, 10, (128,), device=device)
+    for title, model, x in (
+        ("ResNet-20, batch 128 x 3 x 32 x 32", ResNet(20, 16, 3, 10), torch.randn(128, 3, 32, 32, device=device)),
+        (
+            "402 small tensors, batch 128",
+            nn.Sequential(*linears, nn.Linear(64, 10)),
+            torch.randn(128, 64, device=device),
+        ),
+    ):
+        net = model.to(device)
+        steps = {}
+        for name in args.methods.split(","):
+            if name == "samon" and not any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
+                continue
+            steps[name] = ours(CONTESTANTS[name](base(net), model=net), net, x, y)
+        compare(title, floors(net, x, y), steps, rounds, device)
+    contestants = losses(device)
+    compare("loss, 512 x 1000 logits", [contestants["cross-entropy (floor)"]], contestants, rounds, device)
 
 
 if __name__ == "__main__":

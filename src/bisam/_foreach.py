@@ -32,7 +32,6 @@ __all__ = [
     "split",
     "sub_",
     "wide",
-    "wide_copies",
 ]
 
 #: A tensor to multiply each parameter by, 0-dim or of its shape; None stands for 1, for a parameter or for them all.
@@ -81,14 +80,11 @@ def magnitudes(tensors: list[Tensor], floor: float) -> list[Tensor]:
 
 def fisher_metric(grads: list[Tensor], eta: float) -> list[Tensor]:
     """Return (1 + eta g^2)^(-1/2) of each gradient, squared in float32 or better."""
-    if grads and wide(grads[0].dtype) != grads[0].dtype:
-        return split(flat(fisher_metric(wide_copies(grads), eta)).to(grads[0].dtype), grads)
-    metric = list(torch._foreach_mul(grads, grads))
-    torch._foreach_mul_(metric, eta)
-    torch._foreach_add_(metric, 1)
-    torch._foreach_sqrt_(metric)
-    torch._foreach_reciprocal_(metric)
-    return metric
+    if not grads:
+        return []
+    row = flat(grads).to(wide(grads[0].dtype))
+    metric = torch.addcmul(row.new_ones(()), row, row, value=eta).rsqrt_()
+    return split(metric.to(grads[0].dtype), grads)
 
 
 def product(one: Scale, other: Scale) -> Scale:
@@ -115,13 +111,6 @@ def copies(tensors: list[Tensor]) -> list[Tensor]:
     return list(torch._foreach_mul(tensors, 1.0)) if tensors else []
 
 
-def wide_copies(tensors: list[Tensor]) -> list[Tensor]:
-    """Return a copy of each tensor in float32 or better."""
-    if not tensors or tensors[0].dtype == wide(tensors[0].dtype):
-        return copies(tensors)
-    return split(flat(tensors).to(wide(tensors[0].dtype)), tensors)
-
-
 def copy_(tensors: list[Tensor], others: list[Tensor]) -> None:
     """Overwrite ``tensors``, in their own dtype."""
     if tensors:
@@ -132,10 +121,12 @@ def add_(tensors: list[Tensor], others: list[Tensor], factor: Tensor | float = 1
     """Add ``factor * others`` in place."""
     if not tensors:
         return
-    if isinstance(factor, Tensor):
-        torch._foreach_add_(tensors, torch._foreach_mul(others, beside(others[0], factor)))
-    else:
+    if not isinstance(factor, Tensor):
         torch._foreach_add_(tensors, others, alpha=factor)
+    elif len(tensors) == 1:
+        torch._foreach_addcmul_(tensors, others, [beside(others[0], factor)])
+    else:  # of many tensors that would be one kernel each
+        torch._foreach_add_(tensors, torch._foreach_mul(others, beside(others[0], factor)))
 
 
 def sub_(tensors: list[Tensor], others: list[Tensor]) -> None:
@@ -156,17 +147,16 @@ def div_(tensors: list[Tensor], divisor: Tensor) -> None:
 
 
 def lerp_(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
-    """Replace each tensor in place by (1 - weight) tensor + weight end; the ends may be of a narrower dtype."""
-    if tensors and tensors[0].dtype != ends[0].dtype:
-        ends = wide_copies(ends)
+    """Replace each tensor in place by (1 - weight) tensor + weight end."""
     if tensors:
         torch._foreach_lerp_(tensors, ends, weight)
 
 
 def dot(tensors: list[Tensor], others: list[Tensor]) -> Tensor:
-    """Inner product over all the tensors together: 0-dim, accumulated in float32 or better."""
+    """Inner product over all the tensors together: 0-dim, summed pairwise in float32 or better."""
     products = torch._foreach_mul(tensors, others)
-    return flat(list(products)).sum(dtype=wide(tensors[0].dtype))
+    row = products[0] if len(products) == 1 else flat(list(products))
+    return row.sum(dtype=wide(tensors[0].dtype))
 
 
 def norms(tensors: list[Tensor], order: float = 2.0) -> tuple[Tensor, ...]:
@@ -185,6 +175,9 @@ def norm(tensors: list[Tensor], order: float = 2.0) -> Tensor:
 
 def replace_unless(keep: Tensor, tensors: Sequence[Tensor], others: Sequence[Tensor]) -> None:
     """Where the 0-dim ``keep`` is false, overwrite ``tensors``, which may hold NaN, by ``others``."""
+    if len(tensors) == 1:
+        torch.where(keep.to(tensors[0].device), tensors[0], others[0], out=tensors[0])
+        return
     for own, other in _alike(tensors, others):
         torch._foreach_mul_(own, beside(own[0], keep))
         torch._foreach_add_(own, torch._foreach_mul(other, beside(own[0], ~keep)))

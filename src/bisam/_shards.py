@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Shards", "like", "local", "place_gradients", "reduce", "shards_of"]
+__all__ = ["Shards", "local", "place_gradients", "reduce", "shards_of", "whole"]
 
 
 class Shards(NamedTuple):
@@ -43,10 +43,18 @@ def local(tensor: Tensor, placed: Shards | None = None) -> Tensor:
     return part
 
 
-def like(param: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return zeros that are sharded as ``param`` is; complex numbers as pairs of reals."""
-    zeros = torch.zeros_like(param.detach(), memory_format=torch.contiguous_format)
-    return torch.view_as_real(zeros).to(dtype) if param.is_complex() else zeros.to(dtype)
+def whole(part: Tensor, param: Tensor) -> Tensor:
+    """Return the tensor, sharded as ``param`` is, of which ``part`` lies here; complex numbers are pairs of reals."""
+    shards = shards_of(param)
+    if shards is None:
+        return part
+    from torch.distributed.tensor import DTensor
+
+    shape = torch.empty(param.shape, dtype=param.dtype, device="meta")
+    shape = torch.view_as_real(shape) if param.is_complex() else shape
+    return DTensor.from_local(
+        part, shards.mesh, shards.placements, run_check=False, shape=shape.shape, stride=shape.stride()
+    )
 
 
 def place_gradients(params: Iterable[Tensor]) -> None:

@@ -7,17 +7,21 @@ The default, ``None``, is SAM's: g_s, and nothing is kept of the other. A combin
 from typing import Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from ._errors import not_negative, positive
 from .memory import Memory
-from .vector import Vector
+from .vector import Vector, unit_of
 
-__all__ = ["Blend", "Combine", "Reuse", "Surrogate"]
+__all__ = ["Blend", "Combine", "Reuse", "Surrogate", "combine_", "reuse_"]
 
 
 @runtime_checkable
 class Combine(Protocol):
-    """Makes one gradient of two; it must be homogeneous, for it sees both in some common unit."""
+    """Makes one gradient of two; it must be homogeneous, for it sees both in some common unit.
+
+    One that says ``linear = True`` takes no norm and no product of the two, and is given them as they are.
+    """
 
     def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
         """Change ``at_perturbed`` in place; ``at_w`` may be used up."""
@@ -37,6 +41,8 @@ class Blend:
     Args:
         weight: of the gradient at w + eps, > 0; WSAM's gamma / (1 - gamma), 1 being SAM.
     """
+
+    linear = True
 
     def __init__(self, weight: float) -> None:
         self.weight = positive("weight", weight)
@@ -64,7 +70,7 @@ class Surrogate:
 
     def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
         """Subtract the orthogonal part."""
-        _make_orthogonal_(at_w, at_perturbed)
+        at_w.add_(at_perturbed, _minus_share(at_w, at_perturbed))
         at_perturbed.add_(at_w, -self.alpha)
 
     def __repr__(self) -> str:
@@ -87,12 +93,8 @@ class Reuse:
         self.alpha = not_negative("alpha", alpha)
 
     def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
-        """Remember the orthogonal part; the gradient stays as it is."""
-        orthogonal = at_perturbed.copy()
-        _make_orthogonal_(orthogonal, at_w)
-        length = orthogonal.norm()
-        orthogonal.mul_(1 / torch.where(length > 0, length, 1))  # only its direction is used
-        memory.write("orthogonal", orthogonal)
+        """Remember the orthogonal part, of which only the direction counts; the gradient stays as it is."""
+        memory.write("orthogonal", at_perturbed.plus(at_w, _minus_share(at_perturbed, at_w)))
 
     def reuse(self, at_w: Vector, memory: Memory) -> None:
         """Add the remembered part."""
@@ -104,7 +106,37 @@ class Reuse:
         return f"Reuse(alpha={self.alpha})"
 
 
-def _make_orthogonal_(vector: Vector, other: Vector) -> None:
-    """Subtract from ``vector`` its projection on ``other``."""
+def _minus_share(vector: Vector, other: Vector) -> Tensor:
+    """Return how much of ``other`` to add to ``vector``, so that they become orthogonal: 0-dim."""
     square = other.norm().square()
-    vector.add_(other, -vector.dot(other) / torch.where(square > 0, square, 1))
+    return -vector.dot(other) / torch.where(square > 0, square, 1)
+
+
+def combine_(combine: Combine, at_w: Vector, gradient: Vector, perturbed: Tensor, memory: Memory) -> None:
+    """Combine ``gradient``, taken at w + eps, in place with that at w, which is used up.
+
+    Without a perturbation, or where the gradient at w is not finite, both are the former.
+    """
+    at_perturbed, peak = gradient.copy(), at_w.peak()
+    memory.sound = sound = perturbed & peak.isfinite()
+    at_w.keep_unless_(sound, at_perturbed)
+    if getattr(combine, "linear", False):
+        combine(at_w, at_perturbed, memory)
+    else:
+        unit = unit_of(at_w, torch.maximum(at_perturbed.peak(), torch.where(sound, peak, 0)))
+        at_w.mul_(1 / unit)
+        at_perturbed.mul_(1 / unit)
+        combine(at_w, at_perturbed, memory)
+        at_perturbed.mul_(unit)
+    gradient.copy_(at_perturbed)
+
+
+def reuse_(combine: Reuses, gradient: Vector, memory: Memory) -> None:
+    """Change ``gradient``, taken at w, in place by what a combination adds to it."""
+    at_w = gradient.wide()
+    unit = unit_of(at_w, at_w.peak())
+    at_w.mul_(1 / unit)
+    combine.reuse(at_w, memory)
+    at_w.mul_(unit)
+    if at_w is not gradient:
+        gradient.copy_(at_w)

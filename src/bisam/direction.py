@@ -5,6 +5,8 @@ The default, ``None``, is the gradient itself.
 
 from typing import Protocol, runtime_checkable
 
+import torch
+
 from ._errors import not_negative, share
 from .memory import Memory
 from .vector import Vector
@@ -68,9 +70,8 @@ class Friendly:
 
     def __call__(self, gradient: Vector, memory: Memory) -> None:
         """Subtract the running mean."""
-        mean = memory.read("mean", gradient)
-        _moved(mean.copy(), gradient, 1 - self.decay, memory)
-        friendly = gradient.wide()
+        mean, friendly = memory.read("mean", gradient), gradient.copy()
+        _moved(mean, friendly, 1 - self.decay, memory)
         friendly.add_(mean, -self.sigma)
         gradient.copy_(friendly)
 
@@ -79,9 +80,8 @@ class Friendly:
 
 
 def _moved(mean: Vector, gradient: Vector, weight: float, memory: Memory) -> Vector:
-    """Move the running mean towards the gradient and remember it; an empty one becomes the gradient."""
-    known = mean.peak() > 0
-    mean.lerp_(gradient, weight)
-    mean.keep_unless_(known, gradient.wide())
-    memory.write("mean", mean)
-    return mean
+    """Return the running mean moved towards the gradient, and remember it; an empty one becomes the gradient."""
+    peak = mean.peak()
+    moved = mean.lerp(gradient, torch.where(peak > 0, torch.full_like(peak, weight), 1))
+    memory.write("mean", moved)
+    return moved

@@ -18,12 +18,12 @@ from ._keep import Buffers, Kept, RandomState
 from ._shards import place_gradients
 from ._wrapped import Wrapped
 from .cadence import Cadence, Decides
-from .combine import Combine, Reuses
+from .combine import Combine, Reuses, combine_, reuse_
 from .direction import Direction
 from .geometry import Geometry
 from .passes import Last, Objective
 from .scene import MOMENTS, STEPS, Scene, check_not_stepped
-from .vector import Vector, in_units
+from .vector import Vector
 
 __all__ = ["Estimator"]
 
@@ -160,9 +160,7 @@ class Estimator:
     def _stay(self, scene: Scene, kept: Kept) -> None:
         """Make do with the gradient at w, changed by a combination that has something to add to it."""
         if isinstance(self.combine, Reuses):
-            reuse, at_w = self.combine.reuse, _gradients(scene.params)
-            wide = at_w.wide()
-            in_units(wide, lambda g, _: reuse(g, scene.memory), wide, back=at_w)
+            reuse_(self.combine, _gradients(scene.params), scene.memory)
         kept.carried.add_gained()
 
     def _sharp(self, scene: Scene, wrapped: Wrapped, kept: Kept) -> Steps:
@@ -252,17 +250,12 @@ class Estimator:
     @torch.no_grad()
     def _combine(self, at_w: Vector, scene: Scene) -> None:
         """Combine the two gradients where there are two; a lone one stays as it is."""
-        combine, perturbed = self.combine, scene.run.last.at_perturbed
-        if combine is None or perturbed is None:
+        perturbed = scene.run.last.at_perturbed
+        if self.combine is None or perturbed is None:
             return
         at_w = at_w.only({param for param in at_w.params if param.grad is not None})
         place_gradients(at_w.params)
-        gained = at_w.gradients()
-        at_perturbed = gained.wide()
-        sound = perturbed & at_w.peak().isfinite()
-        at_w.keep_unless_(sound, at_perturbed)  # without a perturbation both are gradients at w; the first may be NaN
-        scene.memory.sound = sound
-        in_units(at_perturbed, lambda s, g: combine(g, s, scene.memory), at_w, back=gained)
+        combine_(self.combine, at_w, at_w.gradients(), perturbed, scene.memory)
 
 
 def _gradients(params: Sequence[Tensor]) -> Vector:

@@ -190,7 +190,7 @@ class RandomSupport:
             return None
         part = 0 if bucket.shards is None else bucket.shards.number
         chosen = uniform(bucket.weights, self.seed, memory.step, number, part) < self.beta
-        return split(chosen.to(bucket.weights[0].dtype) / self.beta, bucket.weights)
+        return split(chosen * bucket.weights[0].new_full((), 1 / self.beta), bucket.weights)
 
     def __repr__(self) -> str:
         return f"RandomSupport(beta={self.beta}, seed={self.seed}, inner={self.inner!r})"

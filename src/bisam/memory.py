@@ -1,5 +1,6 @@
 """What a method remembers from step to step: vectors over the parameters, saved with the optimizer."""
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ._foreach import wide
-from ._shards import like, local
-from .vector import Part, Vector
+from ._shards import local, shards_of, whole
+from .vector import Part, Vector, real
 
 __all__ = ["Memory", "without_memory"]
 
@@ -30,13 +31,19 @@ class Memory:
         self.step = 0
         self.sound: Tensor | None = None
         self._kept: dict[str, dict[Tensor, Tensor]] = {name: {} for name in names}
+        self._rows: dict[str, Vector] = {}  # the vectors as they were last asked for: what is kept are views of them
         self._written: dict[str, tuple[Vector, Tensor]] = {}
         self._when: dict[str, int] = {}
 
     def read(self, name: str, beside: Vector) -> Vector:
-        """Return a copy of the vector ``name``, over the parameters of ``beside``."""
-        kept = self._kept[name]
-        return Vector([Part(p.params, [self._entry(kept, w) for w in p.params], p.shards) for p in beside.parts]).copy()
+        """Return the vector ``name`` over the parameters of ``beside``: in rows, shared, so change a copy of it."""
+        known = self._rows.get(name)
+        if known is None or not _alike(known, beside):
+            kept = self._kept[name]
+            parts = [Part(p.params, [self._entry(kept, w) for w in p.params], p.shards) for p in beside.parts]
+            self._rows[name] = known = Vector(parts).copy()
+            kept.update(pair for part in known.parts for pair in zip(part.params, part.tensors, strict=True))
+        return known
 
     def written(self, name: str) -> bool:
         """Whether an earlier micro-batch of this step has written the vector ``name``."""
@@ -51,9 +58,7 @@ class Memory:
         """Keep what was written."""
         for name, (vector, good) in self._written.items():
             self._when[name] = self.step
-            kept = self._kept[name]
-            mine = [Part(p.params, [self._entry(kept, w) for w in p.params], p.shards) for p in vector.parts]
-            Vector(mine).keep_unless_(~good, vector)
+            self.read(name, vector).keep_unless_(~good, vector)
         self.discard()
 
     def discard(self) -> None:
@@ -62,15 +67,18 @@ class Memory:
         self.sound = None
 
     def _entry(self, kept: dict[Tensor, Tensor], param: Tensor) -> Tensor:
-        return local(self._whole(kept, param))
-
-    def _whole(self, kept: dict[Tensor, Tensor], param: Tensor) -> Tensor:
+        """Return what is kept beside ``param``, as it lies in this process."""
         entry = kept.get(param)
-        dtype = wide(param.dtype.to_real() if param.is_complex() else param.dtype)
-        if entry is None or entry.device != param.device or entry.dtype != dtype:  # a model may move, or be cast
-            entry = like(param, dtype) if entry is None else entry.to(param.device, dtype)
-            kept[param] = entry
+        here = real(local(param.detach()))
+        if entry is None:
+            entry = torch.zeros_like(here, dtype=wide(here.dtype), memory_format=torch.contiguous_format)
+        kept[param] = entry = entry.to(here.device, wide(here.dtype))  # a model may move, or be cast
         return entry
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy entry by entry: views of one row would each bring the whole of it along."""
+        kept = {name: {p: entry.clone() for p, entry in own.items()} for name, own in self._kept.items()}
+        return {**vars(self), "_kept": kept, "_rows": {}}
 
     # -- in a state dict: beside the base optimizer's own state of each parameter ----------------------------------
 
@@ -79,19 +87,32 @@ class Memory:
         for name, kept in self._kept.items():
             for key, param in zip(keys, params, strict=True):
                 if param.requires_grad:
-                    state[key] = {**state.get(key, {}), _PREFIX + name: self._whole(kept, param)}
+                    state[key] = {**state.get(key, {}), _PREFIX + name: whole(self._entry(kept, param), param)}
 
     def load(self, params: Sequence[Tensor], keys: Sequence[Any], state: dict[Any, Any]) -> None:
         """Take every vector from ``state``; one that is missing becomes zero again."""
         self.discard()
         self._when.clear()
+        self._rows.clear()
         for name, kept in self._kept.items():
             kept.clear()
             for key, param in zip(keys, params, strict=True):
                 saved = state.get(key, {}).get(_PREFIX + name)
                 if saved is not None:
                     with torch.no_grad():
-                        self._whole(kept, param).copy_(saved)
+                        self._entry(kept, param).copy_(local(saved, shards_of(param)))
+
+
+def _alike(known: Vector, beside: Vector) -> bool:
+    """Whether ``known`` is over the same parameters, and they have stayed where and what they were."""
+    both = list(zip(known.parts, beside.parts, strict=False))
+    return len(known.parts) == len(beside.parts) and all(
+        len(mine.params) == len(theirs.params)
+        and all(map(operator.is_, mine.params, theirs.params))
+        and mine.tensors[0].device == theirs.tensors[0].device
+        and mine.tensors[0].dtype == wide(theirs.tensors[0].dtype)
+        for mine, theirs in both
+    )
 
 
 def without_memory(state: dict[Any, Any]) -> dict[Any, Any]:

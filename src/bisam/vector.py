@@ -4,8 +4,8 @@ Every operation dispatches a number of kernels that depends on how many parts th
 and none reads a value back to the host.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from . import _foreach
 from ._shards import Shards, local, reduce, shards_of
 
-__all__ = ["Part", "Vector", "home", "in_units", "real"]
+__all__ = ["Part", "Vector", "home", "real", "unit_of"]
 
 
 @dataclass
@@ -24,15 +24,30 @@ class Part:
         params: the parameters that the entries belong to.
         tensors: the entries of each, as they lie in this process; complex ones as pairs of reals.
         shards: how they are sharded over processes; None where they are whole.
+        row: the one tensor that ``tensors`` are views of, one after the other; None where they lie apart.
     """
 
     params: list[Tensor]
     tensors: list[Tensor]
     shards: Shards | None
+    row: Tensor | None = field(default=None, kw_only=True)
+
+    @property
+    def blocks(self) -> list[Tensor]:
+        """The entries in as few tensors as hold them."""
+        return self.tensors if self.row is None else [self.row]
+
+    def as_row(self) -> Tensor:
+        """Return the entries in one row: shared if they lie in one, else copied."""
+        return _foreach.flat(self.tensors) if self.row is None else self.row
+
+    def in_row(self, row: Tensor) -> "Part":
+        """Return the part of the same parameters whose entries are views of ``row``."""
+        return Part(self.params, _foreach.split(row, self.tensors), self.shards, row=row)
 
     def norm(self, order: float = 2.0) -> Tensor:
         """L2 norm, or with ``torch.inf`` the largest magnitude, over all shards: 0-dim, in float32 or better."""
-        here = _foreach.norm(self.tensors, order)
+        here = _foreach.norm(self.tensors, order)  # of each tensor: that of a long row would add up rounding errors
         if self.shards is None:
             return here
         if order == torch.inf:  # a maximum over processes may drop NaN, but not infinity
@@ -41,7 +56,11 @@ class Part:
 
 
 class Vector:
-    """Parts that together are one vector. Operations between two vectors need the same parameters in the same order."""
+    """Parts that together are one vector. Operations between two vectors need the same parameters in the same order.
+
+    Copies lie in one row per part: what is done to it takes one kernel, which can also choose between two vectors, or
+    multiply and add, on the device and in one go, as lists of tensors cannot.
+    """
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = list(parts)
@@ -64,8 +83,9 @@ class Vector:
         return [param for part in self.parts for param in part.params]
 
     def copy(self) -> "Vector":
-        """Return a copy in float32 or better."""
-        return Vector([Part(part.params, _foreach.wide_copies(part.tensors), part.shards) for part in self.parts])
+        """Return a copy in float32 or better, in rows."""
+        rows = [_foreach.flat(part.blocks) for part in self.parts]
+        return self.of_rows([row.to(_foreach.wide(row.dtype)) for row in rows])
 
     def wide(self) -> "Vector":
         """Return this vector if it is in float32 or better, else a copy that is."""
@@ -74,6 +94,8 @@ class Vector:
 
     def only(self, params: set[Tensor]) -> "Vector":
         """Return the entries of ``params``, shared."""
+        if params.issuperset(self.params):
+            return self
         parts = []
         for part in self.parts:
             left = [(p, t) for p, t in zip(part.params, part.tensors, strict=True) if p in params]
@@ -88,14 +110,12 @@ class Vector:
         )
 
     def rows(self) -> list[Tensor]:
-        """Return a copy of each part's entries in one row."""
-        return [_foreach.flat(part.tensors) for part in self.parts]
+        """Return each part's entries in one row: shared if they lie in one, else copied."""
+        return [part.as_row() for part in self.parts]
 
     def of_rows(self, rows: Sequence[Tensor]) -> "Vector":
         """Return the vector over the same parameters whose entries are views of ``rows``."""
-        return Vector(
-            [Part(p.params, _foreach.split(row, p.tensors), p.shards) for p, row in zip(self.parts, rows, strict=True)]
-        )
+        return Vector([part.in_row(row) for part, row in zip(self.parts, rows, strict=True)])
 
     def copy_(self, other: "Vector") -> None:
         """Overwrite the entries by those of ``other``."""
@@ -110,12 +130,22 @@ class Vector:
     def mul_(self, factor: Tensor | float) -> None:
         """Multiply by a number or a 0-dim tensor."""
         for part in self.parts:
-            _foreach.mul_(part.tensors, factor)
+            _foreach.mul_(part.blocks, factor)
 
     def lerp_(self, other: "Vector", weight: float) -> None:
         """Become (1 - weight) self + weight other."""
         for mine, theirs in self._beside(other):
             _foreach.lerp_(mine, theirs, weight)
+
+    def lerp(self, other: "Vector", weight: Tensor) -> "Vector":
+        """Return (1 - weight) self + weight other, in rows; ``weight`` is 0-dim, and 1 gives ``other`` itself."""
+        both = zip(self.rows(), other.rows(), strict=True)
+        return self.of_rows([torch.lerp(a, b.to(a.dtype), _foreach.beside(a, weight)) for a, b in both])
+
+    def plus(self, other: "Vector", factor: Tensor) -> "Vector":
+        """Return self + factor other, in rows; ``factor`` is 0-dim."""
+        both = zip(self.rows(), other.rows(), strict=True)
+        return self.of_rows([torch.addcmul(a, b.to(a.dtype), _foreach.beside(a, factor)) for a, b in both])
 
     def keep_unless_(self, keep: Tensor, other: "Vector") -> None:
         """Where the 0-dim ``keep`` is false, become ``other``; nothing is multiplied, so NaN does not spread."""
@@ -125,8 +155,8 @@ class Vector:
     def dot(self, other: "Vector") -> Tensor:
         """Inner product: 0-dim, in float32 or better."""
         total = [
-            reduce(_foreach.dot(mine.tensors, theirs.tensors), mine.shards, "sum")
-            for mine, theirs in zip(self.parts, other.parts, strict=True)
+            reduce(_foreach.dot(mine, theirs), part.shards, "sum")
+            for part, (mine, theirs) in zip(self.parts, self._beside(other), strict=True)
         ]
         return _together(total).sum()
 
@@ -141,26 +171,19 @@ class Vector:
 
     def _beside(self, other: "Vector") -> Iterable[tuple[list[Tensor], list[Tensor]]]:
         for mine, theirs in zip(self.parts, other.parts, strict=True):
-            yield mine.tensors, theirs.tensors
+            apart = mine.row is None or theirs.row is None
+            yield (mine.tensors, theirs.tensors) if apart else (mine.blocks, theirs.blocks)
 
 
-def in_units(vector: Vector, change: Callable[[Vector, Vector], None], other: Vector, back: Vector) -> None:
-    """Change ``vector`` while it is measured, with ``other``, in a power of two as large as their largest entry.
+def unit_of(vector: Vector, peak: Tensor) -> Tensor:
+    """Return a unit for vectors like ``vector``: a power of two about as large as ``peak``, their largest entry.
 
     Neither their products nor their squares can then overflow, nor vanish where they matter, and nothing is rounded.
     """
-    peak = torch.maximum(vector.peak(), other.peak())
     narrow = any(part.tensors[0].dtype == torch.float32 for part in vector.parts)
     most = 126 if narrow else 1022  # what both the unit and its inverse can be in that dtype
     exponent = torch.floor(torch.log2(peak)).clamp(-most, most)
-    unit = torch.where((peak > 0) & peak.isfinite(), torch.exp2(exponent), 1)
-    vector.mul_(1 / unit)
-    if other is not vector:
-        other.mul_(1 / unit)
-    change(vector, other)
-    vector.mul_(unit)
-    if back is not vector:
-        back.copy_(vector)
+    return torch.where((peak > 0) & peak.isfinite(), torch.exp2(exponent), 1)
 
 
 def _gradient(param: Tensor) -> Tensor:

@@ -12,6 +12,16 @@ parameter and one that no loss ever reaches.
 
 from .battery import BATTERY, Make
 from .bound import check_bound
-from .models import Net, batches, bits, count_operations, run_steps
+from .models import Net, batches, bits, count_around_passes, count_operations, run_steps
 
-__all__ = ["BATTERY", "Make", "Net", "batches", "bits", "check_bound", "count_operations", "run_steps"]
+__all__ = [
+    "BATTERY",
+    "Make",
+    "Net",
+    "batches",
+    "bits",
+    "check_bound",
+    "count_around_passes",
+    "count_operations",
+    "run_steps",
+]

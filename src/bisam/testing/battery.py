@@ -14,7 +14,7 @@ from bisam.cadence import Decides
 from bisam.optimizer import SharpnessAware
 from bisam.passes import Objective
 
-from .models import Net, batches, bits, count_operations, run_steps
+from .models import Net, batches, bits, count_around_passes, run_steps
 
 __all__ = ["BATTERY", "Make"]
 
@@ -223,14 +223,7 @@ def check_no_synchronisation(make: Make) -> None:
 
 def _operations(model: nn.Module, opt: SharpnessAware, x: Tensor, y: Tensor) -> list[list[str]]:
     """Names of the operations before, between and after the passes of one loop."""
-    gaps, loop = [], opt.passes()
-    while True:
-        with count_operations() as seen:
-            objective = next(loop, None)
-        gaps.append(seen.names)
-        if objective is None:
-            return gaps
-        objective(model(x), y).backward()
+    return [seen.names for seen in count_around_passes(model, opt, x, y)]
 
 
 def _leave_by_break(opt: SharpnessAware, turn: Turn, stop: int) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bisam.optimizer import SharpnessAware
 
-__all__ = ["Net", "batches", "bits", "count_operations", "run_steps"]
+__all__ = ["Net", "batches", "bits", "count_around_passes", "count_operations", "run_steps"]
 
 
 class Net(nn.Module):
@@ -57,19 +58,54 @@ def run_steps(model: nn.Module, opt: SharpnessAware, data: list[tuple[Tensor, Te
 
 
 class count_operations(TorchDispatchMode):  # noqa: N801 - used like a function
-    """Context manager that records the dispatched operations that move data; views are not among them."""
+    """Context manager that records the dispatched operations that move data; views are not among them.
 
-    _VIEWS = ("detach", "view", "alias", "view_as_real", "promote_types", "slice", "select", "t", "expand")
+    Attributes:
+        names: the operations.
+        written: bytes of the tensors that they have made or changed.
+        read: bytes of the tensors that they were given, but for the targets of copies.
+    """
+
+    _VIEWS = (
+        *("alias", "as_strided", "detach", "expand", "permute", "promote_types", "select", "slice", "split"),
+        *("split_with_sizes", "t", "unbind", "view", "view_as_real"),
+    )
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
+        self.written = 0
+        self.read = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__.split(".")[0]
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         if name not in self._VIEWS:
             self.names.append(name)
-        return func(*args, **(kwargs or {}))
+            arguments = func._schema.arguments
+            given = [*zip(arguments, args, strict=False), *((a, kwargs.get(a.name)) for a in arguments[len(args) :])]
+            changed = [value for argument, value in given if argument.alias_info and argument.alias_info.is_write]
+            made = [] if changed else result
+            self.written += _bytes([changed, made])
+            self.read += _bytes([args, kwargs]) - (_bytes(changed) if "copy_" in name or "out" in kwargs else 0)
+        return result
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.numel() * leaf.itemsize for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def count_around_passes(model: nn.Module, opt: SharpnessAware, x: Tensor, y: Tensor) -> list[count_operations]:
+    """Run one loop and return what was dispatched before, between and after its passes."""
+    gaps, loop = [], opt.passes()
+    while True:
+        with count_operations() as seen:
+            objective = next(loop, None)
+        gaps.append(seen)
+        if objective is None:
+            return gaps
+        objective(model(x), y).backward()
 
 
 def bits(model: nn.Module) -> list[bytes]:

@@ -1,0 +1,68 @@
+"""What a step moves beside its passes, counted: a regression here is no matter of a noisy machine."""
+
+import pytest
+import torch
+from torch import nn
+
+from bisam import METHODS, SAM, LowerBoundLoss
+from bisam.combine import Reuse, Surrogate
+from bisam.direction import Friendly
+from bisam.testing import count_around_passes
+
+#: Vectors as large as the weights that a step may write, with the number of its passes.
+MOST = {
+    "sam": {2: 6},
+    "asam": {2: 10},
+    "bisam": {2: 6},
+    "esam": {2: 9.3},
+    "gsam": {2: 16},
+    "wsam": {2: 11},
+    "looksam": {1: 4, 2: 16},
+    "friendlysam": {2: 11},
+    "vasso": {2: 10},
+    "samon": {2: 0.2},
+    "fishersam": {2: 11},
+    "ssam": {2: 8},
+    "aesam": {1: 0, 2: 6},
+}
+
+
+def vectors_written(make, dtype=torch.float32, steps=7):
+    model = nn.Sequential(*[part for _ in range(4) for part in (nn.Linear(64, 64), nn.LayerNorm(64))]).to(dtype)
+    opt = make(torch.optim.SGD(model.parameters(), lr=1e-3), model=model)
+    size = sum(p.numel() * p.itemsize for p in model.parameters())
+    x, y = torch.randn(8, 64, dtype=dtype), torch.randint(0, 64, (8,))
+    seen = {}
+    for step in range(steps):
+        gaps = count_around_passes(model, opt, x, y)
+        opt.step()
+        opt.zero_grad()
+        if step:  # the first one furnishes the memory
+            seen[len(gaps) - 1] = sum(gap.written for gap in gaps) / size
+    return seen
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_vectors_written(name):
+    for passes, written in vectors_written(METHODS[name]).items():
+        assert written <= MOST[name][passes] + 0.05
+
+
+def test_a_combination_writes_what_its_choices_write():
+    def make(base, model):
+        choices = {"direction": Friendly(), "combine": Reuse(), "third_pass": True}
+        return SAM(base, model=model, ascent=LowerBoundLoss(), **choices)
+
+    assert vectors_written(make, steps=2)[3] <= MOST["looksam"][2] + MOST["friendlysam"][2] - MOST["sam"][2] + 0.05
+
+
+def test_the_count_sees_what_is_written():
+    """A surrogate that copies once more than it must is told apart."""
+
+    class Wasteful(Surrogate):
+        def __call__(self, at_w, at_perturbed, memory):
+            super().__call__(at_w.copy(), at_perturbed, memory)
+
+    lean = vectors_written(lambda base, model: SAM(base, model=model, combine=Surrogate()))
+    fat = vectors_written(lambda base, model: SAM(base, model=model, combine=Wasteful()))
+    assert fat[2] - lean[2] == pytest.approx(1, abs=0.05)
