@@ -311,13 +311,14 @@ def test_the_patched_script_as_a_command_resumes(script, tmp_path):
     image_folder(tmp_path / "images", classes=3, splits=("train", "validation"))
 
     def run(*more):
-        command = [sys.executable, script.__file__, "--data-dir", tmp_path / "images", "--model", "test_resnet", *more]
-        command += "--num-classes 3 --device cpu -b 6 -j 0 --input-size 3 32 32 --lr 0.01 --epochs 2".split()
-        subprocess.run([*map(str, command), "--output", str(tmp_path)], check=True, capture_output=True, timeout=300)
+        options = "--model test_resnet --num-classes 3 --device cpu -b 6 -j 0 --input-size 3 32 32 --lr 0.01 --epochs 2"
+        command = [sys.executable, script.__file__, "--data-dir", tmp_path / "images", "--output", tmp_path]
+        command += [*options.split(), *more]
+        subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=300)
         return torch.load(tmp_path / more[-1] / "checkpoint-1.pth.tar", weights_only=False)["optimizer"]
 
     whole = run("--experiment", "whole")
     again = run("--resume", tmp_path / "whole" / "checkpoint-0.pth.tar", "--experiment", "again")
-    for group in (whole["param_groups"] + again["param_groups"]):
+    for group in whole["param_groups"] + again["param_groups"]:
         assert group["rho"] == 0.05
         assert group["sharpness_steps"] == 4

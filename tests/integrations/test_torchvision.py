@@ -171,9 +171,7 @@ def script(tmp_path, monkeypatch):
     return module
 
 
-needs_script = pytest.mark.skipif(
-    not FOLDER, reason="BISAM_TORCHVISION_REFERENCES names no folder (it is in no wheel)"
-)
+needs_script = pytest.mark.skipif(not FOLDER, reason="BISAM_TORCHVISION_REFERENCES names no folder (it is in no wheel)")
 
 
 @needs_script
