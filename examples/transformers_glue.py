@@ -117,6 +117,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--rho", type=float, default=0.05)
     parser.add_argument("--epochs", type=float, help="3 by default, and 20 of the toy set")
     parser.add_argument("--max-steps", type=int, default=-1, help="stop after so many steps")
+    parser.add_argument("--save-steps", type=int, help="write a checkpoint every so many steps; default: every epoch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("glue-run"))
     parser.add_argument(
@@ -124,6 +125,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     )
     parser.add_argument("--cpu", action="store_true")
     options = parser.parse_args(argv)
+    last = get_last_checkpoint(str(options.out)) if options.out.is_dir() else None
+    if last is not None and not options.resume:
+        parser.error(f"{last} is there from an earlier run: --resume goes on from it, another --out starts anew")
+    if options.resume:
+        print(f"going on from {last}" if last else f"no checkpoint in {options.out} yet: starting anew", flush=True)
 
     set_seed(options.seed)
     if options.data is None:
@@ -157,7 +163,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             warmup_steps=0.1,  # a share of all steps
             label_smoothing_factor=0.1,  # as in the BiSAM paper
             eval_strategy="epoch",
-            save_strategy="epoch",
+            save_strategy="steps" if options.save_steps else "epoch",
+            save_steps=options.save_steps or 500,
             save_total_limit=1,
             logging_steps=50,
             report_to="none",
@@ -170,7 +177,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         compute_metrics=accuracy,
         sharpness=functools.partial(METHODS[options.method], rho=options.rho),
     )
-    last = get_last_checkpoint(str(options.out)) if options.resume and options.out.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
     found = trainer.evaluate()
     print(f"{options.method}, rho {options.rho}: {100 * found['eval_accuracy']:.1f} % of {len(dev)} right")

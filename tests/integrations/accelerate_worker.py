@@ -1,8 +1,4 @@
-"""What each of two workers runs: the documented loop, with and without accumulation.
-
-The test forks the workers, to import torch once. By hand, ``torchrun --nproc_per_node 2 accelerate_worker.py FOLDER``;
-``accelerate launch --cpu`` starts several processes through MPI alone.
-"""
+"""What each of two workers runs, started by torchrun: the documented loop, with and without accumulation."""
 
 import sys
 import warnings

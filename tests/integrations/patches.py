@@ -1,7 +1,10 @@
 """Apply a patch as our pages print it: hunks with a heading instead of line numbers, each found by its own lines."""
 
+import itertools
 import re
 from pathlib import Path
+
+import torch
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "engines"
 
@@ -29,3 +32,14 @@ def apply(page, source, number=0):
         assert source.count(block) == 1, f"{source.count(block)} places for\n{block}"
         source = source.replace(block, "\n".join(new))
     return source
+
+
+def image_folder(root, classes, splits, each=4):
+    """Small images of noise as the scripts read them: root/split/class/number.png."""
+    from torchvision.transforms.functional import to_pil_image
+
+    rng = torch.Generator().manual_seed(0)
+    for split, label, number in itertools.product(splits, range(classes), range(each)):
+        path = root / split / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(torch.randint(256, (3, 32, 32), generator=rng, dtype=torch.uint8)).save(path)

@@ -1,6 +1,9 @@
 """Accelerate: the documented loop is the plain loop to the bit, alone and in two workers."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import pytest
 pytest.importorskip("accelerate")
 
 import torch
-from accelerate import Accelerator, debug_launcher
+from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
@@ -200,7 +203,18 @@ def two_workers(every):
 
 
 def test_two_workers_climb_alone_and_step_together(tmp_path):
-    debug_launcher(accelerate_worker.main, (tmp_path,), num_processes=2)
+    """Started as people start them, ``torchrun --nproc_per_node 2``."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [*torchrun, accelerate_worker.__file__, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     for every in (1, 2):
         one, other = (torch.load(tmp_path / f"{every}-{rank}.pt") for rank in (0, 1))
         for name, value in two_workers(every).named_parameters():

@@ -3,8 +3,11 @@
 import argparse
 import copy
 import importlib.util
+import inspect
 import os
 import re
+import subprocess
+import sys
 from collections import OrderedDict
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +19,7 @@ from torch import nn
 import bisam
 from bisam import SAM, BiSAM
 from bisam.testing import bits
-from tests.integrations.patches import DOCS, apply, new_lines
+from tests.integrations.patches import DOCS, apply, image_folder, new_lines
 
 timm = pytest.importorskip("timm")
 pytestmark = [pytest.mark.matrix("timm"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -206,22 +209,50 @@ def _mixed(mixup, x, y):
     return x, module.mixup_target(y, 4, lam, mixup.label_smoothing)
 
 
-def test_a_task_gives_the_output_and_the_objective_the_loss():
+def by_task(task, opt, batches):
+    """What the patch puts into the script: each pass's objective where the task looks for its criterion."""
+    for x, y in batches:
+        for task.__dict__["criterion"] in opt.passes():
+            loss = task(x, y)["loss"]
+            loss.backward()
+        opt.step()
+        opt.zero_grad()
+
+
+def test_a_task_takes_the_objective_for_its_criterion():
     task_module = pytest.importorskip("timm.task")
     batches, model, other = data(3), network(), network()
     criterion = LabelSmoothingCrossEntropy(0.1)
     task = task_module.ClassificationTask(model, criterion, verbose=False)
     opt = build(model, descent=task.criterion)
-    for x, y in batches:
-        for objective in opt.passes():
-            objective(task(x, y)["output"], y).backward()
-        opt.step()
-        opt.zero_grad()
+    opt.model = task
+    by_task(task, opt, batches)
     plain(other, build(other, descent=criterion), batches)
     assert bits(model) == bits(other)
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), other.buffers(), strict=True))
+    del task.__dict__["criterion"]
     with pytest.raises(RuntimeError, match="without a call"):
         for _ in opt.passes():
-            task(x, y)["loss"].backward()
+            task(*batches[0])["loss"].backward()
+
+
+def test_distillation_keeps_the_teachers_part_in_both_passes():
+    task_module = pytest.importorskip("timm.task")
+    (x, y), model = data(1)[0], network()
+    torch.manual_seed(1)
+    teacher = task_module.DistillationTeacher(timm.create_model("test_resnet", num_classes=4))
+    task = task_module.LogitDistillationTask(model, teacher, nn.CrossEntropyLoss(), verbose=False)
+    opt, losses = build(model), []
+    opt.model = task
+    for task.__dict__["criterion"] in opt.passes():
+        found = task(x, y)
+        found["loss"].backward()
+        losses.append(found)
+    bound, entropy = (found["task_loss"] for found in losses)
+    assert bound.item() == pytest.approx(opt.last.ascent_value)
+    assert all(found["kd_loss"] > 0 for found in losses)
+    assert entropy > bound
+    assert teacher.model.training is False
 
 
 def test_lookahead_is_found_on_the_base():
@@ -232,8 +263,8 @@ def test_lookahead_is_found_on_the_base():
 # -- the page, and the script ------------------------------------------------------------------------------------
 
 
-def test_the_patch_has_five_new_lines():
-    assert len(new_lines("timm.md")) == 5
+def test_the_patches_have_five_new_lines_each():
+    assert [len(new_lines("timm.md", number)) for number in (0, 1)] == [5, 5]
 
 
 def test_the_loop_on_the_page_runs():
@@ -244,15 +275,26 @@ def test_the_loop_on_the_page_runs():
     assert bits(model) != before
 
 
-@pytest.mark.skipif(not SCRIPT, reason="BISAM_TIMM_TRAIN names no train.py of timm (it is not in the wheel)")
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    """The patched script, whichever of the two patches is for it, and its path."""
+    path = tmp_path_factory.mktemp("timm") / "train.py"
+    source = Path(SCRIPT).read_text()
+    path.write_text(apply("timm.md", source, number="result = task(" not in source))
+    spec = importlib.util.spec_from_file_location("patched_timm_train", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+needs_script = pytest.mark.skipif(not SCRIPT, reason="BISAM_TIMM_TRAIN names no train.py of timm (it is in no wheel)")
+
+
+@needs_script
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_the_patched_script_trains_as_the_plain_loop(scaled, accumulate, tmp_path):
+def test_the_patched_script_trains_as_the_plain_loop(script, scaled, accumulate):
     """Its own train_one_epoch(), patched, against our loop."""
-    (tmp_path / "train.py").write_text(apply("timm.md", Path(SCRIPT).read_text()))
-    spec = importlib.util.spec_from_file_location("patched_timm_train", tmp_path / "train.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     batches, model, other = data(4), network(), network()
     args = argparse.Namespace(
         mixup_off_epoch=0, grad_accum_steps=accumulate, prefetcher=False, channels_last=False, clip_grad=0.5,
@@ -260,10 +302,15 @@ def test_the_patched_script_trains_as_the_plain_loop(scaled, accumulate, tmp_pat
         recovery_interval=0, synchronize_step=False,
     )  # fmt: skip
     criterion = LabelSmoothingCrossEntropy(0.1)
-    metrics = script.train_one_epoch(
-        0, model, batches, build(model, descent=criterion), criterion, args, device=torch.device("cpu"),
-        amp_autocast=nullcontext, loss_scaler=NativeScaler(device="cpu") if scaled else None,
-    )  # fmt: skip
+    common = {"device": torch.device("cpu"), "amp_autocast": nullcontext}
+    common["loss_scaler"] = NativeScaler(device="cpu") if scaled else None
+    opt = build(model, descent=criterion)
+    if "task" in inspect.signature(script.train_one_epoch).parameters:
+        task = importlib.import_module("timm.task").ClassificationTask(model, criterion, verbose=False)
+        opt.model = task
+        metrics = script.train_one_epoch(0, model, batches, opt, args, task=task, **common)
+    else:
+        metrics = script.train_one_epoch(0, model, batches, opt, criterion, args, **common)
     opt = build(other, descent=criterion)
     for first in range(0, 4, accumulate):
         for x, y in batches[first : first + accumulate]:
@@ -275,3 +322,22 @@ def test_the_patched_script_trains_as_the_plain_loop(scaled, accumulate, tmp_pat
     close(model, other)
     assert bits(model) != bits(network())
     assert isinstance(metrics, OrderedDict)
+
+
+@needs_script
+def test_the_patched_script_as_a_command_resumes(script, tmp_path):
+    """One epoch of a folder of images, then the next from its checkpoint: rho and the count of steps come back."""
+    image_folder(tmp_path / "images", classes=3, splits=("train", "validation"))
+
+    def run(*more):
+        options = "--model test_resnet --num-classes 3 --device cpu -b 6 -j 0 --input-size 3 32 32 --lr 0.01 --epochs 2"
+        command = [sys.executable, script.__file__, "--data-dir", tmp_path / "images", "--output", tmp_path]
+        command += [*options.split(), *more]
+        subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=300)
+        return torch.load(tmp_path / more[-1] / "checkpoint-1.pth.tar", weights_only=False)["optimizer"]
+
+    whole = run("--experiment", "whole")
+    again = run("--resume", tmp_path / "whole" / "checkpoint-0.pth.tar", "--experiment", "again")
+    for group in whole["param_groups"] + again["param_groups"]:
+        assert group["rho"] == 0.05
+        assert group["sharpness_steps"] == 4

@@ -5,6 +5,7 @@ import copy
 import importlib.util
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import bisam
 from bisam import SAM, BiSAM, LowerBoundLoss
 from bisam.testing import bits
-from tests.integrations.patches import DOCS, apply, new_lines
+from tests.integrations.patches import DOCS, apply, image_folder, new_lines
 
 torchvision = pytest.importorskip("torchvision")
 from torchvision.transforms import v2  # noqa: E402
@@ -194,7 +195,10 @@ def script(tmp_path, monkeypatch):
     return module
 
 
-@pytest.mark.skipif(not FOLDER, reason="BISAM_TORCHVISION_REFERENCES names no folder (it is not in the wheel)")
+needs_script = pytest.mark.skipif(not FOLDER, reason="BISAM_TORCHVISION_REFERENCES names no folder (it is in no wheel)")
+
+
+@needs_script
 @pytest.mark.filterwarnings("ignore:.*torch.cuda.amp.autocast:FutureWarning")
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
 @pytest.mark.parametrize("clip", [None, 0.5])
@@ -217,3 +221,28 @@ def test_the_patched_script_trains_as_the_plain_loop(script, scaled, clip):
     torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=1e-4, atol=1e-6)
     assert bits(model.stem) != bits(Small().stem)
     assert int(ema.n_averaged) == 4
+
+
+@needs_script
+def test_the_patched_script_as_a_command_resumes(tmp_path):
+    """One epoch of a folder of images, then the next from its checkpoint: rho and the count of steps come back."""
+    image_folder(tmp_path / "images", classes=5, splits=("train", "val"))
+    for path in Path(FOLDER).glob("*.py"):
+        (tmp_path / path.name).write_text(path.read_text())
+    source = apply("torchvision.md", (Path(FOLDER) / "train.py").read_text())
+    reads = r'torch\.load\(args\.resume, map_location="cpu"[^)]*\)'  # as the page says: it holds more than weights
+    source, found = re.subn(reads, 'torch.load(args.resume, map_location="cpu", weights_only=False)', source)
+    assert found == 1
+    (tmp_path / "train.py").write_text(source)
+
+    def run(epochs, *more):
+        options = "--model mobilenet_v3_small --device cpu -b 10 -j 0 --lr 0.01 --val-resize-size 32 --val-crop-size 32"
+        command = [sys.executable, "train.py", "--data-path", "images", "--output-dir", ".", "--epochs", str(epochs)]
+        command += [*options.split(), "--train-crop-size", "32", *more]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+        return torch.load(tmp_path / "checkpoint.pth", weights_only=False)["optimizer"]["param_groups"][0]
+
+    assert run(1)["sharpness_steps"] == 2
+    again = run(2, "--resume", "checkpoint.pth")
+    assert again["sharpness_steps"] == 4
+    assert again["rho"] == 0.05

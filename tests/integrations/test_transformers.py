@@ -900,8 +900,12 @@ def test_the_example_learns_and_resumes(tmp_path, example, capsys):
     checkpoint = max(tmp_path.glob("checkpoint-*"))
     saved = torch.load(checkpoint / "optimizer.pt", weights_only=True)
     assert saved["param_groups"][0]["sharpness_steps"] == 60
+    with pytest.raises(SystemExit):
+        example["main"](out)
+    said = capsys.readouterr()
+    assert f"{checkpoint} is there from an earlier run: --resume" in said.err
     example["main"]([*out, "--epochs", "21", "--resume"])
-    assert len(re.findall("% of 19 right", capsys.readouterr().out)) == 2
+    assert len(re.findall("% of 19 right", said.out + capsys.readouterr().out)) == 2
     saved = torch.load(tmp_path / "checkpoint-63" / "optimizer.pt", weights_only=True)
     assert saved["param_groups"][0]["sharpness_steps"] == 63
 

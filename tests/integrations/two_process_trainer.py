@@ -1,10 +1,10 @@
 """Trains in two CPU processes; each writes what it ended with. Run by test_transformers.py.
 
 It forks them itself, with accelerate's launcher for that, because importing transformers takes longer than all the
-rest. By hand, and with the launcher that people use:
+rest. By hand, and with the launchers that people use:
 
-    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 --num_machines 1 \\
-        --mixed_precision no --dynamo_backend no --main_process_port 0 two_process_trainer.py FOLDER
+    torchrun --nproc_per_node 2 two_process_trainer.py FOLDER
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 two_process_trainer.py FOLDER
 """
 
 import functools
