@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -223,14 +222,14 @@ def _processes() -> BaseContext:
 def _start_worker(threads: int, events: "Events") -> None:
     """Set up a process: its share of the cores, Ctrl-C left to the parent, and an end when the parent is gone."""
     global _events
-    _events, parent = events, os.getppid()
+    _events, parent = events, multiprocessing.parent_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        if parent is not None:
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
