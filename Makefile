@@ -5,6 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# Containers often forbid Python to keep what it compiles; then every process of a study or a test compiles torch anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check format tables clean
 
 demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare them
