@@ -61,10 +61,7 @@ def compare(
     [dim]bisam compare digits --methods sgd,sam --seeds 10 sharpness.rho=0.2[/dim]
     [dim]bisam compare cifar10 --data-dir data --label-noise 0.4[/dim]
     """
-    given = list(overrides or [])
-    if "=" in recipe and not Path(recipe).exists():
-        given.insert(0, recipe)
-        recipe = "digits"
+    recipe, given = recipes.words(recipe, overrides)
     if methods is not None:
         given.append(f"methods=[{methods}]")
     if seeds is not None:

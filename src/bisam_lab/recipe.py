@@ -18,6 +18,7 @@ __all__ = [
     "TrainRecipe",
     "load",
     "names",
+    "words",
 ]
 
 DataName = Literal["digits", "fashion-mnist", "cifar10", "cifar100"]
@@ -146,6 +147,14 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(fields)
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(e, fields) for e in error.errors())) from None
+
+
+def words(recipe: str, overrides: Sequence[str] | None) -> tuple[str, list[str]]:
+    """Return the recipe and the overrides of a command line, whose recipe may be left out: then it is ``digits``."""
+    given = list(overrides or [])
+    if "=" in recipe and not Path(recipe).exists():
+        return "digits", [recipe, *given]
+    return recipe, given
 
 
 def _read(recipe: str | Path) -> dict[str, Any]:

@@ -38,10 +38,7 @@ def rho_range(
     [dim]bisam rho-range digits --method bisam-log[/dim]
     [dim]bisam rho-range cifar10 --data-dir data --method asam --json[/dim]
     """
-    given = list(overrides or [])
-    if "=" in recipe and not Path(recipe).exists():
-        given.insert(0, recipe)
-        recipe = "digits"
+    recipe, given = recipes.words(recipe, overrides)
     if label_noise is not None:
         given.append(f"data.label_noise={label_noise}")
     chosen = recipes.load(recipe, [*given, f"methods=[{method}]"])
