@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bisam import METHODS
-from bisam_lab.data import Splits, load_splits
+from bisam_lab.data import Examples, load_splits, whole
 from bisam_lab.recipe import DataRecipe
 
 
@@ -31,16 +31,16 @@ def flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def run(method: str, rho: float, normalised: bool, seed: int, splits: Splits) -> tuple[float, float]:
+def run(method: str, rho: float, normalised: bool, seed: int, train: Examples, test: Examples) -> tuple[float, float]:
     """Return test accuracy and mean cosine(w, gradient) of the first 20 steps."""
     torch.manual_seed(seed)
     model = cnn(normalised)
     cosines: list[float] = []
     opt = METHODS[method](torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), model=model, rho=rho)
     for _ in range(10):
-        for index in torch.randperm(len(splits.train)).split(64):
+        for index in torch.randperm(len(train)).split(64):
             for loss in opt.passes():
-                loss(model(splits.train.x[index]), splits.train.y[index]).backward()
+                loss(model(train.x[index]), train.y[index]).backward()
             if len(cosines) < 20:
                 w, g = (
                     flat(list(t))
@@ -51,7 +51,7 @@ def run(method: str, rho: float, normalised: bool, seed: int, splits: Splits) ->
             opt.zero_grad()
     model.eval()
     with torch.no_grad():
-        right = (model(splits.test.x).argmax(1) == splits.test.y).float().mean()
+        right = (model(test.x).argmax(1) == test.y).float().mean()
     return 100 * float(right), statistics.mean(cosines)
 
 
@@ -61,12 +61,14 @@ def main() -> None:
     seeds = range(parser.parse_args().seeds)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, n = {len(seeds)}: mean test accuracy % (each seed), mean cosine(w, gradient)")
+    sets = [
+        (whole(splits.train), whole(splits.test))
+        for splits in (load_splits(DataRecipe(train_size=1000, validation_size=200), None, seed) for seed in seeds)
+    ]
     for normalised in (False, True):
         for method in ("sam", "bisam"):
             for rho in (0.0, 0.1, 0.2, 0.3, 0.4):
-                runs = [
-                    run(method, rho, normalised, s, load_splits(DataRecipe(train_size=1000), None, s)) for s in seeds
-                ]
+                runs = [run(method, rho, normalised, seed, *data) for seed, data in enumerate(sets)]
                 accuracies = ", ".join(f"{a:.0f}" for a, _ in runs)
                 name = "BatchNorm" if normalised else "no norm"
                 print(

@@ -28,7 +28,7 @@ from bisam_lab.models import ResNet
 def build(method: str, device: str) -> tuple[nn.Module, SharpnessAware, torch.Tensor, torch.Tensor]:
     """A small residual net with dropout, its optimizer, and a batch."""
     torch.manual_seed(0)
-    model = nn.Sequential(ResNet(8, 8, 3, 32), nn.Dropout(0.2), nn.Linear(32, 10)).to(device)
+    model = nn.Sequential(ResNet(8, 3, 32, width=8), nn.Dropout(0.2), nn.Linear(32, 10)).to(device)
     base = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     mild: dict[str, Any] = (
         {"gamma": 0.5} if method == "wsam" else {}

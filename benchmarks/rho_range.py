@@ -49,12 +49,12 @@ class Grid:
             return
         result = train(self.load(method, rho), method, seed, data_dir=self.data_dir)
         run = {"recipe": self.recipe, "given": self.given, "method": method, "rho": rho, "seed": seed}
-        run |= {"validation": result.validation_accuracy, "test": result.test_accuracy, "status": result.status}
+        run |= {"validation": result.validation_score, "test": result.test_score, "status": result.status}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a") as stream:
             print(json.dumps(run), file=stream)
         self.runs[method, rho, seed] = run
-        print(f"{method} rho {rho:g} seed {seed}: test {100 * result.test_accuracy:.1f} %", flush=True)
+        print(f"{method} rho {rho:g} seed {seed}: test {100 * result.test_score:.1f} %", flush=True)
 
     def mean(self, method: str, radii: Sequence[float], what: str) -> float:
         """Mean in % over the seeds, each with a radius of its own."""

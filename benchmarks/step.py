@@ -138,7 +138,7 @@ def main() -> None:
     linears = [part for _ in range(200) for part in (nn.Linear(64, 64), nn.ReLU())]
     y = torch.randint(0, 10, (128,), device=device)
     for title, model, x in (
-        ("ResNet-20, batch 128 x 3 x 32 x 32", ResNet(20, 16, 3, 10), torch.randn(128, 3, 32, 32, device=device)),
+        ("ResNet-20, batch 128 x 3 x 32 x 32", ResNet(20, 3, 10), torch.randn(128, 3, 32, 32, device=device)),
         (
             "402 small tensors, batch 128",
             nn.Sequential(*linears, nn.Linear(64, 10)),

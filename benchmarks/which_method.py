@@ -99,7 +99,7 @@ def main() -> None:
     tried = [(m, f, s) for m in methods for f in (RATES if "sgd" in m else FACTORS) for s in TUNING]
     validation: dict[str, dict[float, list[float]]] = {}
     for row in runs.get(tried):
-        validation.setdefault(row["method"], {}).setdefault(row["factor"], []).append(row["validation_accuracy"])
+        validation.setdefault(row["method"], {}).setdefault(row["factor"], []).append(row["validation_score"])
     chosen = {m: max(by, key=lambda f: (np.mean(by[f]), -f)) for m, by in validation.items()}
     results = []
     for row in runs.get([(m, chosen[m], s) for m in methods for s in TESTING]):

@@ -14,7 +14,7 @@ from torch import nn
 from bisam import SharpnessAware
 from bisam.functional import zero_one_loss
 
-from .data import Images, augment, load_splits
+from .data import Source, load_splits
 from .fabric import Fabric, Logger, TensorBoardLogger
 from .loop import Loop
 from .method import Method
@@ -22,7 +22,7 @@ from .models import build_model
 from .recipe import Recipe
 from .result import Epoch, RunResult, Status
 
-__all__ = ["build_fabric", "build_optimizer", "minibatches", "train"]
+__all__ = ["build_fabric", "build_optimizer", "train"]
 
 
 def build_optimizer(name: str, recipe: Recipe, model: nn.Module, steps: int) -> SharpnessAware:
@@ -60,13 +60,14 @@ def train(
     fabric = build_fabric(recipe, log_dir)
     splits = load_splits(recipe.data, data_dir, seed)
     torch.manual_seed(seed)
-    model = build_model(recipe.model, splits.train.x.shape[1], splits.classes)
+    model = build_model(recipe.model, splits.shape, splits.classes)
     steps = math.ceil(len(splits.train) / recipe.train.batch_size)
     opt = build_optimizer(method, recipe, model, recipe.train.epochs * steps)
     net, stepper = fabric.setup(model, opt)
     data, validation = splits.train.to(fabric.device), splits.validation.to(fabric.device)
-    loop = Loop(fabric, net, opt, stepper, Method(method, recipe.sharpness.options), recipe.train.epochs * steps)
-    order = torch.Generator().manual_seed(seed + 1_000_003)
+    loop = Loop(
+        fabric, net, opt, stepper, Method(method, recipe.sharpness.options), recipe.train, recipe.train.epochs * steps
+    )
 
     history: list[Epoch] = []
     chosen, selected = copy.deepcopy(model.state_dict()), 0
@@ -75,13 +76,13 @@ def train(
     for number in range(1, recipe.train.epochs + 1):
         net.train()
         began = time.perf_counter()
-        loss = loop.epoch(minibatches(data, recipe, order))
+        loss = loop.epoch(data.shuffled(recipe.train.batch_size, seed, number))
         training += time.perf_counter() - began
         history.append(Epoch(number, loss, _accuracy(net, validation)))
-        fabric.log_dict({"train_loss": loss, "validation_accuracy": history[-1].validation_accuracy}, step=number)
+        fabric.log_dict({"train_loss": loss, "validation_score": history[-1].validation_score}, step=number)
         progress(history[-1])
-        best = max(e.validation_accuracy for e in history[:-1]) if number > 1 else -1.0
-        if recipe.train.select == "last" or history[-1].validation_accuracy > best or not math.isfinite(loss):
+        best = max(e.validation_score for e in history[:-1]) if number > 1 else -1.0
+        if recipe.train.select == "last" or history[-1].validation_score > best or not math.isfinite(loss):
             chosen, selected = copy.deepcopy(model.state_dict()), number
         if not math.isfinite(loss):
             status = "diverged"
@@ -89,18 +90,18 @@ def train(
     model.load_state_dict(chosen)
     test = splits.test.to(fabric.device)
     accuracy = _accuracy(net, test)
-    commonest = test.y.bincount().max().item() / len(test)
+    commonest = test.labels.bincount().max().item() / len(test)
     if status == "ok" and accuracy < 1.2 * commonest:
         status = "collapsed"
-    fabric.log_dict({"test_accuracy": accuracy}, step=selected)
+    fabric.log_dict({"test_score": accuracy}, step=selected)
     for logger in fabric.loggers:
         logger.finalize("success")
     return RunResult(
         method=method,
         seed=seed,
         status=status,
-        test_accuracy=accuracy,
-        validation_accuracy=history[selected - 1].validation_accuracy,
+        test_score=accuracy,
+        validation_score=history[selected - 1].validation_score,
         selected_epoch=selected,
         steps_per_second=len(history) * steps / training,
         seconds=time.perf_counter() - started,
@@ -123,19 +124,11 @@ def build_fabric(recipe: Recipe, log_dir: Path | None) -> Fabric:
     return fabric
 
 
-def minibatches(data: Images, recipe: Recipe, rng: torch.Generator) -> Iterator[Images]:
-    """Yield one epoch's batches, shuffled and augmented by ``rng``."""
-    for index in torch.randperm(len(data), generator=rng).split(recipe.train.batch_size):
-        batch = data[index.to(data.y.device)]
-        yield Images(augment(batch.x, rng), batch.y) if recipe.data.augment == "crop-flip" else batch
-
-
 @torch.no_grad()
-def _accuracy(net: nn.Module, images: Images) -> float:
+def _accuracy(net: nn.Module, source: Source) -> float:
     net.eval()
-    parts = zip(images.x.split(1000), images.y.split(1000), strict=True)
-    wrong = torch.stack([zero_one_loss(net(x), y, reduction="sum") for x, y in parts]).sum()
-    return 1 - float(wrong) / len(images)
+    wrong = torch.stack([zero_one_loss(net(part.x), part.y, reduction="sum") for part in source.in_order()]).sum()
+    return 1 - float(wrong) / len(source)
 
 
 @contextlib.contextmanager

@@ -1,24 +1,25 @@
 """The training loop: a batch's gradient by the method's passes, one step, and what follows the schedule."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from bisam import RhoScheduler, SharpnessAware
 from bisam.loops import micro_batches
 
-from .data import Images
+from .data import Examples
 from .fabric import Fabric
 from .method import Method
+from .recipe import TrainRecipe
+from .schedule import learning_rate
 
 __all__ = ["Loop"]
 
 
 class Loop:
-    """Trains a network along a cosine.
+    """Trains a network along the recipe's schedule.
 
     Args:
         fabric: the engine.
@@ -26,22 +27,33 @@ class Loop:
         opt: the optimizer itself, which has the passes.
         stepper: the optimizer as ``fabric.setup`` returned it, which steps.
         method: which loop ``opt`` is to be used in.
+        recipe: schedule and clipping.
         steps: length of the training.
     """
 
     def __init__(
-        self, fabric: Fabric, net: nn.Module, opt: SharpnessAware, stepper: Any, method: Method, steps: int
+        self,
+        fabric: Fabric,
+        net: nn.Module,
+        opt: SharpnessAware,
+        stepper: Any,
+        method: Method,
+        recipe: TrainRecipe,
+        steps: int,
     ) -> None:
         self.fabric, self.net, self.opt, self.stepper = fabric, net, opt, stepper
         self.parts, self.choose = method.micro_batches, method.sharpest_samples
-        self.schedule = CosineAnnealingLR(opt, T_max=steps)
+        self.schedule = learning_rate(opt, recipe, steps)
+        self.clip = recipe.clip
         self.radius = RhoScheduler(opt) if method.follows_learning_rate else None
 
-    def epoch(self, batches: Iterator[Images]) -> float:
+    def epoch(self, batches: Iterable[Examples]) -> float:
         """Take a step a batch and return the mean of the descent losses, at w + eps."""
         losses = []
         for batch in batches:
             losses.append(self._backward(batch))
+            if self.clip is not None:
+                self.fabric.clip_gradients(self.net, self.stepper, max_norm=self.clip, error_if_nonfinite=False)
             self.stepper.step()
             self.stepper.zero_grad()
             self.schedule.step()
@@ -49,7 +61,7 @@ class Loop:
                 self.radius.step()
         return float(torch.stack(losses).mean())
 
-    def _backward(self, batch: Images) -> Tensor:
+    def _backward(self, batch: Examples) -> Tensor:
         """Leave the batch's gradient in ``p.grad``, and return its descent loss."""
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         total = torch.zeros((), device=batch.y.device)

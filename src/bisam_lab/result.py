@@ -14,7 +14,7 @@ class Epoch:
 
     epoch: int
     train_loss: float
-    validation_accuracy: float
+    validation_score: float
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class RunResult:
     method: str
     seed: int
     status: Status
-    test_accuracy: float
-    validation_accuracy: float
+    test_score: float
+    validation_score: float
     selected_epoch: int
     steps_per_second: float
     seconds: float

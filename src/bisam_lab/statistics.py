@@ -125,9 +125,9 @@ def verdict(rows: Sequence[Comparison], baseline: str, level: float = 0.05) -> s
 
 
 def _row(method: str, runs: dict[int, RunResult], base: dict[int, RunResult], baseline: str) -> Comparison:
-    accuracy = [100 * run.test_accuracy for run in runs.values()]
+    accuracy = [100 * run.test_score for run in runs.values()]
     seeds = sorted(runs.keys() & base.keys())
-    differences = [100 * (runs[s].test_accuracy - base[s].test_accuracy) for s in seeds] if method != baseline else []
+    differences = [100 * (runs[s].test_score - base[s].test_score) for s in seeds] if method != baseline else []
     low, high, p = paired(differences)
     speeds = [runs[s].steps_per_second / base[s].steps_per_second for s in seeds]
     return Comparison(

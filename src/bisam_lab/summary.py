@@ -80,7 +80,7 @@ def draw(results: Iterable[RunResult], baseline: str, path: Path, title: str) ->
         curves.xaxis.set_major_locator(MaxNLocator(integer=True))
         curves.legend(frameon=False, loc="lower right")
         others = [method for method in by_method if method != baseline]
-        base = {run.seed: run.test_accuracy for run in by_method.get(baseline, [])}
+        base = {run.seed: run.test_score for run in by_method.get(baseline, [])}
         for height, method in enumerate(reversed(others)):
             _difference(differences, height, by_method[method], base, colours[method])
         differences.axvline(0, color="0.6", linewidth=1)
@@ -96,7 +96,7 @@ def _curve(axes: "mpl.axes.Axes", method: str, runs: Sequence[RunResult], colour
     epochs = max(len(run.history) for run in runs)
     values = np.full((len(runs), epochs), np.nan)  # a diverged run is shorter
     for i, run in enumerate(runs):
-        values[i, : len(run.history)] = [100 * epoch.validation_accuracy for epoch in run.history]
+        values[i, : len(run.history)] = [100 * epoch.validation_score for epoch in run.history]
     x, mean = np.arange(1, epochs + 1), np.nanmean(values, 0)
     axes.plot(x, mean, color=colour, label=method)
     if len(runs) > 1:
@@ -108,7 +108,7 @@ def _curve(axes: "mpl.axes.Axes", method: str, runs: Sequence[RunResult], colour
 def _difference(
     axes: "mpl.axes.Axes", height: int, runs: Sequence[RunResult], base: dict[int, float], colour: str
 ) -> None:
-    d = [100 * (run.test_accuracy - base[run.seed]) for run in runs if run.seed in base]
+    d = [100 * (run.test_score - base[run.seed]) for run in runs if run.seed in base]
     if not d:
         return
     axes.plot(d, [height] * len(d), "o", color=colour, alpha=0.4, markersize=5)

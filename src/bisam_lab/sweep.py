@@ -10,7 +10,7 @@ import torch
 from bisam import RhoRange, rho_range
 
 from .data import load_splits
-from .engine import build_fabric, build_optimizer, minibatches
+from .engine import build_fabric, build_optimizer
 from .models import build_model
 from .recipe import Recipe, RecipeError
 
@@ -55,13 +55,13 @@ def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None 
     fabric = build_fabric(recipe, None)
     splits = load_splits(recipe.data, data_dir, seed)
     torch.manual_seed(seed)
-    model = build_model(recipe.model, splits.train.x.shape[1], splits.classes)
+    model = build_model(recipe.model, splits.shape, splits.classes)
     epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
     plain, opt = (build_optimizer(name, recipe, model, recipe.train.epochs * epoch) for name in ("sgd", method))
     net, stepper = fabric.setup(model, plain)
     data = splits.train.to(fabric.device)
     warmup, n = _shares(epoch, 1 if opt.estimator.ascent is opt.estimator.descent else 2)
-    batches = minibatches(data, recipe, torch.Generator().manual_seed(seed + 1_000_003))
+    batches = data.shuffled(recipe.train.batch_size, seed, epoch=1)
 
     net.train()
     for batch in itertools.islice(batches, warmup):

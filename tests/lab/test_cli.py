@@ -15,7 +15,13 @@ import pytest
 import bisam_lab
 
 BISAM = str(Path(sys.executable).parent / "bisam")
-TINY = ["data.train_size=96", "data.validation_size=50", "model.width=2", "train.epochs=2", "train.batch_size=48"]
+TINY = [
+    "data.train_size=96",
+    "data.validation_size=50",
+    "model.options.width=2",
+    "train.epochs=2",
+    "train.batch_size=48",
+]
 ENV = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
 
 
@@ -97,7 +103,7 @@ def test_the_same_seeds_give_the_same_numbers_whatever_the_jobs(tmp_path):
         assert done.returncode == 0, done.stderr
     a, b = ([json.loads(line) for line in (tmp_path / out / "results.jsonl").read_text().splitlines()] for out in "ab")
     for x, y in zip(a, b, strict=True):
-        assert x["test_accuracy"] == y["test_accuracy"]
+        assert x["test_score"] == y["test_score"]
         assert [e["train_loss"] for e in x["history"]] == pytest.approx(
             [e["train_loss"] for e in y["history"]], rel=1e-4
         )
@@ -154,7 +160,7 @@ def test_a_damaged_result_is_set_aside_and_run_again(tmp_path):
     result.write_text(result.read_text()[:40])
     done = bisam(*args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(result.read_text())["test_accuracy"] == whole["test_accuracy"]
+    assert json.loads(result.read_text())["test_score"] == whole["test_score"]
     assert result.with_suffix(".unreadable").exists()
 
 
@@ -209,7 +215,7 @@ def test_real_sets_from_end_to_end(name, tmp_path, real_data):
     done = bisam(
         *("compare", name, "--data-dir", str(real_data(name)), "--methods", "sgd,bisam-tanh", "--seeds", "1"),
         *("--label-noise", "0.2", "--out", "s", "data.train_size=300", "data.validation_size=100", "data.image_size=8"),
-        *("model.depth=8", "model.width=4", "train.epochs=1"),
+        *("model.options.width=4", "train.epochs=1"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,32 +4,34 @@ import numpy as np
 import pytest
 import torch
 
-from bisam_lab.data import augment, flip_labels, load_splits
+from bisam_lab.data import load_splits, whole
+from bisam_lab.data.augment import crop_flip
+from bisam_lab.data.noise import flip_labels
 from bisam_lab.recipe import DataRecipe, RecipeError
 
 
 def test_splits_are_disjoint_paired_by_seed_and_normalised():
     recipe = DataRecipe(train_size=900, validation_size=200, label_noise=0.4)
     a, b, other = (load_splits(recipe, None, seed) for seed in (3, 3, 4))
-    assert torch.equal(a.train.x, b.train.x)
-    assert torch.equal(a.train.y, b.train.y)
-    assert not torch.equal(a.train.x, other.train.x)
-    assert torch.equal(a.test.y, other.test.y)
+    assert torch.equal(whole(a.train).x, whole(b.train).x)
+    assert torch.equal(whole(a.train).y, whole(b.train).y)
+    assert not torch.equal(whole(a.train).x, whole(other.train).x)
+    assert torch.equal(whole(a.test).y, whole(other.test).y)
     assert (len(a.train), len(a.validation), len(a.test), a.classes) == (900, 200, 597, 10)
-    pixels = {row.numpy().tobytes() for row in a.train.x.round(decimals=4)}
-    shared = sum(row.numpy().tobytes() in pixels for row in a.validation.x.round(decimals=4))
+    pixels = {row.numpy().tobytes() for row in whole(a.train).x.round(decimals=4)}
+    shared = sum(row.numpy().tobytes() in pixels for row in whole(a.validation).x.round(decimals=4))
     assert shared == 0
-    assert a.train.x.mean().abs() < 1e-5
-    assert abs(a.train.x.std() - 1) < 1e-3
+    assert whole(a.train).x.mean().abs() < 1e-5
+    assert abs(whole(a.train).x.std() - 1) < 1e-3
 
 
 def test_noise_moves_exactly_its_share_and_touches_training_labels_alone():
     clean = load_splits(DataRecipe(train_size=1000), None, 0)
     noisy = load_splits(DataRecipe(train_size=1000, label_noise=0.4), None, 0)
-    assert (clean.train.y != noisy.train.y).sum() == 400
-    assert torch.equal(clean.train.x, noisy.train.x)
-    assert torch.equal(clean.validation.y, noisy.validation.y)
-    assert torch.equal(clean.test.y, noisy.test.y)
+    assert (whole(clean.train).y != whole(noisy.train).y).sum() == 400
+    assert torch.equal(whole(clean.train).x, whole(noisy.train).x)
+    assert torch.equal(whole(clean.validation).y, whole(noisy.validation).y)
+    assert torch.equal(whole(clean.test).y, whole(noisy.test).y)
 
 
 def test_noise_is_symmetric():
@@ -43,7 +45,7 @@ def test_augmentation_crops_and_flips():
     x = torch.arange(2 * 3 * 6 * 5, dtype=torch.float32).reshape(2, 3, 6, 5) + 1
     rng, seen = torch.Generator().manual_seed(0), set()
     for _ in range(300):
-        y = augment(x, rng, pad=1)
+        y = crop_flip(x, rng, pad=1)
         assert y.shape == x.shape
         for flipped in (False, True):
             back = y[0].flip(-1) if flipped else y[0]
@@ -53,7 +55,7 @@ def test_augmentation_crops_and_flips():
                     if torch.equal(back, padded):
                         seen.add((flipped, top, left))
     assert len(seen) == 18
-    assert torch.equal(augment(x, torch.Generator().manual_seed(5)), augment(x, torch.Generator().manual_seed(5)))
+    assert torch.equal(crop_flip(x, torch.Generator().manual_seed(5)), crop_flip(x, torch.Generator().manual_seed(5)))
 
 
 def test_errors():
@@ -87,10 +89,10 @@ def test_cifar10_in_the_binary_format(tmp_path):
     for name, part in (("data_batch_1", rows[:25]), ("data_batch_2", rows[25:50]), ("test_batch", rows[50:])):
         (folder / f"{name}.bin").write_bytes(part.tobytes())
     splits = load_splits(DataRecipe(name="cifar10", validation_size=10), tmp_path, 0)
-    assert splits.train.x.shape == (40, 3, 32, 32)
-    assert splits.test.y.tolist() == [i % 10 for i in range(50, 60)]
+    assert whole(splits.train).x.shape == (40, 3, 32, 32)
+    assert whole(splits.test).y.tolist() == [i % 10 for i in range(50, 60)]
     image = torch.from_numpy(rows[55, 1:].reshape(3, 32, 32)).float()
-    found = splits.test.x[5]
+    found = whole(splits.test).x[5]
     for channel in range(3):  # an affine map of the bytes, channel by channel
         assert abs(np.corrcoef(found[channel].flatten(), image[channel].flatten())[0, 1] - 1) < 1e-6
 
@@ -106,7 +108,7 @@ def test_cifar10_in_the_binary_format(tmp_path):
 def test_real_sets_in_their_official_formats(name, shape, test, classes, real_data):
     recipe = DataRecipe(name=name, train_size=500, validation_size=100, image_size=shape[-1])
     splits = load_splits(recipe, real_data(name), 0)
-    assert splits.train.x.shape == (500, *shape)
+    assert whole(splits.train).x.shape == (500, *shape)
     assert (len(splits.test), splits.classes) == (test, classes)
-    assert splits.test.y.bincount().tolist() == [test // classes] * classes
-    assert abs(splits.test.x.mean()) < 0.1
+    assert whole(splits.test).y.bincount().tolist() == [test // classes] * classes
+    assert abs(whole(splits.test).x.mean()) < 0.1

@@ -11,7 +11,7 @@ from bisam_lab.recipe import RecipeError
 from bisam_lab.sweep import advise
 from tests.lab.test_cli import bisam
 
-SMALL = ["model.width=2", "data.validation_size=50"]
+SMALL = ["model.options.width=2", "data.validation_size=50"]
 
 
 @pytest.mark.parametrize("method", ["sam", "asam", "bisam-tanh"])

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from . import recipe as recipes
-from .recipe import RecipeError
+from .. import recipe as recipes
+from ..recipe import RecipeError
 
 if TYPE_CHECKING:
-    from .sweep import Advice
+    from ..sweep import Advice
 
 __all__ = ["rho_range"]
 
@@ -44,7 +44,7 @@ def rho_range(
     chosen = recipes.load(recipe, [*given, f"methods=[{method}]"])
     if method == "sgd":
         raise RecipeError("--method sgd has no radius: name a sharpness-aware method, such as sam")
-    from .sweep import advise  # here, for torch takes seconds to import and --help should not
+    from ..sweep import advise  # here, for torch takes seconds to import and --help should not
 
     advice = advise(chosen, method, seed, data_dir=data_dir)
     if as_json:

@@ -19,10 +19,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .recipe import Recipe
-from .statistics import compare, verdict
-from .study import Finished, Run, Study, default_jobs
-from .summary import draw, markdown, table
+from ..recipe import Recipe
+from ..statistics import compare, verdict
+from ..study import Finished, Run, Study, default_jobs
+from ..summary import draw, markdown, table
 
 __all__ = ["run_comparison"]
 
@@ -63,7 +63,7 @@ def _run(study: Study, jobs: int) -> bool:
             else:
                 if run not in lines:
                     lines[run] = progress.add_task(str(run), total=study.recipe.train.epochs)
-                accuracy = f"{run}  validation {100 * event.epoch.validation_accuracy:.1f} %"
+                accuracy = f"{run}  validation {100 * event.epoch.validation_score:.1f} %"
                 progress.update(lines[run], completed=event.epoch.epoch, description=accuracy)
     return succeeded and not lost
 
@@ -73,7 +73,7 @@ def _line(event: Finished) -> str:
         return f"[red]{event.run} failed: {event.error}; the same command tries it again[/red]"
     r = event.result
     mark = "" if r.status == "ok" else f"  [red]{r.status}[/red]"
-    return f"{event.run}: test {100 * r.test_accuracy:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){mark}"
+    return f"{event.run}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){mark}"
 
 
 def _summarise(study: Study, baseline: str) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from . import recipe as recipes
-from .recipe import RecipeError
+from .. import recipe as recipes
+from ..recipe import RecipeError
 from .rho_range import rho_range
 
 __all__ = ["main"]

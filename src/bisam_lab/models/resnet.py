@@ -1,11 +1,9 @@
-"""The networks of the recipes."""
+"""ResNets for small images."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .recipe import ModelRecipe
-
-__all__ = ["ResNet", "build_model"]
+__all__ = ["ResNet"]
 
 
 class _Block(nn.Module):
@@ -30,13 +28,19 @@ class ResNet(nn.Module):
 
     Args:
         depth: 6n + 2.
-        width: channels of the first stage, doubled in each next one.
         channels: of the images.
         classes: logits to return.
+        width: channels of the first stage, doubled in each next one.
+
+    Raises:
+        ValueError: another depth.
     """
 
-    def __init__(self, depth: int, width: int, channels: int, classes: int) -> None:
+    def __init__(self, depth: int, channels: int, classes: int, width: int = 16) -> None:
         super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            nearest = max(8, 6 * round((depth - 2) / 6) + 2)
+            raise ValueError(f"depth={depth} must be 6n + 2; the nearest is {nearest}")
         blocks = (depth - 2) // 6
         self.conv = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
@@ -58,8 +62,3 @@ class ResNet(nn.Module):
         x = self.blocks(F.relu(self.bn(self.conv(x))))
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
-
-
-def build_model(recipe: ModelRecipe, channels: int, classes: int) -> nn.Module:
-    """Build the recipe's network."""
-    return ResNet(recipe.depth, recipe.width, channels, classes)

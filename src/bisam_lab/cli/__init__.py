@@ -1,0 +1,5 @@
+"""The command ``bisam``."""
+
+from .app import main
+
+__all__ = ["main"]

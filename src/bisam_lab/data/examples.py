@@ -1,0 +1,126 @@
+"""Examples, and where batches of them come from."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Augment", "Examples", "InMemory", "Source", "Splits", "stream", "whole"]
+
+#: Changes a batch of inputs with random numbers from the generator, which lives on the CPU.
+Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs and labels (N,) in int64: pixels (N, C, H, W), or tokens (N, 3, S) of ids, attention mask and segments."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: Tensor) -> "Examples":
+        return Examples(self.x[index], self.y[index])
+
+    def to(self, device: torch.device) -> "Examples":
+        """Move to ``device``."""
+        return Examples(self.x.to(device, non_blocking=True), self.y.to(device, non_blocking=True))
+
+
+class Source(Protocol):
+    """Where batches come from. An epoch's batches are a function of seed, epoch and position alone."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels (N,) of all examples, in the source's own order, on the CPU."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    def shuffled(self, size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Examples]:
+        """Yield one epoch's batches in random order, augmented, beginning with batch number ``start``."""
+
+    def in_order(self, size: int = 1000) -> Iterator[Examples]:
+        """Yield all examples once, as they are."""
+
+    def to(self, device: torch.device) -> "Source":
+        """Return the source with its batches on ``device``."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training examples (labels perhaps noisy), validation and test (labels clean).
+
+    Attributes:
+        train: what is trained on.
+        validation: what epochs and settings are chosen by.
+        test: read once a run.
+        classes: how many.
+        shape: of one input.
+    """
+
+    train: Source
+    validation: Source
+    test: Source
+    classes: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Examples held whole, perhaps on an accelerator, prepared and augmented there batch by batch.
+
+    Attributes:
+        examples: as read: bytes stay bytes until their batch comes.
+        prepare: turns a batch of stored inputs into what the network sees.
+        augment: None leaves training batches as they are.
+    """
+
+    examples: Examples
+    prepare: Callable[[Tensor], Tensor] = lambda x: x
+    augment: Augment | None = None
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels (N,), on the CPU."""
+        return self.examples.y.cpu()
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def shuffled(self, size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Examples]:
+        """Yield one epoch's batches in random order, augmented, beginning with batch number ``start``."""
+        order = torch.randperm(len(self), generator=stream(seed, epoch)).split(size)
+        for number, index in enumerate(order[start:], start):
+            batch = self.examples[index.to(self.examples.y.device)]
+            x = self.prepare(batch.x)
+            yield Examples(x if self.augment is None else self.augment(x, stream(seed, epoch, number)), batch.y)
+
+    def in_order(self, size: int = 1000) -> Iterator[Examples]:
+        """Yield all examples once, as they are."""
+        for x, y in zip(self.examples.x.split(size), self.examples.y.split(size), strict=True):
+            yield Examples(self.prepare(x), y)
+
+    def to(self, device: torch.device) -> "InMemory":
+        """Move the examples to ``device``."""
+        return InMemory(self.examples.to(device), self.prepare, self.augment)
+
+
+def whole(source: Source) -> Examples:
+    """Return all examples of a source, as the network sees them without augmentation."""
+    parts = list(source.in_order())
+    return Examples(torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts]))
+
+
+def stream(seed: int, *where: int) -> torch.Generator:
+    """Return a generator on the CPU for one place of one run: of an epoch, or of a batch in it.
+
+    Random numbers that depend on the place alone let a run go on in mid-epoch as if it had never stopped.
+    """
+    (state,) = np.random.SeedSequence([seed, *where]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))

@@ -1,0 +1,19 @@
+"""Recipes: what defines a study, and how it is read."""
+
+from .reading import RecipeError, load, names, text, variant, words
+from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe
+
+__all__ = [
+    "DataRecipe",
+    "EngineRecipe",
+    "ModelRecipe",
+    "Recipe",
+    "RecipeError",
+    "SharpnessRecipe",
+    "TrainRecipe",
+    "load",
+    "names",
+    "text",
+    "variant",
+    "words",
+]

@@ -1,0 +1,48 @@
+"""The names that a recipe may give to data and to models; what they stand for is in ``data`` and ``models``."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+__all__ = ["DATA", "GLUE", "data_name", "model_name", "nearest"]
+
+#: Data sets by name, in their official formats.
+DATA = ("digits", "fashion-mnist", "cifar10", "cifar100", "svhn", "imagenet", "flowers", "pets")
+#: Tasks of GLUE that are classifications.
+GLUE = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli")
+
+_MODELS = ("resnet-20", "resnet-56", "wrn-28-2", "wrn-28-10", "densenet-121", "vgg19-bn")
+_MODEL = re.compile(r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn|(timm|hf):.+|[\w./\\~-]+(\.py|[\w.]):\w+")
+
+
+def data_name(name: str) -> str:
+    """Return ``name`` if it is that of a data set.
+
+    Raises:
+        ValueError: it is not.
+    """
+    kind, _, rest = name.partition(":")
+    if name in DATA or (kind in ("folder", "text") and rest) or (kind == "glue" and rest in GLUE):
+        return name
+    if kind == "glue":
+        raise ValueError(f"glue:{rest} is none of {', '.join(f'glue:{task}' for task in GLUE)}{nearest(rest, GLUE)}")
+    known = [*DATA, "glue:TASK", "folder:PATH", "text:PATH"]
+    raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, DATA)}")
+
+
+def model_name(name: str) -> str:
+    """Return ``name`` if it has the form of a model's.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if _MODEL.fullmatch(name):
+        return name
+    known = [*_MODELS, "resnet-N, wrn-N-K", "timm:NAME", "hf:NAME", "package.module:CLASS", "file.py:CLASS"]
+    raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, _MODELS)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a suggestion, to be put at a sentence's end, or nothing."""
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f": did you mean {found[0]}?" if found else ""

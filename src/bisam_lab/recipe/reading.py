@@ -1,0 +1,166 @@
+"""Recipes by name or from a file: read, overridden word by word, validated, and explained where they are wrong."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .known import nearest
+from .schema import Recipe
+
+__all__ = ["RecipeError", "load", "names", "text", "variant", "words"]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run, said in one sentence a field."""
+
+
+def names() -> list[str]:
+    """Return the names of the recipes that ship with the library."""
+    folder = resources.files("bisam_lab") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def text(name: str) -> str:
+    """Return a shipped recipe as it stands in its file, comments included.
+
+    Raises:
+        RecipeError: no such recipe.
+    """
+    if name not in names():
+        raise RecipeError(f"recipe {name!r} is none of {', '.join(names())}{nearest(name, names())}")
+    return (resources.files("bisam_lab") / "recipes" / f"{name}.yaml").read_text()
+
+
+def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:
+    """Read a recipe by its name or path and apply ``dotted.key=value`` overrides, values in YAML.
+
+    Args:
+        recipe: name or path.
+        overrides: applied last, in order.
+        smoke: apply the recipe's own ``smoke`` overrides first: the same study at a size that runs in a minute.
+
+    Raises:
+        RecipeError: no such recipe, broken YAML, an unknown key, an impossible value, no smoke size.
+    """
+    fields = _read(recipe)
+    small = fields.pop("smoke", None)
+    if smoke:
+        if not isinstance(small, dict):
+            raise RecipeError(
+                f"recipe {str(recipe)!r} has no smoke size: give it a mapping `smoke:` of dotted.key: value"
+            )
+        for key, value in small.items():
+            _set(fields, str(key).split("."), value)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"override {override!r} must look like train.lr=0.05")
+        _set(fields, key.split("."), _yaml(value, override))
+    return _validated(fields)
+
+
+def variant(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe with a variant's settings in place, and no variants; the empty name is the recipe itself.
+
+    Raises:
+        RecipeError: no such variant, or one whose settings are impossible.
+    """
+    fields = recipe.model_dump(mode="json") | {"variants": {}}
+    if name:
+        if name not in recipe.variants:
+            known = ", ".join(recipe.variants) or "none"
+            raise RecipeError(f"variant {name!r} is not in the recipe, which has {known}")
+        for key, value in recipe.variants[name].items():
+            _set(fields, key.split("."), value)
+    return _validated(fields)
+
+
+def _validated(fields: dict[str, Any]) -> Recipe:
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explain(e, fields) for e in error.errors())) from None
+
+
+def words(recipe: str, overrides: Sequence[str] | None) -> tuple[str, list[str]]:
+    """Return the recipe and the overrides of a command line, whose recipe may be left out: then it is ``digits``."""
+    given = list(overrides or [])
+    if "=" in recipe and not Path(recipe).exists():
+        return "digits", [recipe, *given]
+    return recipe, given
+
+
+def _read(recipe: str | Path) -> dict[str, Any]:
+    if str(recipe) in names():
+        content = text(str(recipe))
+    elif Path(recipe).is_file():
+        content = Path(recipe).read_text()
+    else:
+        raise RecipeError(
+            f"recipe {str(recipe)!r} is neither a file nor one of {', '.join(names())}{nearest(str(recipe), names())}"
+        )
+    fields = _yaml(content, str(recipe))
+    if not isinstance(fields, dict):
+        raise RecipeError(f"recipe {str(recipe)!r} must be a mapping of fields")
+    return fields
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where!r} is not valid YAML: {error}") from None
+
+
+def _set(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        inner = fields.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{'.'.join(path)} does not exist: {key} has no fields of its own")
+        fields = inner
+    fields[path[-1]] = value
+
+
+def _explain(error: Any, fields: dict[str, Any]) -> str:
+    """Say what is wrong with one field, and name the nearest thing that would be right."""
+    where = [str(part) for part in error["loc"]]
+    dotted = ".".join(where) or "recipe"
+    if error["type"] == "extra_forbidden":
+        part = _part_at(where[:-1])
+        near = nearest(where[-1], part.model_fields) or _elsewhere(where[-1])
+        return f"{dotted}: unknown key{near or '; it may have: ' + ', '.join(part.model_fields)}"
+    if error["type"] == "literal_error":
+        allowed = [word.strip(" '") for word in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return (
+            f"{dotted}={error['input']!r}: must be one of {', '.join(allowed)}{nearest(str(error['input']), allowed)}"
+        )
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if message.startswith("Input") else message
+    return f"{dotted}={error['input']!r}: {message}" if error["type"] != "value_error" else f"{dotted}: {message}"
+
+
+def _part_at(path: Iterable[str]) -> type[BaseModel]:
+    part: type[BaseModel] = Recipe
+    for key in path:
+        inner = part.model_fields[key].annotation
+        part = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else get_args(inner)[0]
+    return part
+
+
+def _elsewhere(key: str) -> str:
+    """Find a key that the user has put into the wrong section, or misspelt there."""
+    sections = {name: f.annotation for name, f in Recipe.model_fields.items()}
+    keys = {
+        inner: f"{name}.{inner}"
+        for name, part in sections.items()
+        if isinstance(part, type) and issubclass(part, BaseModel)
+        for inner in part.model_fields
+    }
+    keys |= {name: name for name in sections}
+    found = difflib.get_close_matches(key, keys, n=1)
+    return f": did you mean {keys[found[0]]}?" if found else ""

@@ -1,0 +1,129 @@
+"""A recipe: everything that defines a study, typed and validated."""
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from .known import data_name, model_name
+
+__all__ = ["DataRecipe", "EngineRecipe", "ModelRecipe", "Recipe", "SharpnessRecipe", "TrainRecipe"]
+
+Radius = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataRecipe(_Part):
+    """Which examples, how many, and what is done to them."""
+
+    name: Annotated[str, AfterValidator(data_name)] = Field(
+        "digits", description="a set's name (`bisam data list`), folder:PATH, glue:TASK or text:PATH"
+    )
+    train_size: int | None = Field(None, ge=1, description="training examples, drawn by the seed; null is all")
+    validation_size: int | None = Field(
+        None, ge=1, description="examples held out of the training set, drawn by the seed; null is a tenth"
+    )
+    test_size: int | None = Field(None, ge=1, description="only so many test examples, spread evenly; null is all")
+    image_size: int | None = Field(None, ge=4, description="pixels a side; null leaves them")
+    noise: str = Field("symmetric", description="symmetric, asymmetric, or cifar-n:KIND, the noise of human annotators")
+    label_noise: float = Field(0.0, ge=0, lt=1, description="share of training labels moved to another class")
+    augment: Literal["none", "flip", "crop-flip", "crop-flip-cutout", "resized-crop-flip"] = "none"
+    loading: Literal["auto", "memory", "stream"] = Field(
+        "auto", description="hold all on the device, or decode file by file in other processes; auto goes by size"
+    )
+    workers: int = Field(4, ge=0, description="processes that decode a stream")
+    max_length: int = Field(128, ge=4, description="tokens of a text, longer ones are cut")
+    metric: Literal["accuracy", "matthews", "f1"] = Field("accuracy", description="what validation and test measure")
+
+
+class ModelRecipe(_Part):
+    """The network.
+
+    ``name`` is resnet-N (6n + 2), wrn-N-K, densenet-121, vgg19-bn, timm:NAME, hf:NAME, or a class or function of one's
+    own: package.module:NAME or file.py:NAME, called with ``num_classes`` and ``options``.
+    """
+
+    name: Annotated[str, AfterValidator(model_name)] = "resnet-8"
+    options: dict[str, Any] = Field({}, description="arguments of its builder, such as {width: 8}")
+    pretrained: bool = Field(False, description="timm: and hf: only, start from the published weights")
+    checkpoint: str | None = Field(None, description="file of weights to start from")
+
+
+class TrainRecipe(_Part):
+    """The base optimizer, its schedule, and when to stop."""
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(128, ge=2)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
+    weight_decay: float = Field(5e-4, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient; null does not clip")
+    schedule: Literal["cosine", "step", "linear", "constant"] = "cosine"
+    milestones: tuple[float, ...] = Field((0.5, 0.75), description="step only: shares of the training")
+    gamma: float = Field(0.1, gt=0, lt=1, description="step only: factor at each milestone")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the training along which the rate rises from 0")
+    patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better validation; off")
+    select: Literal["best", "last"] = Field("best", description="epoch to test: best on validation, or the last")
+
+
+class SharpnessRecipe(_Part):
+    """Radii, the lower bound's constants (null takes the bound's own), and the numbers of single methods."""
+
+    rho: float = Field(0.05, ge=0, description="SAM's; the others take it in proportion to their published radii")
+    radii: dict[str, Radius] = Field({}, description="radius of single methods instead, such as {asam: 1.0}")
+    options: dict[str, dict[str, Any]] = Field({}, description="their other numbers, such as {looksam: {k: 10}}")
+    mu: float | None = Field(None, gt=0)
+    alpha: float = Field(0.1, gt=0)
+
+
+class EngineRecipe(_Part):
+    """Where and how precisely to compute; passed to Lightning Fabric."""
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"] = "32-true"
+    strategy: str = "auto"
+
+
+class Recipe(_Part):
+    """A study: methods x seeds on one data set, or on several variants of it."""
+
+    name: str = "digits"
+    description: str = ""
+    data: DataRecipe = DataRecipe()
+    model: ModelRecipe = ModelRecipe()
+    train: TrainRecipe = TrainRecipe()
+    sharpness: SharpnessRecipe = SharpnessRecipe()
+    engine: EngineRecipe = EngineRecipe()
+    methods: tuple[str, ...] = Field(("sgd", "sam", "bisam-tanh", "bisam-log"), min_length=1)
+    seeds: int = Field(5, ge=1, description="runs a method")
+    variants: dict[str, dict[str, Any]] = Field(
+        {}, description="settings to compare the methods in, each on its own: {wrn-28-2: {model.name: wrn-28-2}}"
+    )
+
+    @model_validator(mode="after")
+    def _known_methods(self) -> "Recipe":
+        from ..method import Method  # here, for torch takes seconds to import and --help should not
+
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods={list(self.methods)} names a method twice")
+        given = {
+            "methods": self.methods,
+            "sharpness.radii": self.sharpness.radii,
+            "sharpness.options": self.sharpness.options,
+        }
+        for where, names in given.items():
+            for name in names:
+                try:
+                    Method(name, self.sharpness.options)
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{where}: {error}") from None
+        return self
+
+    def to_yaml(self) -> str:
+        """Return the recipe as it would stand in a file."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
