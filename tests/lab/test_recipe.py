@@ -32,7 +32,7 @@ def test_a_recipe_survives_its_own_yaml(tmp_path):
         ("train.epochs=2.5", ["train.epochs=2.5", "integer"]),
         ("train.lr.x=1", ["train.lr.x does not exist"]),
         ("data.label_noise=1", ["data.label_noise=1", "less than 1"]),
-        ("data.name=cifar11", ["data.name='cifar11'", "did you mean cifar10?"]),
+        ("data.name=cifar11", ["data.name: 'cifar11'", "did you mean cifar10?"]),
         ("methods=[sgd,bisam-lgo]", ["bisam-lgo", "did you mean bisam-log?"]),
         ("methods=[sgd,sgd]", ["names a method twice"]),
         ("methods=[sgd,gsam+wsam]", ["methods", "both choose the combination"]),
