@@ -14,10 +14,11 @@ if _hidden:
 
 try:
     from lightning_fabric import Fabric
+    from lightning_fabric.loggers.csv_logs import CSVLogger
     from lightning_fabric.loggers.logger import Logger
     from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 finally:
     if _hidden:
         del _modules["torchmetrics"]
 
-__all__ = ["Fabric", "Logger", "TensorBoardLogger"]
+__all__ = ["CSVLogger", "Fabric", "Logger", "TensorBoardLogger"]

@@ -1,6 +1,6 @@
 """The training loop: a batch's gradient by the method's passes, one step, and what follows the schedule."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -47,11 +47,11 @@ class Loop:
         self.clip = recipe.clip
         self.radius = RhoScheduler(opt) if method.follows_learning_rate else None
 
-    def epoch(self, batches: Iterable[Examples]) -> float:
-        """Take a step a batch and return the mean of the descent losses, at w + eps."""
-        losses = []
+    def steps(self, batches: Iterable[Examples]) -> Iterator[Tensor]:
+        """Take a step a batch, and yield each one's descent loss, at w + eps, as it lies on the device."""
+        self.net.train()
         for batch in batches:
-            losses.append(self._backward(batch))
+            loss = self._backward(batch)
             if self.clip is not None:
                 self.fabric.clip_gradients(self.net, self.stepper, max_norm=self.clip, error_if_nonfinite=False)
             self.stepper.step()
@@ -59,7 +59,7 @@ class Loop:
             self.schedule.step()
             if self.radius is not None:
                 self.radius.step()
-        return float(torch.stack(losses).mean())
+            yield loss
 
     def _backward(self, batch: Examples) -> Tensor:
         """Leave the batch's gradient in ``p.grad``, and return its descent loss."""

@@ -52,7 +52,7 @@ def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None 
     Raises:
         RecipeError: data that are missing; an epoch too short; whatever :func:`bisam.rho_range` refuses.
     """
-    fabric = build_fabric(recipe, None)
+    fabric = build_fabric(recipe)
     splits = load_splits(recipe.data, data_dir, seed)
     torch.manual_seed(seed)
     model = build_model(recipe.model, splits.shape, splits.classes)

@@ -117,9 +117,9 @@ def test_interrupted_and_resumed(number, tmp_path):
     wait_for(lambda: len(finished(out)) >= 1)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGKILL: -9}.get(number, 130), output
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number], output
     if number != signal.SIGKILL:
-        assert "Finished runs are kept" in output
+        assert "What is done is kept" in output
     wait_for(lambda: not _alive(process.pid), 20)
     before = finished(out)
     assert 1 <= len(before) < 4, "too fast or too slow to show anything"
@@ -128,6 +128,8 @@ def test_interrupted_and_resumed(number, tmp_path):
     assert f"{len(before)} of 4 runs finished before" in done.stdout
     assert before.items() <= finished(out).items()
     assert len(finished(out)) == 4
+    if number != signal.SIGKILL:
+        assert "goes on from epoch" in done.stdout, "a half-finished run began again"
 
 
 def test_a_worker_that_is_killed_is_one_sentence(tmp_path):
@@ -156,12 +158,17 @@ def test_a_damaged_result_is_set_aside_and_run_again(tmp_path):
     args = ["compare", "--methods", "sgd", "--seeds", "1", "--out", "s", *TINY]
     bisam(*args, cwd=tmp_path)
     (result,) = finished(tmp_path / "s")
-    whole = json.loads(result.read_text())
-    result.write_text(result.read_text()[:40])
-    done = bisam(*args, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(result.read_text())["test_score"] == whole["test_score"]
-    assert result.with_suffix(".unreadable").exists()
+    text = result.read_text()
+    whole = json.loads(text)
+    for number, (damaged, reason) in enumerate(
+        [(text[:40], "cannot be read"), (text.replace('"seed": 0', '"seed": 7'), "is the result of sgd seed 7")], 1
+    ):
+        result.write_text(damaged)
+        done = bisam(*args, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "is set aside" in done.stdout
+        assert json.loads(result.read_text())["test_score"] == whole["test_score"]
+        assert reason in (tmp_path / "s" / "quarantine" / f"sgd-seed-0.{number}" / "REASON.txt").read_text()
 
 
 def test_collapsed_runs_are_marked_in_the_table(tmp_path, monkeypatch):

@@ -6,11 +6,12 @@ from torch import nn
 
 from bisam import METHODS, RhoScheduler
 from bisam.loops import SharpestSamples, micro_batches
-from bisam_lab.data import load_splits, whole
-from bisam_lab.engine import build_optimizer, train
+from bisam_lab.data import InMemory, load_splits, whole
+from bisam_lab.engine import build_optimizer
 from bisam_lab.models import ResNet, build_model
 from bisam_lab.recipe import load
 from bisam_lab.result import RunResult
+from bisam_lab.train import train
 
 TINY = (
     "data.train_size=96",
@@ -107,10 +108,8 @@ def test_epoch_is_chosen_on_validation():
 
 
 def test_the_test_set_is_read_once(monkeypatch):
-    import bisam_lab.engine as engine
-
-    sizes, measure = [], engine._accuracy
-    monkeypatch.setattr(engine, "_accuracy", lambda net, images: sizes.append(len(images)) or measure(net, images))
+    sizes, whole_of = [], InMemory.in_order
+    monkeypatch.setattr(InMemory, "in_order", lambda source: sizes.append(len(source)) or whole_of(source))
     train(load("digits", TINY), "sgd", 0)
     assert sizes == [50, 50, 597]
 

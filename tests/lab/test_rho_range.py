@@ -52,7 +52,7 @@ def test_the_command_prints_the_curve_and_what_to_type_next(tmp_path):
     for command in commands:
         recipe = recipes.load("digits", [word for word in command if "=" in word])
         assert recipe.data.label_noise == 0.2
-        assert recipe.model.width == 2
+        assert recipe.model.options == {"width": 2}
     assert not list(tmp_path.iterdir()), "it leaves no files"
 
     plain = bisam("rho-range", "--method", "asam", "--label-noise", "0.2", "--json", *SMALL, cwd=tmp_path)

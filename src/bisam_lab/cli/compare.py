@@ -1,134 +1,89 @@
-"""One comparison from start to end: run what is missing under a live display, then say what came out."""
+"""The command ``bisam compare``."""
 
-import contextlib
-import signal
-from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
+import json
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from ..recipe import Recipe
-from ..statistics import compare, verdict
-from ..study import Finished, Run, Study, default_jobs
-from ..summary import draw, markdown, table
+from ..processes import warm_up
+from ..recipe import RecipeError
+from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
+from .signals import leaving
 
-__all__ = ["run_comparison"]
+if TYPE_CHECKING:
+    from ..comparison import Outcome
 
-console = Console()
+__all__ = ["compare"]
 
 
-def run_comparison(recipe: Recipe, baseline: str, *, out: Path, jobs: int | None, data_dir: Path | None) -> bool:
-    """Run a study and print its table and verdict; return whether every run succeeded.
+def compare(
+    recipe: RecipeName = "digits",
+    overrides: Overrides = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Comma-separated; parts join by +, as in sgd,sam,bisam-log+asam.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs a method; seed k is the same for every method.")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Method to compare with; the first one by default.")] = None,
+    label_noise: LabelNoise = None,
+    smoke: Smoke = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; a core each by default, one on a GPU.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder; studies/RECIPE by default.")] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Train METHODS x SEEDS, paired, and say which differ.
 
-    Raises:
-        RecipeError: data that are missing, or a folder that holds something else.
+    Finished runs are never run again, and half-finished ones go on: after Ctrl-C, a kill or with more seeds, repeat the
+    command. Several processes or machines may run it on one folder.
+
+    [dim]bisam compare[/dim]
+    [dim]bisam compare digits --methods sgd,sam --seeds 10 sharpness.rho=0.2[/dim]
+    [dim]bisam compare cifar10 --data-dir data --label-noise 0.4[/dim]
+    [dim]bisam compare table1-cifar10 --data-dir data --smoke[/dim]
     """
-    study = Study(out, recipe, data_dir)
-    succeeded = _run(study, jobs or default_jobs(recipe))
-    _summarise(study, baseline)
-    return succeeded
-
-
-def _run(study: Study, jobs: int) -> bool:
-    """Run what is missing under a live display; return whether no run failed."""
-    done = len(study.results())
-    console.print(
-        f"{len(study.recipe.methods)} methods x {study.recipe.seeds} seeds in [bold]{study.folder}[/bold]"
-        + (f", {done} of {len(study.runs)} runs finished before" if done else "")
+    warm_up()
+    chosen = read(
+        recipe,
+        overrides,
+        smoke=smoke,
+        label_noise=label_noise,
+        methods=None if methods is None else f"[{methods}]",
+        seeds=seeds,
     )
-    succeeded = True
-    with _terminating(), _lost_processes() as lost, _display() as progress:
-        whole = progress.add_task("all runs", total=len(study.runs), completed=done)
-        lines: dict[Run, TaskID] = {}
-        for event in study.run(jobs):
-            run = event.run
-            if isinstance(event, Finished):
-                progress.advance(whole)
-                if run in lines:
-                    progress.remove_task(lines.pop(run))
-                progress.console.print(_line(event), highlight=False)
-                succeeded &= event.result is not None
-            else:
-                if run not in lines:
-                    lines[run] = progress.add_task(str(run), total=study.recipe.train.epochs)
-                accuracy = f"{run}  validation {100 * event.epoch.validation_score:.1f} %"
-                progress.update(lines[run], completed=event.epoch.epoch, description=accuracy)
-    return succeeded and not lost
+    against = baseline or chosen.methods[0]
+    if against not in chosen.methods:
+        raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
+    from ..comparison import write_outcomes  # here, for torch takes seconds to import and --help should not
+    from ..study import Study, default_jobs
+    from .live import run_live
+
+    console = Console(stderr=as_json)
+    study = Study(out or Path("studies") / (chosen.name + ("-smoke" if smoke else "")), chosen, data_dir, console.print)
+    with leaving():
+        succeeded = run_live(study, jobs or default_jobs(chosen), console)
+    found = write_outcomes(study, against)
+    if as_json:
+        print(json.dumps({"folder": str(study.folder), "outcomes": [outcome.to_dict() for outcome in found]}))
+    else:
+        for outcome in found:
+            _show(outcome, console)
+        console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{study.folder}[/bold]")
+    if not succeeded:
+        raise typer.Exit(1)
 
 
-def _line(event: Finished) -> str:
-    if event.result is None:
-        return f"[red]{event.run} failed: {event.error}; the same command tries it again[/red]"
-    r = event.result
-    mark = "" if r.status == "ok" else f"  [red]{r.status}[/red]"
-    return f"{event.run}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){mark}"
+def _show(outcome: "Outcome", console: Console) -> None:
+    from ..summary import table
 
-
-def _summarise(study: Study, baseline: str) -> None:
-    results = list(study.write_results().values())
-    if not any(result.method == baseline for result in results):
-        console.print(f"No run of {baseline} is finished, so there is nothing to compare with.")
-        return
-    rows = compare(results, baseline)
-    sentence = verdict(rows, baseline)
-    (study.folder / "table.md").write_text(markdown(rows, baseline) + "\n" + sentence + "\n")
-    draw(results, baseline, study.folder / "figure.png", _title(study.recipe))
-    view = table(rows, baseline)
-    whole = Measurement.get(console, console.options.update(max_width=200), view).maximum
-    Console(width=max(console.width, whole)).print(view, crop=False)  # rather a long line than a column lost
-    console.print(sentence, highlight=False)
-    console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{study.folder}[/bold]")
-
-
-def _title(recipe: Recipe) -> str:
-    noise = f", {100 * recipe.data.label_noise:g} % of the training labels wrong" if recipe.data.label_noise else ""
-    return f"{recipe.data.name}{noise}, rho = {recipe.sharpness.rho:g}, {recipe.seeds} seeds"
-
-
-def _display() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-
-
-@contextlib.contextmanager
-def _lost_processes() -> Iterator[list[str]]:
-    """Turn the death of a process into one sentence; the list it yields then holds it."""
-    lost: list[str] = []
-    try:
-        yield lost
-    except BrokenProcessPool:
-        lost.append("A process was killed, perhaps for want of memory: the same command goes on, --jobs 1 needs least.")
-        console.print(f"[red]{lost[0]}[/red]")
-
-
-@contextlib.contextmanager
-def _terminating() -> Iterator[None]:
-    """Let SIGTERM end the study as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    if outcome.variant:
+        console.print(f"\n[bold]{outcome.variant}[/bold]")
+    if outcome.rows:
+        view = table(outcome.rows, outcome.baseline)
+        whole = Measurement.get(console, console.options.update(max_width=200), view).maximum
+        Console(width=max(console.width, whole)).print(view, crop=False)  # rather a long line than a column lost
+    console.print(outcome.verdict, highlight=False)

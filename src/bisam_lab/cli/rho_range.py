@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from .. import recipe as recipes
 from ..recipe import RecipeError
+from .options import DataDir, Json, LabelNoise, Overrides, RecipeName
 
 if TYPE_CHECKING:
     from ..sweep import Advice
@@ -19,17 +19,13 @@ __all__ = ["rho_range"]
 
 
 def rho_range(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe's name or a YAML file.")] = "digits",
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Any field, such as train.lr=0.05.")
-    ] = None,
+    recipe: RecipeName = "digits",
+    overrides: Overrides = None,
     method: Annotated[str, typer.Option(help="A method with a radius.")] = "sam",
     seed: Annotated[int, typer.Option(min=0, help="Of initial weights, split, noise and data order.")] = 0,
-    label_noise: Annotated[
-        float | None, typer.Option(min=0, max=0.99, help="Share of training labels moved to another class.")
-    ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where fashion-mnist, cifar10, cifar100 lie.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+    label_noise: LabelNoise = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Find a range of rho to search, and where to start, in less than one epoch.
 

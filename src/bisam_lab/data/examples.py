@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from bisam._random import seeded
 
 __all__ = ["Augment", "Examples", "InMemory", "Source", "Splits", "stream", "whole"]
 
@@ -122,5 +123,4 @@ def stream(seed: int, *where: int) -> torch.Generator:
 
     Random numbers that depend on the place alone let a run go on in mid-epoch as if it had never stopped.
     """
-    (state,) = np.random.SeedSequence([seed, *where]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    return torch.Generator().manual_seed(seeded(seed, *where))

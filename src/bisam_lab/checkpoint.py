@@ -1,0 +1,132 @@
+"""Checkpoints of a run: written whole or not at all, read without running code, and kept in two generations."""
+
+import os
+import random
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["CheckpointError", "Checkpoints", "random_state", "read", "set_random_state", "write"]
+
+FORMAT = "bisam run"
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A file that is not a whole checkpoint of ours."""
+
+
+class Checkpoints:
+    """The checkpoints in a run's folder.
+
+    ``last.pt`` is what a run goes on from and ``previous.pt`` the one before it, which stands in where the last one
+    cannot be read; ``best.pt`` holds the weights of the best epoch so far, for use outside.
+
+    Args:
+        folder: created at the first save.
+        note: is told of files that cannot be read.
+    """
+
+    def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
+        self.note = note
+        self.last, self.previous, self.best = (folder / name for name in ("last.pt", "previous.pt", "best.pt"))
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write ``state`` as the last checkpoint; the one that was last becomes the previous one."""
+        fresh = self.last.with_name(f".last.{os.getpid()}")
+        _dump(state, fresh)
+        if self.last.is_file():
+            os.replace(self.last, self.previous)
+        os.replace(fresh, self.last)  # a kill between the two leaves the previous one
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the last state that can be read, or None where there is none to go on from.
+
+        A file that cannot be read is set aside as ``NAME.unreadable``, and ``note`` is told what was wrong.
+        """
+        for path in (self.last, self.previous):
+            try:
+                return read(path)
+            except FileNotFoundError:
+                continue
+            except CheckpointError as error:
+                os.replace(path, path.with_suffix(".unreadable"))
+                self.note(f"{error}; it is set aside, and an earlier one is used if there is one")
+        return None
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.last.parent, ignore_errors=True)
+
+
+def write(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a state of tensors and plain values whole or not at all."""
+    fresh = path.with_name(f".{path.stem}.{os.getpid()}")
+    _dump(state, fresh)
+    os.replace(fresh, path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read what :func:`write` wrote, onto the CPU.
+
+    Every byte is checked first, for a truncated or damaged file may still load, with other numbers in it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not a checkpoint of this library, one of a newer version, truncated, or damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{path} is damaged: {damaged} in it has a wrong checksum")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{path} is no checkpoint, or only a part of one ({type(error).__name__})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} was not written by bisam")
+    if state["version"] > VERSION:
+        raise CheckpointError(f"{path} has version {state['version']}, and this bisam reads {VERSION}: update it")
+    return state
+
+
+def _dump(state: Mapping[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        torch.save({"format": FORMAT, "version": VERSION, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of every global source of random numbers: torch's on each device, Python's, NumPy's."""
+    numpy = np.random.get_state(legacy=False)
+    assert isinstance(numpy, dict)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": {
+            **{key: numpy[key] for key in ("bit_generator", "has_gauss", "gauss")},
+            "state": {"key": numpy["state"]["key"].tolist(), "pos": numpy["state"]["pos"]},
+        },
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Restore what :func:`random_state` returned."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    random.setstate(state["python"])
+    keys = np.array(state["numpy"]["state"]["key"], dtype=np.uint32)
+    np.random.set_state(state["numpy"] | {"state": {**state["numpy"]["state"], "key": keys}})

@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM, with which schedulers announce that a job must leave: one sentence, and a code that says so."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import typer
+from rich.console import Console
+
+__all__ = ["Terminated", "leaving"]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end the command with code 143 and 130, once what is within has tidied up."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except Terminated:
+        raise _exit("Terminated", 143) from None
+    except KeyboardInterrupt:
+        raise _exit("Interrupted", 130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _exit(word: str, code: int) -> typer.Exit:
+    Console(stderr=True).print(f"\n{word}. What is done is kept; the same command goes on.")
+    return typer.Exit(code)

@@ -1,0 +1,74 @@
+"""The command ``bisam train``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..recipe import RecipeError, variant
+from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
+from .signals import leaving
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: RecipeName = "digits",
+    overrides: Overrides = None,
+    method: Annotated[str | None, typer.Option(help="What to train with; the recipe's last method by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of initial weights, split, noise, data order.")] = 0,
+    of: Annotated[str | None, typer.Option("--variant", help="Which of the recipe's variants; the first.")] = None,
+    label_noise: LabelNoise = None,
+    smoke: Smoke = False,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE/METHOD/seed-N by default.")] = None,
+    every: Annotated[
+        float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="0 saves after each step.")
+    ] = 30.0,
+    wandb: Annotated[str | None, typer.Option(metavar="PROJECT", help="Log to Weights & Biases, too.")] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Train once, with checkpoints, and go on exactly where it stopped.
+
+    Ctrl-C and SIGTERM save and leave with code 130 or 143. After them, or after a kill, the same command goes on; on
+    a CPU it ends with the same bits as a run that never stopped. The folder holds result.json, csv/metrics.csv,
+    tensorboard/ and checkpoints/best.pt and last.pt.
+
+    [dim]bisam train digits --method bisam-log --seed 3[/dim]
+    [dim]bisam train cifar10 --data-dir data --method sam engine.precision=bf16-mixed --wandb my-project[/dim]
+    """
+    whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise, methods=method and f"[{method}]")
+    of = of if of is not None else next(iter(whole.variants), "")
+    chosen, method = variant(whole, of), method or whole.methods[-1]
+    from ..checkpoint import CheckpointError  # here, for torch takes seconds to import and --help should not
+    from ..logs import WandbLogger
+    from ..result import Run
+    from ..study.cell import Busy, UnreadableError, run_cell
+    from .watch import Watch
+
+    run = Run(of, seed, method)
+    folder = out or Path("runs") / chosen.name / of / method / f"seed-{seed}"
+    console = Console(stderr=as_json)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    loggers = [WandbLogger(wandb, str(run), folder, chosen.model_dump(mode="json"))] if wandb else []
+    console.print(f"{run} of {chosen.name} in [bold]{folder}[/bold]", highlight=False)
+    with leaving(), Watch(chosen.train.epochs, console) as watch:
+        try:
+            result = run_cell(
+                chosen, run, folder, data_dir=data_dir, observer=watch, every=every, keep=True, loggers=loggers
+            )
+        except Busy:
+            raise RecipeError(f"--out {folder}: another process is training this run") from None
+        except (CheckpointError, UnreadableError) as error:
+            raise RecipeError(str(error)) from None
+    if as_json:
+        print(json.dumps({"folder": str(folder), **result.to_dict()}))
+        return
+    mark = "" if result.status == "ok" else f" [red]{result.status}[/red]"
+    console.print(
+        f"{result.metric}: test {100 * result.test_score:.2f} %, validation {100 * result.validation_score:.2f} % "
+        f"(epoch {result.selected_epoch} of {len(result.history)}, {result.seconds:.0f} s){mark}",
+        highlight=False,
+    )

@@ -1,0 +1,101 @@
+"""One run in its folder: trained by one process at a time, finished once, never run again."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..checkpoint import Checkpoints
+from ..fabric import Logger
+from ..recipe import Recipe
+from ..result import Run, RunResult
+from ..train import Observer, train
+
+__all__ = ["Busy", "UnreadableError", "read_result", "run_cell", "write_text"]
+
+
+class Busy(Exception):  # noqa: N818 it is no error
+    """Another process is training this run."""
+
+
+class UnreadableError(ValueError):
+    """A result that cannot be read, or is that of another run."""
+
+
+def run_cell(
+    recipe: Recipe,
+    run: Run,
+    folder: Path,
+    *,
+    data_dir: Path | None = None,
+    observer: Observer | None = None,
+    every: float = 30.0,
+    keep: bool = False,
+    loggers: Sequence[Logger] = (),
+) -> RunResult:
+    """Train a run in its folder, from its checkpoint if there is one, or return the result that is there.
+
+    Args:
+        recipe: the variant's own.
+        run: which one.
+        folder: of this run alone.
+        data_dir: where data sets lie.
+        observer: is told of steps and epochs.
+        every: seconds between checkpoints.
+        keep: keep checkpoints once the run is finished; else they go.
+        loggers: beside TensorBoard and CSV.
+
+    Raises:
+        Busy: another process has it, on this machine or on one that shares the file system.
+        UnreadableError: the result there is damaged.
+        Stopped: the observer asked for it; what is needed to go on is saved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            if (found := read_result(folder, run)) is not None:
+                return found
+            result = train(
+                recipe,
+                run.method,
+                run.seed,
+                variant=run.variant,
+                data_dir=data_dir,
+                folder=folder,
+                observer=observer,
+                every=every,
+                loggers=loggers,
+            )
+            write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1) + "\n")
+            if not keep:
+                Checkpoints(folder / "checkpoints").remove()
+            return result
+    except Timeout:
+        raise Busy(str(run)) from None
+
+
+def read_result(folder: Path, run: Run) -> RunResult | None:
+    """Return the finished run's result, None if it is not finished.
+
+    Raises:
+        UnreadableError: the file is damaged, or holds another run's result.
+    """
+    path = folder / "result.json"
+    try:
+        result = RunResult.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnreadableError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
+    if result.run != run:
+        raise UnreadableError(f"{path} is the result of {result.run}, not of {run}")
+    return result
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)

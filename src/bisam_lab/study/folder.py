@@ -1,0 +1,208 @@
+"""A study: a folder of plain files that holds a recipe and its runs, safe under several writers."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from ..recipe import Recipe, RecipeError, variant
+from ..result import Run, RunResult
+from .cell import UnreadableError, read_result, write_text
+
+__all__ = ["SCHEMA", "Study", "results_of"]
+
+#: Version of the layout; a folder with a higher one is refused.
+SCHEMA = 2
+#: Fields that may differ between two calls on one folder: they choose runs, and do not change any.
+_FREE = ("name", "description", "methods", "seeds", "variants")
+
+
+class Study:
+    """A folder that holds a recipe and its runs.
+
+    Args:
+        folder: created where it is missing; a study that is there already goes on.
+        recipe: what to run.
+        data_dir: where data sets lie that are read from disk.
+        note: is told what the user should know, such as that a damaged run was set aside.
+
+    Raises:
+        RecipeError: the folder holds a study of another recipe, or something else.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        data_dir: Path | None = None,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.folder, self.recipe, self.data_dir, self.note = folder, recipe, data_dir, note
+        stored = folder / "recipe.yaml"
+        if stored.is_file():
+            check_schema(folder)
+            if any(_found(folder)):  # without a run the folder is free
+                self._check_same(stored)
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise RecipeError(f"--out {folder} holds files but no recipe.yaml: choose an empty folder or a study's own")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "study.json", json.dumps({"schema": SCHEMA}) + "\n")
+        write_text(stored, recipe.to_yaml())
+        write_text(folder / "README.txt", _README)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All cells, seed by seed, so that an interrupted study holds whole pairs."""
+        recipe = self.recipe
+        return [
+            Run(name, seed, method)
+            for name in recipe.variants or [""]
+            for seed in range(recipe.seeds)
+            for method in recipe.methods
+        ]
+
+    def path(self, run: Run) -> Path:
+        """Return the folder of a run."""
+        return self.folder / "runs" / run.variant / run.method / f"seed-{run.seed}"
+
+    def recipe_of(self, run: Run) -> Recipe:
+        """Return the recipe that a run trains by."""
+        return variant(self.recipe, run.variant)
+
+    def results(self) -> dict[Run, RunResult]:
+        """Read the finished ones of this recipe's runs; a damaged one is set aside and counts as not finished."""
+        found = {}
+        for run in self.runs:
+            try:
+                result = read_result(self.path(run), run)
+            except UnreadableError as error:
+                self._quarantine(run, str(error))
+                continue
+            if result is not None:
+                found[run] = result
+        return found
+
+    def write_results(self) -> list[RunResult]:
+        """Write results.csv and results.jsonl of all runs in the folder, a run a line; return this recipe's."""
+        mine = list(self.results().values())
+        rows = [result.to_dict() for result in results_of(self.folder)]
+        write_text(self.folder / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        columns = [key for key in (rows[0] if rows else {}) if key not in ("history", "environment")]
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.folder / "results.csv", table.getvalue())
+        return mine
+
+    def _quarantine(self, run: Run, reason: str) -> None:
+        """Move a damaged run out of the way, unless a process is at work in it."""
+        path = self.path(run)
+        try:
+            with FileLock(path / ".lock", timeout=0):
+                place = self.folder / "quarantine" / f"{'-'.join(path.relative_to(self.folder / 'runs').parts)}"
+                number = 1
+                while (aside := place.with_name(f"{place.name}.{number}")).exists():
+                    number += 1
+                aside.parent.mkdir(exist_ok=True)
+                os.replace(path, aside)
+                (aside / "REASON.txt").write_text(reason + "\n")
+        except (Timeout, FileNotFoundError):
+            return
+        self.note(f"{reason}; the run is set aside in {aside} and will be run again")
+
+    def _check_same(self, stored: Path) -> None:
+        old, new = (recipe.model_dump(mode="json") for recipe in (read_recipe(stored), self.recipe))
+        differing = [
+            f"{key}={before!r} there, {after!r} now"
+            for key, before, after in _differences(
+                {k: v for k, v in old.items() if k not in _FREE}, {k: v for k, v in new.items() if k not in _FREE}
+            )
+        ]
+        for name in old["variants"].keys() & new["variants"].keys():
+            if old["variants"][name] != new["variants"][name]:
+                differing.append(f"variants.{name} has other settings")
+        if differing:
+            raise RecipeError(
+                f"--out {self.folder} holds a study of another recipe ({'; '.join(differing)}): choose another"
+            )
+
+
+def results_of(folder: Path) -> list[RunResult]:
+    """Read every finished run in a study's folder, whoever ran it; unreadable ones are left out."""
+    found = []
+    for path in sorted(_found(folder)):
+        where = path.parent.relative_to(folder / "runs").parts
+        try:
+            run = Run("/".join(where[:-2]), int(where[-1].removeprefix("seed-")), where[-2])
+            result = read_result(path.parent, run)
+        except (ValueError, IndexError):
+            continue
+        if result is not None:
+            found.append(result)
+    return sorted(found, key=lambda result: result.run)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a study's recipe.
+
+    Raises:
+        RecipeError: it is damaged, or of another version.
+    """
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text()))
+    except (ValueError, yaml.YAMLError):
+        raise RecipeError(f"{path} is damaged or of another version of bisam: choose another folder") from None
+
+
+def check_schema(folder: Path) -> None:
+    """Refuse a folder of a newer layout.
+
+    Raises:
+        RecipeError: it is newer, or its version cannot be read.
+    """
+    path = folder / "study.json"
+    try:
+        schema = int(json.loads(path.read_text())["schema"])
+    except FileNotFoundError:
+        schema = 1
+    except (ValueError, KeyError, TypeError):
+        raise RecipeError(f'{path} is damaged: it should say {{"schema": {SCHEMA}}}') from None
+    if schema > SCHEMA:
+        raise RecipeError(f"{folder} has the layout {schema}, and this bisam knows {SCHEMA}: update it")
+
+
+def _found(folder: Path) -> Iterator[Path]:
+    return (folder / "runs").rglob("seed-*/result.json")
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted names of the values that differ."""
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield prefix + key, before, after
+
+
+_README = f"""\
+A study of bisam, layout {SCHEMA}. All files are plain; copy the folder to move the study.
+
+recipe.yaml           what was run; `bisam compare recipe.yaml --out THIS_FOLDER` goes on where it stopped
+study.json            the version of this layout
+runs/[VARIANT/]METHOD/seed-N/
+    result.json       once the run is finished: scores, learning curve, hardware, versions
+    csv/, tensorboard/    the learning curve (tensorboard --logdir runs)
+    checkpoints/      while it is not finished
+    .lock             held by the process that trains it; several machines may work on one folder
+quarantine/           runs whose files were damaged, each with the reason
+results.csv           a run a line; results.jsonl the same with learning curves
+table.md, figure.png  the comparison; `bisam report THIS_FOLDER` makes a page of it
+"""

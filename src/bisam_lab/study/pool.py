@@ -1,0 +1,194 @@
+"""The runs of a study in parallel processes."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from pathlib import Path
+from queue import Empty
+from types import FrameType
+from typing import TypeAlias
+
+import torch
+
+from ..data import load_splits
+from ..environment import cores
+from ..processes import context
+from ..recipe import Recipe, RecipeError
+from ..result import Epoch, Run, RunResult
+from ..train import Observer, Stopped
+from .cell import Busy, run_cell
+from .folder import Study
+
+__all__ = ["Event", "Finished", "Note", "Progress", "default_jobs", "run_all"]
+
+#: Seconds that processes have to save what they do when they are told to stop.
+GRACE = 60.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An epoch that a run has finished."""
+
+    run: Run
+    epoch: Epoch
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a run's user should know."""
+
+    run: Run
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended: with its result, or with what went wrong; neither if another process is training it."""
+
+    run: Run
+    result: RunResult | None
+    error: str | None = None
+
+
+Event: TypeAlias = Progress | Note | Finished
+Events: TypeAlias = "Queue[Progress | Note]"
+
+_events: Events
+_stopping = False
+
+
+def default_jobs(recipe: Recipe) -> int:
+    """Return how many runs to train at once: one a core on CPUs, one on an accelerator."""
+    on_cpu = recipe.engine.accelerator == "cpu" or not torch.accelerator.is_available()
+    return cores() if on_cpu else 1
+
+
+def run_all(study: Study, jobs: int, every: float = 30.0) -> Iterator[Event]:
+    """Run what is not finished in ``jobs`` processes, and yield what happens.
+
+    Closing the iterator (an exception or Ctrl-C in its loop does) lets the processes save and end.
+
+    Raises:
+        RecipeError: data that are missing, or too few; an accelerator that is not there.
+        BrokenProcessPool: a process was killed, perhaps for want of memory.
+    """
+    done = study.results()
+    pending = [run for run in study.runs if run not in done]
+    if not pending:
+        return
+    for name in dict.fromkeys(run.variant for run in pending):  # what is missing is said here, once and at once
+        recipe = study.recipe_of(Run(name, 0, ""))
+        check_accelerator(recipe.engine.accelerator)
+        load_splits(recipe.data, study.data_dir, seed=0)
+    processes = context()
+    events: Events = processes.Queue()
+    pool = ProcessPoolExecutor(
+        max_workers=min(jobs, len(pending)),
+        mp_context=processes,
+        initializer=_start,
+        initargs=(max(1, cores() // jobs), events),
+    )
+    try:
+        futures: dict[Future[RunResult], Run] = {
+            pool.submit(_run, study.recipe_of(run), run, study.path(run), study.data_dir, every): run for run in pending
+        }
+        while futures:
+            ended, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
+            yield from _drain(events)
+            for future in ended:
+                yield _finished(futures.pop(future), future)
+    finally:
+        _end(pool)
+
+
+def check_accelerator(name: str) -> None:
+    """Refuse an accelerator that is not there.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if name in there and not there[name]():
+        raise RecipeError(f"engine.accelerator={name!r}: torch {torch.__version__} finds none here; use auto or cpu")
+
+
+class _Reporting(Observer):
+    """Sends epochs and notes to the parent, and stops when this process is told to."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        self.stop = _stopping
+
+    def epoch(self, epoch: Epoch) -> None:
+        _events.put(Progress(self.run, epoch))
+
+    def note(self, text: str) -> None:
+        _events.put(Note(self.run, text))
+
+
+def _run(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, every: float) -> RunResult:
+    if _stopping:
+        raise Stopped
+    return run_cell(recipe, run, folder, data_dir=data_dir, observer=_Reporting(run), every=every)
+
+
+def _finished(run: Run, future: "Future[RunResult]") -> Finished:
+    error = future.exception()
+    if isinstance(error, BrokenProcessPool):
+        raise error
+    if error is None or isinstance(error, Busy):
+        return Finished(run, future.result() if error is None else None)
+    return Finished(run, None, str(error) if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}")
+
+
+def _drain(events: Events) -> Iterator[Progress | Note]:
+    while True:
+        try:
+            yield events.get_nowait()
+        except Empty:
+            return
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Tell every process to save and end, and wait for them."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    end = time.monotonic() + GRACE
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+
+
+def _start(threads: int, events: Events) -> None:
+    """Set up a process: its share of the cores, Ctrl-C left to the parent, and an end when the parent is gone."""
+    global _events
+    _events, parent = events, multiprocessing.parent_process()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
+    torch.set_num_threads(threads)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    global _stopping
+    _stopping = True

@@ -1,0 +1,104 @@
+"""One run from recipe, method and seed to a result, resumed where it stopped."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .checkpoint import CheckpointError, Checkpoints
+from .environment import environment
+from .fabric import Logger
+from .logs import build_loggers, metrics
+from .recipe import Recipe
+from .result import RunResult
+from .score import collapsed, predictions, score
+from .training import Observer, Stopped, Training
+
+__all__ = ["Observer", "Stopped", "train"]
+
+
+def train(
+    recipe: Recipe,
+    method: str,
+    seed: int,
+    *,
+    variant: str = "",
+    data_dir: Path | None = None,
+    folder: Path | None = None,
+    observer: Observer | None = None,
+    every: float = 30.0,
+    loggers: Sequence[Logger] = (),
+) -> RunResult:
+    """Train once. The epoch to test is chosen on validation, and the test set is read once, at the end.
+
+    A run whose loss is no longer finite stops there as ``diverged``; one that ends hardly better than always guessing
+    the commonest class is ``collapsed``. Both are scored as they are.
+
+    Args:
+        recipe: without variants.
+        method: by its name.
+        seed: of everything random.
+        variant: where the recipe comes from, for the result.
+        data_dir: where data sets lie.
+        folder: for logs and checkpoints, from which a run that was interrupted goes on; None keeps nothing.
+        observer: is told of each step and epoch, and can stop the run.
+        every: seconds between checkpoints; 0 saves after each step.
+        loggers: beside TensorBoard and CSV.
+
+    Raises:
+        RecipeError: data that are missing, a model that cannot be built.
+        Stopped: the observer asked for it; the same call goes on.
+        CheckpointError: the folder holds the checkpoint of another run.
+    """
+    observer = observer or Observer()
+    training = Training(recipe, method, seed, data_dir)
+    checkpoints = None if folder is None else Checkpoints(folder / "checkpoints", observer.note)
+    if checkpoints is not None and (state := checkpoints.load()) is not None:
+        try:
+            training.restore(state)
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoints.last}: {error}: choose another folder") from None
+        observer.note(f"goes on from epoch {len(training.history) + 1}, after {len(training.losses)} steps of it")
+    outputs = build_loggers(folder, training.history, loggers)
+    try:
+        while not training.ended:
+            epoch = training.epoch(observer, checkpoints, every)
+            for logger in outputs:
+                logger.log_metrics(metrics(epoch), epoch.epoch)
+            observer.epoch(epoch)
+        if checkpoints is not None:
+            training.save(checkpoints)
+        result = _result(training, variant)
+        for logger in outputs:
+            logger.log_metrics({"test_score": result.test_score}, result.selected_epoch)
+    except BaseException:
+        _finalize(outputs, "failed")
+        raise
+    _finalize(outputs, "success")
+    return result
+
+
+def _result(training: Training, variant: str) -> RunResult:
+    training.model.load_state_dict(training.chosen)
+    predicted, labels = predictions(training.net, training.test.to(training.fabric.device)), training.test.labels
+    status = "collapsed" if training.status == "ok" and collapsed(predicted, labels) else training.status
+    seconds = sum(epoch.seconds for epoch in training.history)
+    return RunResult(
+        method=training.method,
+        seed=training.seed,
+        status=status,
+        test_score=score(predicted, labels, training.recipe.data.metric),
+        validation_score=training.history[training.selected - 1].validation_score,
+        selected_epoch=training.selected,
+        steps_per_second=len(training.history) * training.batches / seconds,
+        seconds=training.seconds + time.perf_counter() - training.started,
+        variant=variant,
+        metric=training.recipe.data.metric,
+        parameters=sum(p.numel() for p in training.model.parameters()),
+        environment=environment(training.fabric.device),
+        history=training.history,
+    )
+
+
+def _finalize(loggers: Sequence[Logger], status: str) -> None:
+    for logger in loggers:
+        logger.finalize(status)

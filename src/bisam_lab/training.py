@@ -1,0 +1,191 @@
+"""A training that can stop after any step, be saved, and go on as if it had not stopped."""
+
+import copy
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import CheckpointError, Checkpoints, random_state, set_random_state, write
+from .data import load_splits
+from .engine import build_fabric, build_optimizer
+from .fabric import Fabric
+from .loop import Loop
+from .method import Method
+from .models import build_model
+from .recipe import Recipe
+from .result import Epoch, Status
+from .score import predictions, score
+
+__all__ = ["Observer", "Stopped", "Training"]
+
+
+class Stopped(Exception):  # noqa: N818 it is no error
+    """A run that was asked to stop, and whose state has been saved."""
+
+
+class Observer:
+    """Watches a run; this one says nothing and never stops it.
+
+    Attributes:
+        stop: set it, from a signal handler say, and the run saves its state after the present step and raises
+            :class:`Stopped`.
+    """
+
+    stop: bool = False
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Called after each step: ``done`` of the epoch's ``total``."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Called after each epoch; whatever it raises ends the run."""
+
+    def note(self, text: str) -> None:
+        """Called with what the user should know, such as that a checkpoint was damaged."""
+
+
+class Training:
+    """One run's model, optimizer, data and progress.
+
+    Initial weights, split, noise, data order and augmentation depend on the seed alone, so methods are paired.
+
+    Args:
+        recipe: what to train, without variants.
+        method: by its name.
+        seed: of everything random.
+        data_dir: where data sets lie.
+    """
+
+    def __init__(self, recipe: Recipe, method: str, seed: int, data_dir: Path | None = None) -> None:
+        self.recipe, self.method, self.seed = recipe, method, seed
+        self.fabric = build_fabric(recipe)
+        splits = load_splits(recipe.data, data_dir, seed)
+        Fabric.seed_everything(seed, verbose=False)
+        self.model = build_model(recipe.model, splits.shape, splits.classes)
+        self.batches = math.ceil(len(splits.train) / recipe.train.batch_size)
+        steps = self.batches * recipe.train.epochs
+        self.opt = build_optimizer(method, recipe, self.model, steps)
+        self.net, self.stepper = self.fabric.setup(self.model, self.opt)
+        self.loop = Loop(
+            self.fabric,
+            self.net,
+            self.opt,
+            self.stepper,
+            Method(method, recipe.sharpness.options),
+            recipe.train,
+            steps,
+        )
+        self.train, self.validation = (source.to(self.fabric.device) for source in (splits.train, splits.validation))
+        self.test = splits.test  # moved when it is read, once
+        self.history: list[Epoch] = []
+        self.status: Status = "ok"
+        self.selected = self._exported = 0
+        self.chosen: dict[str, Any] = copy.deepcopy(self.model.state_dict())
+        self.losses: list[Tensor] = []  # of the present epoch
+        self.seconds = self.epoch_seconds = 0.0
+        self.started = time.perf_counter()
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to train."""
+        t, epochs = self.recipe.train, len(self.history)
+        idle = epochs - max(range(epochs), key=lambda i: self.history[i].validation_score, default=0) - 1
+        return self.status == "diverged" or epochs == t.epochs or (t.patience is not None and idle >= t.patience)
+
+    def epoch(self, observer: Observer, checkpoints: Checkpoints | None, every: float) -> Epoch:
+        """Train to the end of the present epoch and score it, saving after every so many seconds.
+
+        Raises:
+            Stopped: the observer asked for it; the state is saved.
+        """
+        number = len(self.history) + 1
+        batches = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
+        began, saved = time.perf_counter(), time.perf_counter()
+        for loss in self.loop.steps(batches):
+            self.losses.append(loss)
+            observer.step(number, len(self.losses), self.batches)
+            if checkpoints is not None and (observer.stop or time.perf_counter() - saved >= every):
+                self.epoch_seconds += time.perf_counter() - began
+                self.save(checkpoints)
+                began = saved = time.perf_counter()
+            if observer.stop:
+                raise Stopped
+        mean = float(torch.stack(self.losses).mean())
+        seconds = self.epoch_seconds + time.perf_counter() - began
+        labels = self.validation.labels
+        result = Epoch(
+            epoch=number,
+            train_loss=mean,
+            validation_score=score(predictions(self.net, self.validation), labels, self.recipe.data.metric),
+            learning_rate=self.opt.param_groups[0]["lr"],
+            seconds=seconds,
+        )
+        self._finish(result)
+        return result
+
+    def _finish(self, result: Epoch) -> None:
+        best = max((e.validation_score for e in self.history), default=-math.inf)
+        self.history.append(result)
+        self.losses, self.epoch_seconds = [], 0.0
+        finite = math.isfinite(result.train_loss)
+        if self.recipe.train.select == "last" or result.validation_score > best or not finite:
+            self.chosen, self.selected = copy.deepcopy(self.model.state_dict()), result.epoch
+        if not finite:
+            self.status = "diverged"
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Write the state after the last step taken, and the best epoch's weights where they are new."""
+        self.seconds += time.perf_counter() - self.started
+        self.started = time.perf_counter()
+        checkpoints.save(self.state())
+        if self.selected not in (0, self._exported):
+            weights = {key: value.detach().cpu() for key, value in self.chosen.items()}
+            recipe = self.recipe.model_dump(mode="json")
+            write(checkpoints.best, {"model": weights, "epoch": self.selected, "recipe": recipe})
+            self._exported = self.selected
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the run depends on from here, as tensors and plain values."""
+        fresh = self.selected == len(self.history) and not self.losses  # the chosen weights are the present ones
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "method": self.method,
+            "seed": self.seed,
+            "model": self.model.state_dict(),
+            "optimizer": self.opt.state_dict(),
+            "schedule": self.loop.schedule.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "random": random_state(),
+            "history": [vars(epoch) for epoch in self.history],
+            "status": self.status,
+            "selected": self.selected,
+            "chosen": None if fresh else self.chosen,
+            "losses": torch.stack(self.losses).cpu() if self.losses else None,
+            "epoch_seconds": self.epoch_seconds,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` returned.
+
+        Raises:
+            CheckpointError: the state is that of another recipe, method or seed.
+        """
+        mine = {"recipe": self.recipe.model_dump(mode="json"), "method": self.method, "seed": self.seed}
+        differing = [key for key, value in mine.items() if state[key] != value]
+        if differing:
+            raise CheckpointError(f"the checkpoint belongs to a run with another {' and '.join(differing)}")
+        self.model.load_state_dict(state["model"])
+        self.opt.load_state_dict(state["optimizer"])
+        self.loop.schedule.load_state_dict(state["schedule"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.status, self.selected = state["status"], state["selected"]
+        self.chosen = copy.deepcopy(self.model.state_dict()) if state["chosen"] is None else state["chosen"]
+        self.losses = [] if state["losses"] is None else list(state["losses"].to(self.fabric.device))
+        self.epoch_seconds, self.seconds = state["epoch_seconds"], state["seconds"]
+        set_random_state(state["random"])
