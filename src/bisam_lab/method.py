@@ -1,12 +1,15 @@
 """A method by its name: ``bisam-log+asam`` makes the choices of BiSAM and of ASAM, around one optimizer.
 
 A name is parts joined by ``+``. A part is a key of :data:`bisam.METHODS`, ``bisam-BOUND`` with a bound of its own,
-``msam`` (micro-batches), or ``sgd``, which stands alone. Every part brings the choices that its class makes and SAM
-does not. Two that make the same choice exclude each other, but for balls inside another geometry (ESAM, SAM-ON, SSAM).
+``msam`` (micro-batches), or the plain optimizer (``sgd``, ``adam``, ``adamw``), which stands alone. Every part brings
+the choices that its class makes and SAM does not. Two that make the same choice exclude each other, but for balls
+inside another geometry (ESAM, SAM-ON, SSAM). Numbers follow a part after ``@``: ``bisam-tanh@mu=5@alpha=0.2``,
+``looksam@k=10``, ``sam@rho=0.1``; so one study can hold one method several times.
 """
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,24 +19,35 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bisam import METHODS, SAM, LowerBoundLoss, SharpnessAware
-from bisam._errors import count
+from bisam._errors import count, not_negative
 from bisam.bounds import BOUNDS
 from bisam.loops import SharpestSamples
 
-__all__ = ["Method", "names"]
+__all__ = ["PLAIN", "Method", "names"]
+
+#: Names of the plain optimizers.
+PLAIN = ("sgd", "adam", "adamw")
 
 Options: TypeAlias = Mapping[str, Mapping[str, Any]]
 
+#: Numbers that count something.
+_WHOLE = ("k", "m", "every")
 _AXES = ("direction", "geometry", "cadence", "combine")
 _WORDS = {"combine": "combination"}
 #: Methods whose class makes a choice by axis; of the others, BiSAM chooses the objective and mSAM the loop.
 _CLASSES = {name: method for name, method in METHODS.items() if name not in ("sam", "bisam")}
-_LOOP_OPTIONS = {"msam": ["m"], "esam": ["gamma"]}
+#: Numbers of a part that are no arguments of its class: of its loop, or of its lower bound.
+_OTHER_OPTIONS = {
+    "msam": ["m"],
+    "esam": ["gamma"],
+    **{f"bisam-{bound}": ["mu", "alpha"] for bound in BOUNDS},
+    **{part: ["mu"] for part in ("bisam", "bisam-log")},
+}
 
 
 def names() -> list[str]:
     """Return every part that a name may have."""
-    return ["sgd", *METHODS, *(f"bisam-{bound}" for bound in BOUNDS), "msam"]
+    return [*PLAIN, *METHODS, *(f"bisam-{bound}" for bound in BOUNDS), "msam"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +73,14 @@ class Method:
                 raise ValueError(f"{part!r} is none of {', '.join(names())} (join parts by +){hint}")
         if len({part.partition("-")[0] for part in self.parts}) < len(self.parts):
             raise ValueError(f"{self.name!r} names a method twice")
-        if "sgd" in self.parts and len(self.parts) > 1:
-            raise ValueError(f"{self.name!r}: sgd is the plain optimizer, which joins nothing")
+        if self.plain and self.name not in PLAIN:
+            raise ValueError(f"{self.name!r}: {self.parts[0]} is the plain optimizer, which joins nothing")
+        if len(self._radii) > 1:
+            raise ValueError(f"{self.name!r} has {len(self._radii)} radii: name one, after any part")
+        for rho in self._radii:
+            not_negative("rho", rho)
+        if self.bound is not None:
+            self._lower_bound(None, 0.1)
         self.choices(steps=1, epochs=1)
         count("m", self.micro_batches)
         _ = self.sharpest_samples
@@ -68,7 +88,29 @@ class Method:
     @property
     def parts(self) -> list[str]:
         """The names that it joins."""
-        return self.name.split("+")
+        return [part.partition("@")[0] for part in self.name.split("+")]
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is, or names among others, a plain optimizer."""
+        return any(part in PLAIN for part in self.parts)
+
+    @property
+    def numbers(self) -> dict[str, dict[str, Any]]:
+        """What the name says after ``@``, by part and argument."""
+        found: dict[str, dict[str, Any]] = {}
+        for text in self.name.split("+"):
+            part, *given = text.split("@")
+            for word in given:
+                key, equals, value = word.partition("=")
+                try:
+                    number = float(value) if equals else math.nan
+                except ValueError:
+                    number = math.nan
+                if not math.isfinite(number):
+                    raise ValueError(f"{self.name!r}: @{word} must look like @rho=0.1")
+                found.setdefault(part, {})[key] = int(number) if number.is_integer() and key in _WHOLE else number
+        return found
 
     @property
     def bound(self) -> str | None:
@@ -92,13 +134,13 @@ class Method:
         return "gsam" in self.parts
 
     def radius(self, rho: float, radii: Mapping[str, float]) -> float:
-        """Return the radius given for its name or for one of its parts, else ``rho`` in proportion.
+        """Return the radius given in its name, for its name or for one of its parts, else ``rho`` in proportion.
 
         ``rho`` is SAM's; ASAM's published radius is ten times SAM's, so ASAM takes ten times ``rho``.
         """
-        if self.parts == ["sgd"]:
+        if self.plain:
             return 0.0
-        given = [radii[name] for name in (self.name, *self.parts) if name in radii]
+        given = self._radii + [radii[name] for name in (self.name, *self.parts) if name in radii]
         published = max(_published_rho(part) for part in self.parts)
         return given[0] if given else rho * (published / _published_rho("sam"))
 
@@ -130,7 +172,7 @@ class Method:
         alpha: float = 0.1,
     ) -> SharpnessAware:
         """Build it around ``base``. ``sgd`` is SAM with rho = 0, which is plain SGD to the bit."""
-        ascent = None if self.bound is None else LowerBoundLoss(self.bound, mu, alpha)
+        ascent = None if self.bound is None else self._lower_bound(mu, alpha)
         return SharpnessAware(
             base,
             model=model,
@@ -141,16 +183,29 @@ class Method:
             **self.choices(steps, epochs),
         )
 
+    @property
+    def _radii(self) -> list[float]:
+        return [numbers["rho"] for numbers in self.numbers.values() if "rho" in numbers]
+
+    def _lower_bound(self, mu: float | None, alpha: float) -> LowerBoundLoss:
+        part = next(part for part in self.parts if part.startswith("bisam"))
+        return LowerBoundLoss(self.bound or "", self._option(part, "mu", mu), self._option(part, "alpha", alpha))
+
+    def _given(self, part: str) -> dict[str, Any]:
+        """Return the numbers given for a part, those in the name first, without the radius."""
+        named = {key: value for key, value in self.numbers.get(part, {}).items() if key != "rho"}
+        return {**self.options.get(part, {}), **named}
+
     def _option(self, part: str, name: str, default: Any) -> Any:
-        return self.options.get(part, {}).get(name, default)
+        return self._given(part).get(name, default)
 
     def _arguments(self, part: str, steps: int, epochs: int) -> dict[str, Any]:
         """Return what the part's class is to be given: its options, and how long the training is."""
-        known, given = _numbers(part), self.options.get(part, {})
+        known, given = _numbers(part), self._given(part)
         for name in given:
-            if name not in (*known, *_LOOP_OPTIONS.get(part, [])):
-                takes = ", ".join([*known, *_LOOP_OPTIONS.get(part, [])]) or "none"
-                raise ValueError(f"option {part}.{name} does not exist: {part} takes {takes}")
+            takes = [*known, *_OTHER_OPTIONS.get(part, [])]
+            if name not in takes:
+                raise ValueError(f"option {part}.{name} does not exist: {part} takes {', '.join(takes) or 'none'}")
         arguments = {name: value for name, value in given.items() if name in known}
         if "total_steps" in known:
             arguments.setdefault("total_steps", steps)

@@ -101,7 +101,7 @@ def test_the_length_of_training_is_told():
         ("looksam", {"looksam": {"k": 0}}, ["k=0 must be a whole number, 1 or more"]),
         ("msam", {"msam": {"m": 0}}, ["m=0 must be a whole number"]),
         ("esam", {"esam": {"gamma": 2}}, ["gamma=2 must lie"]),
-        ("bisam-log", {"bisam-log": {"mu": 2}}, ["bisam-log takes none"]),
+        ("bisam-log", {"bisam-log": {"nu": 2}}, ["bisam-log takes mu"]),
     ],
 )
 def test_errors(name, options, words):
@@ -114,3 +114,36 @@ def test_errors(name, options, words):
 def test_every_part_is_named():
     assert set(METHODS) < set(names())
     assert {"sgd", "msam", "bisam-log", "bisam-tanh", "bisam-ramp"} < set(names())
+
+
+def test_numbers_in_a_name():
+    tanh = Method("bisam-tanh@mu=5@alpha=0.2+asam@rho=0.7", {"bisam-tanh": {"mu": 3}})
+    assert tanh.parts == ["bisam-tanh", "asam"]
+    assert tanh.radius(0.1, {"asam": 9.0}) == 0.7
+    opt = built("bisam-tanh@mu=5@alpha=0.2+asam@rho=0.7", {"bisam-tanh": {"mu": 3}}, mu=1.0)
+    assert "mu=5.0" in repr(opt)
+    assert "alpha=0.2" in repr(opt)
+    assert built("looksam@k=7").estimator.cadence.k == 7
+    assert Method("msam@m=2", {}).micro_batches == 2
+    assert Method("sam@rho=0", {}).radius(0.1, {}) == 0
+    assert [Method(n, {}).radius(0.1, {}) for n in ("sam@rho=0.5", "bisam-log@mu=4")] == [0.5, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sam@rho", "must look like @rho=0.1"),
+        ("sam@rho=x", "must look like @rho=0.1"),
+        ("sam@rho=-1", "rho"),
+        ("sam@mu=1", "sam takes none"),
+        ("bisam-log@alpha=1", "takes mu"),
+        ("bisam-tanh@mu=0", "mu"),
+        ("looksam@k=0.5", "k"),
+        ("bisam-log@rho=1+asam@rho=2", "2 radii"),
+        ("adamw+sam", "joins nothing"),
+        ("sgd@rho=1+sam", "joins nothing"),
+    ],
+)
+def test_numbers_in_a_name_that_cannot_be(name, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        Method(name, {})

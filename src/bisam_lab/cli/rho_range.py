@@ -38,9 +38,11 @@ def rho_range(
     if label_noise is not None:
         given.append(f"data.label_noise={label_noise}")
     chosen = recipes.load(recipe, [*given, f"methods=[{method}]"])
-    if method == "sgd":
-        raise RecipeError("--method sgd has no radius: name a sharpness-aware method, such as sam")
-    from ..sweep import advise  # here, for torch takes seconds to import and --help should not
+    from ..method import PLAIN  # here, for torch takes seconds to import and --help should not
+    from ..sweep import advise
+
+    if method in PLAIN:
+        raise RecipeError(f"--method {method} has no radius: name a sharpness-aware method, such as sam")
 
     advice = advise(chosen, method, seed, data_dir=data_dir)
     if as_json:

@@ -107,10 +107,13 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _known_methods(self) -> "Recipe":
-        from ..method import Method  # here, for torch takes seconds to import and --help should not
+        from ..method import PLAIN, Method  # here, for torch takes seconds to import and --help should not
 
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods={list(self.methods)} names a method twice")
+        for name in PLAIN:
+            if name in self.methods and name != self.train.optimizer:
+                raise ValueError(f"methods: {name} is not train.optimizer={self.train.optimizer}: name that instead")
         given = {
             "methods": self.methods,
             "sharpness.radii": self.sharpness.radii,
