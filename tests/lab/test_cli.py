@@ -212,6 +212,61 @@ def test_an_error_of_a_real_process_shows_no_traceback(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_recipes_are_listed_shown_and_copied(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = bisam("recipes", "list", "--json", cwd=tmp_path)
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["table1-cifar10"]["runs"] == 5 * 3 * 6
+    assert in_process(capsys, monkeypatch, "recipes", "copy", "digits", "mine.yaml")[0] == 0
+    assert (tmp_path / "mine.yaml").read_text().startswith("# The demo")
+    code, said = in_process(capsys, monkeypatch, "recipes", "copy", "digits", "mine.yaml")
+    assert code == 2
+    assert "--force" in said
+    code, said = in_process(capsys, monkeypatch, "recipes", "show", "digitz")
+    assert code == 2
+    assert "did you mean digits?" in said
+
+
+def test_variants_are_compared_each_on_its_own(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\nmethods: [sgd, sam@rho=0.1, sam@rho=0.2]\nseeds: 2\n"
+        "variants: {clean: {data.label_noise: 0}, noisy: {data.label_noise: 0.4}}\n"
+    )
+    done = bisam("compare", "mine.yaml", "--out", "s", "--json", *TINY, "train.epochs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [outcome["variant"] for outcome in told["outcomes"]] == ["clean", "noisy"]
+    assert [row["method"] for row in told["outcomes"][0]["rows"]] == ["sgd", "sam@rho=0.1", "sam@rho=0.2"]
+    assert (tmp_path / "s" / "figure-noisy.png").exists()
+    assert (tmp_path / "s" / "table.md").read_text().count("## ") == 2
+    assert len(list((tmp_path / "s").glob("runs/noisy/*/seed-*/result.json"))) == 6
+    one = bisam("compare", "mine.yaml", "--out", "s", "--variants", "noisy", *TINY, "train.epochs=1", cwd=tmp_path)
+    assert "6 of 6 runs finished before" in one.stdout
+
+
+def test_two_calls_on_one_folder_share_the_work(tmp_path):
+    args = ["compare", "--methods", "sgd,sam", "--seeds", "3", "--jobs", "1", "--out", "s", *TINY, "train.epochs=20"]
+    both = [start(*args, cwd=tmp_path) for _ in range(2)]
+    told = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert len(finished(tmp_path / "s")) == 6
+    trained = [line for text in told for line in text.splitlines() if ": test" in line]
+    assert any("is being trained by another process" in text for text in told)
+    assert len(set(trained)) >= 6
+    assert not (tmp_path / "s" / "quarantine").exists()
+
+
+def test_a_newer_study_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "recipe.yaml").write_text("name: x\n")
+    for text, words in (('{"schema": 99}', "update it"), ("{", "damaged")):
+        (tmp_path / "s" / "study.json").write_text(text)
+        code, said = in_process(capsys, monkeypatch, "compare", "--out", "s")
+        assert code == 2
+        assert words in said
+
+
 def test_help_and_version(tmp_path):
     assert "--label-noise" in bisam("compare", "--help", cwd=tmp_path).stdout
     assert re.fullmatch(r"bisam \d+\.\d+\.\d+\n", bisam("--version", cwd=tmp_path).stdout)

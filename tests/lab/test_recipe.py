@@ -2,15 +2,36 @@
 
 import pytest
 
-from bisam_lab.recipe import RecipeError, load, names
+from bisam_lab.recipe import RecipeError, load, names, only, variant
+
+PAPER = ["table1-cifar10", "table2-cifar100", "imagenet", "finetune-flowers", "finetune-pets", "glue", "noisy-labels"]
+PAPER += ["combine-asam", "combine-esam", "lower-bounds", "sam-baseline", "bisam-tanh", "bisam-log"]
 
 
-def test_every_shipped_recipe_is_valid_and_named_after_its_file():
-    assert names() == ["cifar10", "cifar100", "digits", "fashion-mnist"]
-    for name in names():
-        recipe = load(name)
+@pytest.mark.parametrize("name", names())
+def test_every_shipped_recipe_is_valid_described_and_has_a_smoke_size(name):
+    for smoke in (False, True):
+        recipe = load(name, smoke=smoke)
         assert recipe.name == name
-        assert recipe.data.name == name
+        assert recipe.description
+        for key in recipe.variants:
+            assert variant(recipe, key).variants == {}
+    assert load(name, smoke=True) != load(name)
+
+
+def test_there_is_a_recipe_for_every_experiment_of_the_paper():
+    assert set(PAPER) < set(names())
+
+
+def test_variants(tmp_path):
+    recipe = load("noisy-labels")
+    assert variant(recipe, "symmetric-80").data.label_noise == 0.8
+    assert list(only(recipe, ["human-worst"]).variants) == ["human-worst"]
+    with pytest.raises(RecipeError, match="did you mean symmetric-80"):
+        only(recipe, ["symetric-80"])
+    with pytest.raises(RecipeError, match="no smoke size"):
+        (tmp_path / "mine.yaml").write_text(recipe.to_yaml())
+        load(tmp_path / "mine.yaml", smoke=True)
 
 
 def test_a_recipe_survives_its_own_yaml(tmp_path):

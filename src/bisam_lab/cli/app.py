@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from ..recipe import RecipeError
+from . import recipes
 from .compare import compare
 from .rho_range import rho_range
 from .train import train
@@ -18,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_e
 app.command()(train)
 app.command()(compare)
 app.command("rho-range")(rho_range)
+app.add_typer(recipes.app, name="recipes")
 
 
 def _version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.measure import Measurement
 
+from .. import recipe as recipes
 from ..processes import warm_up
 from ..recipe import RecipeError
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
@@ -28,6 +29,7 @@ def compare(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Runs a method; seed k is the same for every method.")
     ] = None,
+    variants: Annotated[str | None, typer.Option(help="Only these of the recipe's variants, comma-separated.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Method to compare with; the first one by default.")] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
@@ -55,6 +57,8 @@ def compare(
         methods=None if methods is None else f"[{methods}]",
         seeds=seeds,
     )
+    if variants is not None:
+        chosen = recipes.only(chosen, variants.split(","))
     against = baseline or chosen.methods[0]
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")

@@ -1,6 +1,6 @@
 """Recipes: what defines a study, and how it is read."""
 
-from .reading import RecipeError, load, names, text, variant, words
+from .reading import RecipeError, load, names, only, text, variant, words
 from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "TrainRecipe",
     "load",
     "names",
+    "only",
     "text",
     "variant",
     "words",

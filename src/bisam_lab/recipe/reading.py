@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from .known import nearest
 from .schema import Recipe
 
-__all__ = ["RecipeError", "load", "names", "text", "variant", "words"]
+__all__ = ["RecipeError", "load", "names", "only", "text", "variant", "words"]
 
 
 class RecipeError(ValueError):
@@ -74,10 +74,21 @@ def variant(recipe: Recipe, name: str) -> Recipe:
     if name:
         if name not in recipe.variants:
             known = ", ".join(recipe.variants) or "none"
-            raise RecipeError(f"variant {name!r} is not in the recipe, which has {known}")
+            raise RecipeError(f"variant {name!r} is none of the recipe's, {known}{nearest(name, recipe.variants)}")
         for key, value in recipe.variants[name].items():
             _set(fields, key.split("."), value)
     return _validated(fields)
+
+
+def only(recipe: Recipe, variants: Sequence[str]) -> Recipe:
+    """Return the recipe with only these of its variants.
+
+    Raises:
+        RecipeError: one that it does not have.
+    """
+    for name in variants:
+        variant(recipe, name)
+    return recipe.model_copy(update={"variants": {name: recipe.variants[name] for name in variants}})
 
 
 def _validated(fields: dict[str, Any]) -> Recipe:

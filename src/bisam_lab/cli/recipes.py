@@ -1,0 +1,84 @@
+"""The command ``bisam recipes``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from .. import recipe as recipes
+from ..recipe import RecipeError
+from .options import Json
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="The experiments that come with the library: list, show, copy.")
+
+Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A name from the list.")]
+
+
+@app.command("list")
+def list_recipes(as_json: Json = False) -> None:
+    """Say what there is.
+
+    [dim]bisam recipes list[/dim]
+    """
+    rows = [_row(name) for name in recipes.names()]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    view = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("recipe", "what", "data", "runs"):
+        view.add_column(column, justify="right" if column == "runs" else "left")
+    for row in rows:
+        view.add_row(*(str(row[key]) for key in ("name", "description", "data", "runs")))
+    Console().print(view, highlight=False)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Print a recipe as its file stands, comments included.
+
+    [dim]bisam recipes show table1-cifar10[/dim]
+    """
+    text = recipes.text(name)
+    console = Console()
+    if console.is_terminal:
+        console.print(Syntax(text, "yaml", background_color="default"))
+    else:
+        print(text, end="")
+
+
+@app.command()
+def copy(
+    name: Name,
+    to: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="RECIPE.yaml here by default.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Copy a recipe, to change it and run the copy.
+
+    [dim]bisam recipes copy digits mine.yaml && bisam compare mine.yaml[/dim]
+    """
+    text = recipes.text(name)
+    path = to or Path(f"{name}.yaml")
+    if path.exists() and not force:
+        raise RecipeError(f"{path} is there already: name another file, or overwrite it with --force")
+    path.write_text(text)
+    print(f"{path}: bisam compare {path}")
+
+
+def _row(name: str) -> dict[str, str | int]:
+    recipe = recipes.load(name)
+    variants = [recipes.variant(recipe, key) for key in recipe.variants] or [recipe]
+    return {
+        "name": name,
+        "description": recipe.description,
+        "data": ", ".join(dict.fromkeys(one.data.name for one in variants)),
+        "variants": len(recipe.variants),
+        "methods": len(recipe.methods),
+        "seeds": recipe.seeds,
+        "runs": len(variants) * len(recipe.methods) * recipe.seeds,
+    }
