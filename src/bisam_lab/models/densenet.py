@@ -52,14 +52,14 @@ class DenseNet(nn.Module):
         ValueError: no growth, no block, or a block without layers.
     """
 
-    def __init__(
-        self, channels: int, classes: int, growth: int = 32, blocks: Sequence[int] = (6, 12, 24, 16)
-    ) -> None:
+    def __init__(self, channels: int, classes: int, growth: int = 32, blocks: Sequence[int] = (6, 12, 24, 16)) -> None:
         super().__init__()
         if growth < 1:
             raise ValueError(f"growth={growth} must be at least 1")
         if not blocks or min(blocks) < 1:
-            raise ValueError(f"blocks={list(blocks)} must be the number of layers of each block, such as [6, 12, 24, 16]")
+            raise ValueError(
+                f"blocks={list(blocks)} must be the number of layers of each block, such as [6, 12, 24, 16]"
+            )
         width = 2 * growth
         self.conv = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         parts: list[nn.Module] = []

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 __all__ = ["VGG"]
 
-#: Configuration E of the paper's Table 1: convolutions of each stage, and what its channels are a multiple of 64 by.
+#: Configuration E of the paper's Table 1: each stage's convolutions, and its channels in multiples of the first's.
 _STAGES = ((2, 1), (2, 2), (4, 4), (4, 8), (4, 8))
 
 

@@ -21,8 +21,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.bn1(x))
-        out = self.conv2(self.dropout(F.relu(self.bn2(self.conv1(active)))))
-        beside: Tensor = x if self.shortcut is None else self.shortcut(active)
+        out: Tensor = self.conv2(self.dropout(F.relu(self.bn2(self.conv1(active)))))
+        beside = x if self.shortcut is None else self.shortcut(active)
         return out + beside
 
 
