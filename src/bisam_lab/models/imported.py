@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..recipe import RecipeError
@@ -29,7 +30,8 @@ def build_imported(name: str, options: dict[str, Any], shape: tuple[int, ...], c
         RecipeError: no such file, module or name; one that cannot be called so, raises, or returns no module.
     """
     where, _, attribute = name.rpartition(":")
-    module = _from_file(name, where) if where.endswith(".py") else _from_package(name, where)
+    with torch.random.fork_rng(devices=[]):  # what a module draws, it draws in one run of a process only: the first
+        module = _from_file(name, where) if where.endswith(".py") else _from_package(name, where)
     target = getattr(module, attribute, None)
     if target is None:
         known = [word for word, value in vars(module).items() if callable(value)]

@@ -1,6 +1,5 @@
 """Weights to start from, out of a file."""
 
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from ..recipe import RecipeError
 from .outside import extra
+from .trial import explained
 
 __all__ = ["load_weights"]
 
@@ -27,11 +27,9 @@ def load_weights(model: nn.Module, file: str, classes: int) -> None:
     other = [key for key, value in theirs.items() if key in ours and value.shape != ours[key].shape]
     heads = [key for key in other if _is_head(theirs[key], ours[key], classes)]
     wrong = [f"{key} {tuple(theirs[key].shape)} for {tuple(ours[key].shape)}" for key in other if key not in heads]
-    if wrong:
-        raise RecipeError(f"model.checkpoint={file!r}: shapes are other than the network's: {_some(wrong)}")
-    left = {key: ours[key] for key in heads}
-    missing, unexpected = model.load_state_dict({**theirs, **left}, strict=False)
-    problems = [f"{what}: {_some(keys)}" for what, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
+    missing, unexpected = model.load_state_dict({**theirs, **{key: ours[key] for key in other}}, strict=False)
+    found = {"missing": missing, "unexpected": unexpected, "of other shapes": wrong}
+    problems = [f"{what}: {_some(keys)}" for what, keys in found.items() if keys]
     if problems:
         raise RecipeError(
             f"model.checkpoint={file!r} is of another network than model.name and model.options: {'; '.join(problems)}"
@@ -71,15 +69,8 @@ def _read(file: str) -> dict[str, Tensor]:
 
 
 def _unpack(path: Path, file: str) -> Any:
-    try:
+    remedy = "it must be of torch.save, with tensors and plain values only, or of safetensors"
+    with explained(f"model.checkpoint={file!r} cannot be read: loading it", remedy):
         if path.suffix == ".safetensors":
             return extra("safetensors.torch", file, "pip install safetensors").load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except RecipeError:
-        raise
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        first = str(error).partition("\n")[0]
-        raise RecipeError(
-            f"model.checkpoint={file!r} cannot be read: {first}; it must be of torch.save, with tensors and plain "
-            "values only, or of safetensors"
-        ) from None
