@@ -70,7 +70,7 @@ def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None 
         stepper.step()
         stepper.zero_grad()
     dtype = next(model.parameters()).dtype
-    pairs = ((batch.x.to(dtype), batch.y) for batch in batches)
+    pairs = ((batch.x.to(dtype) if batch.x.is_floating_point() else batch.x, batch.y) for batch in batches)
     try:
         with fabric.autocast():
             found = rho_range(opt, model, pairs, n=n, max_passes=epoch - 1 - warmup)

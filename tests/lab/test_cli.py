@@ -63,9 +63,9 @@ def wait_for(condition, seconds=120):
 
 
 def test_compare_from_nothing_to_table_and_figure(tmp_path):
-    done = bisam(
-        "compare", "--methods", "sgd,sam,bisam-log", "--seeds", "2", "--jobs", "2", "--out", "s", *TINY, cwd=tmp_path
-    )
+    learns = [*TINY, "model.options.width=8", "train.batch_size=8"]  # enough for no run to collapse
+    args = ["--methods", "sgd,sam,bisam-log", "--seeds", "2", "--jobs", "2", "--out", "s", *learns]
+    done = bisam("compare", *args, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     out = tmp_path / "s"
     for method in ("sgd", "sam", "bisam-log"):
@@ -83,7 +83,7 @@ def test_compare_from_nothing_to_table_and_figure(tmp_path):
 
     before = finished(out)
     again = bisam(
-        "compare", "--methods", "sgd,sam", "--seeds", "3", "--baseline", "sam", "--out", "s", *TINY, cwd=tmp_path
+        "compare", "--methods", "sgd,sam", "--seeds", "3", "--baseline", "sam", "--out", "s", *learns, cwd=tmp_path
     )
     assert again.returncode == 0, again.stderr
     assert "4 of 6 runs finished before" in again.stdout
@@ -92,7 +92,7 @@ def test_compare_from_nothing_to_table_and_figure(tmp_path):
     from_its_own_recipe = bisam("compare", "s/recipe.yaml", "--out", "s", cwd=tmp_path)
     assert "6 of 6 runs finished before" in from_its_own_recipe.stdout
 
-    other = bisam("compare", "--out", "s", *TINY, "train.lr=0.3", cwd=tmp_path)
+    other = bisam("compare", "--out", "s", *learns, "train.lr=0.3", cwd=tmp_path)
     assert other.returncode == 2
     assert "train.lr=0.1 there, 0.3 now" in " ".join(other.stderr.split())
 

@@ -139,10 +139,3 @@ def test_mixed_precision_trains():
     result = train(load("digits", [*TINY, "engine.precision=bf16-mixed", "train.epochs=4"]), "bisam-log", 0)
     assert result.status in ("ok", "collapsed")
     assert all(epoch.train_loss < 5 for epoch in result.history)
-
-
-@pytest.mark.parametrize(("depth", "width", "millions"), [(20, 16, 0.27), (56, 16, 0.85)])
-def test_parameter_counts_are_those_of_the_paper(depth, width, millions):
-    """Table 6 of He et al., arXiv 1512.03385."""
-    count = sum(p.numel() for p in ResNet(depth, 3, 10, width=width).parameters())
-    assert round(count / 1e6, 2) == millions

@@ -7,7 +7,7 @@ __all__ = ["ResNet"]
 
 
 class _Block(nn.Module):
-    """Two 3 x 3 convolutions with BatchNorm and a shortcut: padded with zero channels where the shape changes."""
+    """Two 3 x 3 convolutions with BatchNorm and a shortcut, which zero channels on both sides widen with the block."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -15,10 +15,11 @@ class _Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride, self.extra = stride, outputs - inputs
+        self.stride = stride
+        self.before, self.after = (outputs - inputs) // 2, (outputs - inputs + 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
+        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
         out = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(out)) + shortcut)
 

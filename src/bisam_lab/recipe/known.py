@@ -12,7 +12,8 @@ DATA = ("digits", "fashion-mnist", "cifar10", "cifar100", "svhn", "imagenet", "f
 GLUE = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli")
 
 _MODELS = ("resnet-20", "resnet-56", "wrn-28-2", "wrn-28-10", "densenet-121", "vgg19-bn")
-_MODEL = re.compile(r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn|(timm|hf):.+|[\w./\\~-]+(\.py|[\w.]):\w+")
+_OWN = r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*"  # a file's, or a package's
+_MODEL = re.compile(r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn|(timm|hf):.+|" + _OWN)
 
 
 def data_name(name: str) -> str:
@@ -38,7 +39,7 @@ def model_name(name: str) -> str:
     """
     if _MODEL.fullmatch(name):
         return name
-    known = [*_MODELS, "resnet-N, wrn-N-K", "timm:NAME", "hf:NAME", "package.module:CLASS", "file.py:CLASS"]
+    known = [*_MODELS, "resnet-N, wrn-N-K", "timm:NAME", "hf:NAME", "package.module:NAME", "file.py:NAME"]
     raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, _MODELS)}")
 
 

@@ -43,13 +43,26 @@ class ModelRecipe(_Part):
     """The network.
 
     ``name`` is resnet-N (6n + 2), wrn-N-K, densenet-121, vgg19-bn, timm:NAME, hf:NAME, or a class or function of one's
-    own: package.module:NAME or file.py:NAME, called with ``num_classes`` and ``options``.
+    own: package.module:NAME or file.py:NAME, called with ``num_classes`` and ``options``. The NAME of hf: is that of a
+    model on the hub, of a folder, or a type such as bert, with its configuration in ``options``. Pretrained networks
+    see the data normalised as the data set's, not as they were when the weights were learnt.
     """
 
     name: Annotated[str, AfterValidator(model_name)] = "resnet-8"
     options: dict[str, Any] = Field({}, description="arguments of its builder, such as {width: 8}")
     pretrained: bool = Field(False, description="timm: and hf: only, start from the published weights")
-    checkpoint: str | None = Field(None, description="file of weights to start from")
+    checkpoint: str | None = Field(
+        None, description="file of weights to start from; a head for another number of classes starts afresh"
+    )
+
+    @model_validator(mode="after")
+    def _published(self) -> "ModelRecipe":
+        if self.pretrained and not self.name.startswith(("timm:", "hf:")):
+            raise ValueError(
+                f"pretrained=true needs timm:NAME or hf:NAME, whose weights are published; {self.name} can start from "
+                "a file of your own: model.checkpoint"
+            )
+        return self
 
 
 class TrainRecipe(_Part):

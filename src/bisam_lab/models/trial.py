@@ -1,0 +1,89 @@
+"""Code that is not ours: its failures are explained, and its networks tried out before a training starts."""
+
+import contextlib
+import textwrap
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ..recipe import RecipeError
+
+__all__ = ["explained", "try_out"]
+
+
+@contextlib.contextmanager
+def explained(what: str, remedy: str = "") -> Iterator[None]:
+    """Turn whatever is raised inside into a RecipeError that says ``what`` raised it, where, and the remedy.
+
+    Raises:
+        RecipeError: something was raised.
+    """
+    try:
+        yield
+    except RecipeError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = textwrap.shorten(str(error), 400) or "without a word"
+        end = f"; {remedy}" if remedy else ""
+        raise RecipeError(f"{what} raised {type(error).__name__}{_place(error)}: {said}{end}") from error
+
+
+def _place(error: BaseException) -> str:
+    """Return the innermost line of the user's own code that the error went through, if there is one."""
+    installed = (str(Path(torch.__file__).parents[1]), str(Path(__file__).parents[1]), "<")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(installed) and "importlib" not in f.filename]
+    return f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
+
+
+def try_out(model: nn.Module, name: str, shape: tuple[int, ...], classes: int) -> None:
+    """Pass two empty inputs of ``shape`` through the network, and leave it, and torch's random numbers, as they were.
+
+    An empty image is all zeros, an empty text (of shape (3, S)) repeats token 0. Layers that take their sizes from the
+    first input (``nn.LazyLinear``) get them here, with weights that depend on the seed like all others.
+
+    Raises:
+        RecipeError: the pass raises, or returns anything but logits of shape (2, classes).
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    x = torch.zeros(2, *shape, device=device)
+    if len(shape) == 2:
+        x = x.long()
+        x[:, 1] = 1
+    training = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, key, buffer, buffer.clone())
+        for module in model.modules()
+        for key, buffer in module.named_buffers(recurse=False)
+        if not is_lazy(buffer)
+    ]
+    remedy = f"it must take inputs of shape (B, {', '.join(map(str, shape))}) as the data are"
+    try:
+        with explained(f"model.name={name!r}: a first pass", remedy), _random_numbers_kept(device), torch.no_grad():
+            logits = model.eval()(x)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for module, key, buffer, before in buffers:
+            setattr(module, key, buffer.copy_(before))
+    if not isinstance(logits, Tensor):
+        raise RecipeError(
+            f"model.name={name!r}: its forward returns a {type(logits).__name__}; it must return the logits alone, "
+            f"a tensor of shape (B, {classes})"
+        )
+    if logits.shape != (2, classes):
+        raise RecipeError(
+            f"model.name={name!r}: its forward returns shape {tuple(logits.shape)} for 2 inputs; the data have "
+            f"{classes} classes, so it must be (2, {classes})"
+        )
+
+
+@contextlib.contextmanager
+def _random_numbers_kept(device: torch.device) -> Iterator[None]:
+    kept = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=kept):
+        yield
