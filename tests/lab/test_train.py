@@ -262,3 +262,15 @@ def test_early_stopping_is_off_and_can_be_had():
     assert len(patient.history) == 12
     scores = [e.validation_score for e in hasty.history]
     assert len(hasty.history) == 3 + scores.index(max(scores)) < 12
+
+
+def test_weights_and_biases_offline(tmp_path, monkeypatch):
+    """The real client, which writes to the disk instead of the network; a resumed run has the same id."""
+    monkeypatch.setitem(ENV, "WANDB_MODE", "offline")
+    args = ["train", "digits", *TINY, "train.epochs=2", "--method", "sgd", "--wandb", "mine", "--out", "run"]
+    assert bisam(*args, cwd=tmp_path).returncode == 0
+    (tmp_path / "run" / "result.json").unlink()
+    assert bisam(*args, cwd=tmp_path).returncode == 0
+    files = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len({file.name for file in files}) == 1
+    assert all(word in files[0].read_bytes() for word in (b"validation_score", b"test_score", b"train_loss"))
