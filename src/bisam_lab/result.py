@@ -1,25 +1,63 @@
-"""What a run leaves behind."""
+"""What a run is, and what it leaves behind."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-__all__ = ["Epoch", "RunResult", "Status"]
+__all__ = ["Epoch", "Run", "RunResult", "Status"]
 
 Status = Literal["ok", "collapsed", "diverged"]
 
 
+@dataclass(frozen=True, order=True)
+class Run:
+    """One cell of a study; ``variant`` is empty where the recipe has none."""
+
+    variant: str
+    seed: int
+    method: str
+
+    def __str__(self) -> str:
+        return " ".join([*([self.variant] if self.variant else []), self.method, "seed", str(self.seed)])
+
+
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch showed: mean loss of the descent passes, accuracy on validation."""
+    """What an epoch showed.
+
+    Attributes:
+        epoch: its number, from 1.
+        train_loss: mean loss of the descent passes.
+        validation_score: share, in the recipe's metric.
+        learning_rate: after its last step.
+        seconds: of training, without evaluation.
+    """
 
     epoch: int
     train_loss: float
     validation_score: float
+    learning_rate: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """The outcome of a run. Accuracies are shares; speed counts optimizer steps while training, not evaluation."""
+    """The outcome of a run. Scores are shares; speed counts optimizer steps while training, not evaluation.
+
+    Attributes:
+        method: its name.
+        seed: of initial weights, split, noise and data order.
+        status: ``collapsed`` ended no better than guessing, ``diverged`` left the numbers.
+        test_score: of the selected epoch's weights.
+        validation_score: of the same weights.
+        selected_epoch: the epoch tested.
+        steps_per_second: of the optimizer.
+        seconds: of the whole run, over all its parts.
+        variant: of the recipe.
+        metric: what the scores are.
+        parameters: of the model.
+        environment: hardware, versions, git commit.
+        history: one entry an epoch.
+    """
 
     method: str
     seed: int
@@ -29,7 +67,16 @@ class RunResult:
     selected_epoch: int
     steps_per_second: float
     seconds: float
+    variant: str = ""
+    metric: str = "accuracy"
+    parameters: int = 0
+    environment: dict[str, Any] = field(default_factory=dict)
     history: list[Epoch] = field(default_factory=list)
+
+    @property
+    def run(self) -> Run:
+        """Which run it is of."""
+        return Run(self.variant, self.seed, self.method)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -37,5 +84,7 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunResult":
-        """Read what :meth:`to_dict` wrote."""
-        return cls(**{**values, "history": [Epoch(**epoch) for epoch in values["history"]]})
+        """Read what :meth:`to_dict` wrote, also if a newer version wrote more."""
+        known = {f.name for f in fields(cls)}
+        kept = {key: value for key, value in values.items() if key in known}
+        return cls(**{**kept, "history": [Epoch(**epoch) for epoch in values["history"]]})

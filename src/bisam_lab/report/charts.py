@@ -1,0 +1,195 @@
+"""Charts as SVG, whole without a script; the page's script only hides parts of them and reads values out."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from markupsafe import Markup
+
+from .axes import Axis, fit
+from .collect import Block, Curve
+from .words import metric_name, signed
+
+__all__ = ["differences", "learning_curves"]
+
+_WIDTH, _HEIGHT, _ROW = 560, 330, 64
+_LEFT, _TOP, _BOTTOM = 54, 14, 46
+_LETTER = 8.2  # of the charts' type, on average
+
+Style = Callable[[str], str]
+
+
+def learning_curves(block: Block, quantity: str, place: str, style: Style) -> Markup:
+    """Draw a line a method with its band, thin lines a seed, and the method's name at the end.
+
+    Args:
+        block: whose curves.
+        quantity: ``validation_score`` or ``train_loss``.
+        place: names the block in the page's data.
+        style: class of a method's colour.
+    """
+    score = quantity == "validation_score"
+    factor = 100.0 if score else 1.0
+    title = f"validation {metric_name(block.metric)}" if score else "training loss"
+    label = max((len(_short(method)) for method in block.methods), default=0) * _LETTER + 12
+    values = [factor * getattr(epoch, quantity) for run in block.runs for epoch in run.history]
+    y = fit(values, _HEIGHT - _BOTTOM, _TOP, log=not score)
+    last = max((epoch.epoch for run in block.runs for epoch in run.history), default=1)
+    x = Axis(1, max(last, 2), _LEFT, _WIDTH - label)
+    svg = _svg(_HEIGHT, f"{title}{' (%)' if block.metric == 'accuracy' and score else ''} by epoch")
+    svg.attrib |= {
+        "data-block": place,
+        "data-quantity": quantity,
+        "data-scale": json.dumps(
+            {"x": [x.low, x.high, x.start, x.end], "y": [y.low, y.high, y.start, y.end], "log": y.log, "factor": factor}
+        ),
+    }
+    _grid(svg, y)
+    _whole_numbers(svg, x)
+    for run in block.runs:
+        points = [(epoch.epoch, factor * getattr(epoch, quantity)) for epoch in run.history]
+        thin = _series(svg, run.method, style, run.seed)
+        SubElement(thin, "path", {"class": "seed", "d": _path(points, x, y)})
+    for curve in block.curves:
+        _mean(svg, curve, quantity, factor, x, y, style)
+    _labels(svg, block.curves, quantity, factor, x, y, style)
+    return _markup(svg)
+
+
+def differences(block: Block, style: Style) -> Markup:
+    """Draw each method's differences to the baseline, a dot a seed, with mean and 95 % interval."""
+    rows = [row for row in block.comparison if row.method != block.baseline]
+    height = _TOP + _ROW * len(rows) + _BOTTOM
+    ends = [end for row in rows for end in (row.low, row.high)]
+    x = fit([0.0, *ends, *(d.difference for d in block.differences)], 16, _WIDTH - 16, pad=0.06)
+    svg = _svg(height, f"differences to {block.baseline} by method, in points")
+    floor = height - _BOTTOM
+    for tick in x.ticks(6):
+        _line(svg, "zero" if tick == 0 else "grid", x(tick), _TOP, x(tick), floor)
+        _text(svg, signed(tick, 6), x(tick), floor + 20, "middle")
+    _text(svg, f"test {metric_name(block.metric)} minus that of {block.baseline} (points)", _WIDTH / 2, height - 6, "middle")
+    for i, row in enumerate(rows):
+        top = _TOP + i * _ROW
+        group = _series(svg, row.method, style)
+        _text(group, row.method, 16, top + 18, "start", "name")
+        for dot in (d for d in block.differences if d.method == row.method):
+            where = {"cx": _number(x(dot.difference)), "cy": _number(top + 48.0), "r": "5", "class": "dot"}
+            SubElement(group, "circle", where | {"data-method": dot.method, "data-seed": str(dot.seed)} | {
+                "data-tip": f"{dot.method}, seed {dot.seed}: {signed(dot.difference)} points"
+            })
+        if math.isfinite(row.low) and math.isfinite(row.high):
+            _line(group, "interval", x(row.low), top + 33, x(row.high), top + 33)
+        if math.isfinite(row.difference):
+            at, middle = x(row.difference), top + 33
+            tip = f"{row.method}, mean of {row.pairs} pairs: {signed(row.difference)} points"
+            if math.isfinite(row.low) and math.isfinite(row.high):
+                tip += f", 95 % interval {signed(row.low)} to {signed(row.high)}"
+            diamond = f"M{at - 7:.1f} {middle}L{at:.1f} {middle - 7}L{at + 7:.1f} {middle}L{at:.1f} {middle + 7}Z"
+            SubElement(group, "path", {"class": "diamond", "d": diamond, "data-tip": tip})
+    return _markup(svg)
+
+
+def _mean(svg: Element, curve: Curve, quantity: str, factor: float, x: Axis, y: Axis, style: Style) -> None:
+    group = _series(svg, curve.method, style)
+    triples = [
+        (epoch, factor * mean, factor * spread)
+        for epoch, mean, spread in zip(
+            curve.epoch, getattr(curve, quantity), getattr(curve, f"{quantity}_std"), strict=True
+        )
+        if math.isfinite(mean)
+    ]
+    band = [(epoch, mean, spread) for epoch, mean, spread in triples if math.isfinite(spread)]
+    if len(band) > 1:
+        outline = [(epoch, min(mean + spread, y.high)) for epoch, mean, spread in band]
+        outline += [(epoch, max(mean - spread, y.low)) for epoch, mean, spread in reversed(band)]
+        SubElement(group, "path", {"class": "band", "d": _path(outline, x, y) + "Z"})
+    SubElement(group, "path", {"class": "mean", "d": _path([point[:2] for point in triples], x, y)})
+
+
+def _labels(
+    svg: Element, curves: Sequence[Curve], quantity: str, factor: float, x: Axis, y: Axis, style: Style
+) -> None:
+    """Write each method's name where its line ends, pushed apart where lines end close to each other."""
+    ends = []
+    for curve in curves:
+        seen = [(epoch, v) for epoch, v in zip(curve.epoch, getattr(curve, quantity), strict=True) if math.isfinite(v)]
+        if seen:
+            ends.append((y(factor * seen[-1][1]), curve.method))
+    ends.sort()
+    places: list[float] = []
+    for end, _ in ends:
+        places.append(max(end, places[-1] + 17) if places else end)
+    floor = _HEIGHT - _BOTTOM + 0.0
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], floor)
+        floor = places[i] - 17
+    for place, (_, method) in zip(places, ends, strict=True):
+        _text(_series(svg, method, style), _short(method), x.end + 8, place + 5, "start", "label")
+
+
+def _svg(height: float, label: str) -> Element:
+    return Element(
+        "svg",
+        {
+            "viewBox": f"0 0 {_WIDTH} {_number(height)}",
+            "class": "chart",
+            "role": "img",
+            "tabindex": "0",
+            "aria-label": f"Chart: {label}. Arrow keys read the values.",
+        },
+    )
+
+
+def _series(svg: Element, method: str, style: Style, seed: int | None = None) -> Element:
+    names = {"class": f"series {style(method)}", "data-method": method}
+    return SubElement(svg, "g", names if seed is None else names | {"data-seed": str(seed)})
+
+
+def _grid(svg: Element, y: Axis) -> None:
+    for tick in y.ticks():
+        _line(svg, "grid", _LEFT, y(tick), _WIDTH, y(tick))
+        _text(svg, f"{tick:.6g}", _LEFT - 8, y(tick) + 5, "end")
+
+
+def _whole_numbers(svg: Element, x: Axis) -> None:
+    step = max(1, math.ceil((x.high - x.low) / 7))
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, step) if s >= step)
+    for epoch in range(1, int(x.high) + 1):
+        if epoch == 1 or (epoch % step == 0 and epoch - 1 >= step / 2):
+            _text(svg, str(epoch), x(epoch), _HEIGHT - _BOTTOM + 20, "middle")
+    _text(svg, "epoch", (x.start + x.end) / 2, _HEIGHT - 6, "middle")
+
+
+def _line(parent: Element, name: str, x1: float, y1: float, x2: float, y2: float) -> None:
+    ends = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
+    SubElement(parent, "line", {"class": name, **{key: _number(value) for key, value in ends.items()}})
+
+
+def _text(parent: Element, words: str, x: float, y: float, anchor: str, name: str = "") -> None:
+    place = {"x": _number(x), "y": _number(y), "text-anchor": anchor}
+    SubElement(parent, "text", place | ({"class": name} if name else {})).text = words
+
+
+def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
+    """Return a path through the points; one that is no number, or not on the axis, breaks it."""
+    path, pen = "", "M"
+    for at, value in points:
+        if not math.isfinite(value) or (y.log and value <= 0):
+            pen = "M"
+            continue
+        path += f"{pen}{_number(x(at))} {_number(y(value))}"
+        pen = "L"
+    return path
+
+
+def _short(method: str) -> str:
+    return method if len(method) <= 18 else f"{method[:17]}…"
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _markup(svg: Element) -> Markup:
+    return Markup(tostring(svg, encoding="unicode"))  # noqa: S704 ElementTree has escaped every name
