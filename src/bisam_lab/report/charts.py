@@ -7,8 +7,10 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
+from ..result import Epoch, RunResult
+from ..statistics import Comparison
 from .axes import Axis, fit
-from .collect import Block, Curve
+from .collect import Block, Curve, Difference
 from .words import metric_name, signed
 
 __all__ = ["differences", "learning_curves"]
@@ -33,9 +35,9 @@ def learning_curves(block: Block, quantity: str, place: str, style: Style) -> Ma
     factor = 100.0 if score else 1.0
     title = f"validation {metric_name(block.metric)}" if score else "training loss"
     label = max((len(_short(method)) for method in block.methods), default=0) * _LETTER + 12
-    values = [factor * getattr(epoch, quantity) for run in block.runs for epoch in run.history]
-    y = fit(values, _HEIGHT - _BOTTOM, _TOP, log=not score)
     last = max((epoch.epoch for run in block.runs for epoch in run.history), default=1)
+    values = [factor * getattr(epoch, quantity) for epoch in _telling(block.runs, last)]
+    y = fit(values, _HEIGHT - _BOTTOM, _TOP, log=not score)
     x = Axis(1, max(last, 2), _LEFT, _WIDTH - label)
     svg = _svg(_HEIGHT, f"{title}{' (%)' if block.metric == 'accuracy' and score else ''} by epoch")
     svg.attrib |= {
@@ -47,12 +49,13 @@ def learning_curves(block: Block, quantity: str, place: str, style: Style) -> Ma
     }
     _grid(svg, y)
     _whole_numbers(svg, x)
+    lines = _clipped(svg, f"clip-{place}-{quantity}", x.end)
     for run in block.runs:
         points = [(epoch.epoch, factor * getattr(epoch, quantity)) for epoch in run.history]
-        thin = _series(svg, run.method, style, run.seed)
+        thin = _series(lines, run.method, style, run.seed)
         SubElement(thin, "path", {"class": "seed", "d": _path(points, x, y)})
     for curve in block.curves:
-        _mean(svg, curve, quantity, factor, x, y, style)
+        _mean(lines, curve, quantity, factor, x, y, style)
     _labels(svg, block.curves, quantity, factor, x, y, style)
     return _markup(svg)
 
@@ -61,8 +64,10 @@ def differences(block: Block, style: Style) -> Markup:
     """Draw each method's differences to the baseline, a dot a seed, with mean and 95 % interval."""
     rows = [row for row in block.comparison if row.method != block.baseline]
     height = _TOP + _ROW * len(rows) + _BOTTOM
-    ends = [end for row in rows for end in (row.low, row.high)]
-    x = fit([0.0, *ends, *(d.difference for d in block.differences)], 16, _WIDTH - 16, pad=0.06)
+    whole = [row for row in rows if not row.collapsed + row.diverged] or rows
+    ends = [end for row in whole for end in (row.low, row.high)]
+    dots = [d.difference for d in block.differences if d.method in {row.method for row in whole}]
+    x = fit([0.0, *ends, *dots], 16, _WIDTH - 16, pad=0.06)
     svg = _svg(height, f"differences to {block.baseline} by method, in points")
     floor = height - _BOTTOM
     for tick in x.ticks(6):
@@ -70,24 +75,42 @@ def differences(block: Block, style: Style) -> Markup:
         _text(svg, signed(tick, 6), x(tick), floor + 20, "middle")
     _text(svg, f"test {metric_name(block.metric)} minus that of {block.baseline} (points)", _WIDTH / 2, height - 6, "middle")
     for i, row in enumerate(rows):
-        top = _TOP + i * _ROW
         group = _series(svg, row.method, style)
-        _text(group, row.method, 16, top + 18, "start", "name")
-        for dot in (d for d in block.differences if d.method == row.method):
-            where = {"cx": _number(x(dot.difference)), "cy": _number(top + 48.0), "r": "5", "class": "dot"}
-            SubElement(group, "circle", where | {"data-method": dot.method, "data-seed": str(dot.seed)} | {
-                "data-tip": f"{dot.method}, seed {dot.seed}: {signed(dot.difference)} points"
-            })
-        if math.isfinite(row.low) and math.isfinite(row.high):
-            _line(group, "interval", x(row.low), top + 33, x(row.high), top + 33)
-        if math.isfinite(row.difference):
-            at, middle = x(row.difference), top + 33
-            tip = f"{row.method}, mean of {row.pairs} pairs: {signed(row.difference)} points"
-            if math.isfinite(row.low) and math.isfinite(row.high):
-                tip += f", 95 % interval {signed(row.low)} to {signed(row.high)}"
-            diamond = f"M{at - 7:.1f} {middle}L{at:.1f} {middle - 7}L{at + 7:.1f} {middle}L{at:.1f} {middle + 7}Z"
-            SubElement(group, "path", {"class": "diamond", "d": diamond, "data-tip": tip})
+        _difference(group, row, block.differences, _TOP + i * _ROW, x)
     return _markup(svg)
+
+
+def _difference(group: Element, row: Comparison, every: Sequence[Difference], top: float, x: Axis) -> None:
+    """Draw one method's row; what a failed run has moved off the axis is written at its edge."""
+    _text(group, row.method, x.start, top + 18, "start", "name")
+    middle = top + 33
+    bounded = math.isfinite(row.low) and math.isfinite(row.high)
+    if bounded and row.high > x.low and row.low < x.high:
+        _line(group, "interval", x(max(row.low, x.low)), middle, x(min(row.high, x.high)), middle)
+    for dot in every:
+        if dot.method == row.method and x.low <= dot.difference <= x.high:
+            where = {"cx": _number(x(dot.difference)), "cy": _number(top + 48), "r": "5", "class": "dot"}
+            tip = f"{dot.method}, seed {dot.seed}: {signed(dot.difference)} points"
+            names = {"data-method": dot.method, "data-seed": str(dot.seed), "data-tip": tip}
+            SubElement(group, "circle", where | names)
+    if not math.isfinite(row.difference):
+        return
+    tip = f"{row.method}, mean of {row.pairs} pairs: {signed(row.difference)} points"
+    tip += f", 95 % interval {signed(row.low)} to {signed(row.high)}" if bounded else ""
+    if x.low <= row.difference <= x.high:
+        at = x(row.difference)
+        diamond = f"M{at - 7:.1f} {middle}L{at:.1f} {middle - 7}L{at + 7:.1f} {middle}L{at:.1f} {middle + 7}Z"
+        SubElement(group, "path", {"class": "diamond", "d": diamond, "data-tip": tip})
+    elif row.difference < x.low:
+        _text(group, f"◀ mean {signed(row.difference)}", x.start, top + 52, "start", "beyond")
+    else:
+        _text(group, f"mean {signed(row.difference)} ▶", x.end, top + 52, "end", "beyond")
+
+
+def _telling(runs: Sequence[RunResult], last: int) -> list[Epoch]:
+    """Return the epochs that choose the axis: of runs that did not fail, after the steep first fifth of the training."""
+    whole = [run for run in runs if run.status == "ok"] or runs
+    return [epoch for run in whole for epoch in run.history if epoch.epoch > last // 5]
 
 
 def _mean(svg: Element, curve: Curve, quantity: str, factor: float, x: Axis, y: Axis, style: Style) -> None:
@@ -101,8 +124,9 @@ def _mean(svg: Element, curve: Curve, quantity: str, factor: float, x: Axis, y: 
     ]
     band = [(epoch, mean, spread) for epoch, mean, spread in triples if math.isfinite(spread)]
     if len(band) > 1:
-        outline = [(epoch, min(mean + spread, y.high)) for epoch, mean, spread in band]
-        outline += [(epoch, max(mean - spread, y.low)) for epoch, mean, spread in reversed(band)]
+        least = y.low if y.log else -math.inf
+        outline = [(epoch, mean + spread) for epoch, mean, spread in band]
+        outline += [(epoch, max(mean - spread, least)) for epoch, mean, spread in reversed(band)]
         SubElement(group, "path", {"class": "band", "d": _path(outline, x, y) + "Z"})
     SubElement(group, "path", {"class": "mean", "d": _path([point[:2] for point in triples], x, y)})
 
@@ -115,7 +139,8 @@ def _labels(
     for curve in curves:
         seen = [(epoch, v) for epoch, v in zip(curve.epoch, getattr(curve, quantity), strict=True) if math.isfinite(v)]
         if seen:
-            ends.append((y(factor * seen[-1][1]), curve.method))
+            inside = min(max(factor * seen[-1][1], y.low), y.high)
+            ends.append((y(inside), curve.method))
     ends.sort()
     places: list[float] = []
     for end, _ in ends:
@@ -139,6 +164,13 @@ def _svg(height: float, label: str) -> Element:
             "aria-label": f"Chart: {label}. Arrow keys read the values.",
         },
     )
+
+
+def _clipped(svg: Element, name: str, right: float) -> Element:
+    """Return a group of which only what lies between the axes shows."""
+    box = {"x": "0", "y": _number(_TOP - 4), "width": _number(right + 4), "height": _number(_HEIGHT - _BOTTOM - _TOP + 8)}
+    SubElement(SubElement(svg, "clipPath", {"id": name}), "rect", box)
+    return SubElement(svg, "g", {"clip-path": f"url(#{name})"})
 
 
 def _series(svg: Element, method: str, style: Style, seed: int | None = None) -> Element:

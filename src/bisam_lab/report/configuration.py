@@ -7,7 +7,7 @@ import yaml
 
 from ..recipe import Recipe
 
-__all__ = ["lines", "text"]
+__all__ = ["facts", "lines", "text"]
 
 #: Fields that every study sets; to mark them would say nothing.
 _OWN = ("name", "description", "methods", "seeds", "variants")
@@ -31,3 +31,24 @@ def lines(recipe: dict[str, Any]) -> Iterator[tuple[str, bool]]:
         else:
             for line in text({key: value}).splitlines():
                 yield line, key not in _OWN and value != default
+
+
+def facts(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a reader wants to know of a recipe first; what it does not say is left out."""
+    parts = {key: part if isinstance(part, dict) else {} for key, part in recipe.items()}
+    data, model, train = parts.get("data", {}), parts.get("model", {}), parts.get("train", {})
+    noise = data.get("label_noise")
+    wrong = f", {100 * noise:g} % of the training labels wrong" if isinstance(noise, int | float) and noise else ""
+    found = {
+        "data": f"{data['name']}{wrong}" if "name" in data else None,
+        "model": model.get("name"),
+        "optimizer": train.get("optimizer"),
+        "learning rate": train.get("lr"),
+        "epochs": train.get("epochs"),
+        "batch": train.get("batch_size"),
+        "rho": parts.get("sharpness", {}).get("rho"),
+        "seeds": recipe.get("seeds"),
+    }
+    for name, fact in found.items():
+        if fact is not None:
+            yield name, str(fact)

@@ -33,6 +33,7 @@ def render(report: Report) -> str:
         "style": style,
         "curves": partial(charts.learning_curves, style=style),
         "differences": partial(charts.differences, style=style),
+        "facts": lambda study: configuration.facts(study.recipe),
         "lines": configuration.lines,
         "recipe_link": _recipe_link,
     }

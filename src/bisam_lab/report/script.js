@@ -75,6 +75,7 @@
       epochs.flatMap((epoch, i) => {
         if (values[i] === null || (log && values[i] <= 0)) return [];
         const value = factor * values[i];
+        if (value < y[0] || value > y[1]) return []; // off the axis
         const text = `${method}, ${seed === undefined ? "mean" : `seed ${seed}`}, epoch ${epoch}: ${
           factor === 100 ? value.toFixed(2) : value.toPrecision(4)}`;
         return [{ x: along(x, epoch, Number), y: along(y, value, log ? Math.log10 : Number), text, method, seed }];
