@@ -15,7 +15,8 @@ from .words import metric_name, signed
 
 __all__ = ["differences", "learning_curves"]
 
-_WIDTH, _HEIGHT, _ROW = 560, 330, 64
+_WIDTH, _HEIGHT = 560, 330
+_NARROW, _ROW = 440, 64
 _LEFT, _TOP, _BOTTOM = 54, 14, 46
 _LETTER = 8.2  # of the charts' type, on average
 
@@ -39,7 +40,7 @@ def learning_curves(block: Block, quantity: str, place: str, style: Style) -> Ma
     values = [factor * getattr(epoch, quantity) for epoch in _telling(block.runs, last)]
     y = fit(values, _HEIGHT - _BOTTOM, _TOP, log=not score)
     x = Axis(1, max(last, 2), _LEFT, _WIDTH - label)
-    svg = _svg(_HEIGHT, f"{title}{' (%)' if block.metric == 'accuracy' and score else ''} by epoch")
+    svg = _svg(_WIDTH, _HEIGHT, f"{title}{' (%)' if block.metric == 'accuracy' and score else ''} by epoch")
     svg.attrib |= {
         "data-block": place,
         "data-quantity": quantity,
@@ -67,13 +68,19 @@ def differences(block: Block, style: Style) -> Markup:
     whole = [row for row in rows if not row.collapsed + row.diverged] or rows
     ends = [end for row in whole for end in (row.low, row.high)]
     dots = [d.difference for d in block.differences if d.method in {row.method for row in whole}]
-    x = fit([0.0, *ends, *dots], 16, _WIDTH - 16, pad=0.06)
-    svg = _svg(height, f"differences to {block.baseline} by method, in points")
+    x = fit([0.0, *ends, *dots], 16, _NARROW - 16, pad=0.06)
+    svg = _svg(_NARROW, height, f"differences to {block.baseline} by method, in points")
     floor = height - _BOTTOM
     for tick in x.ticks(6):
         _line(svg, "zero" if tick == 0 else "grid", x(tick), _TOP, x(tick), floor)
         _text(svg, signed(tick, 6), x(tick), floor + 20, "middle")
-    _text(svg, f"test {metric_name(block.metric)} minus that of {block.baseline} (points)", _WIDTH / 2, height - 6, "middle")
+    _text(
+        svg,
+        f"test {metric_name(block.metric)} minus that of {_short(block.baseline)} (points)",
+        _NARROW / 2,
+        height - 6,
+        "middle",
+    )
     for i, row in enumerate(rows):
         group = _series(svg, row.method, style)
         _difference(group, row, block.differences, _TOP + i * _ROW, x)
@@ -108,9 +115,10 @@ def _difference(group: Element, row: Comparison, every: Sequence[Difference], to
 
 
 def _telling(runs: Sequence[RunResult], last: int) -> list[Epoch]:
-    """Return the epochs that choose the axis: of runs that did not fail, after the steep first fifth of the training."""
+    """Return the epochs that choose the axis: of runs that did not fail, in a long training after its steep start."""
     whole = [run for run in runs if run.status == "ok"] or runs
-    return [epoch for run in whole for epoch in run.history if epoch.epoch > last // 5]
+    steep = last // 5 if last >= 10 else 0
+    return [epoch for run in whole for epoch in run.history if epoch.epoch > steep]
 
 
 def _mean(svg: Element, curve: Curve, quantity: str, factor: float, x: Axis, y: Axis, style: Style) -> None:
@@ -153,11 +161,11 @@ def _labels(
         _text(_series(svg, method, style), _short(method), x.end + 8, place + 5, "start", "label")
 
 
-def _svg(height: float, label: str) -> Element:
+def _svg(width: float, height: float, label: str) -> Element:
     return Element(
         "svg",
         {
-            "viewBox": f"0 0 {_WIDTH} {_number(height)}",
+            "viewBox": f"0 0 {_number(width)} {_number(height)}",
             "class": "chart",
             "role": "img",
             "tabindex": "0",
@@ -168,7 +176,12 @@ def _svg(height: float, label: str) -> Element:
 
 def _clipped(svg: Element, name: str, right: float) -> Element:
     """Return a group of which only what lies between the axes shows."""
-    box = {"x": "0", "y": _number(_TOP - 4), "width": _number(right + 4), "height": _number(_HEIGHT - _BOTTOM - _TOP + 8)}
+    box = {
+        "x": "0",
+        "y": _number(_TOP - 4),
+        "width": _number(right + 4),
+        "height": _number(_HEIGHT - _BOTTOM - _TOP + 8),
+    }
     SubElement(SubElement(svg, "clipPath", {"id": name}), "rect", box)
     return SubElement(svg, "g", {"clip-path": f"url(#{name})"})
 
@@ -224,4 +237,4 @@ def _number(value: float) -> str:
 
 
 def _markup(svg: Element) -> Markup:
-    return Markup(tostring(svg, encoding="unicode"))  # noqa: S704 ElementTree has escaped every name
+    return Markup(tostring(svg, encoding="unicode"))  # ElementTree has escaped every name

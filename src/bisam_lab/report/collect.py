@@ -116,10 +116,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Report):
         return plain(asdict(value))
     if isinstance(value, dict):
-        return {
-            str(key): plain(_columns(item) if key == "history" else item)
-            for key, item in value.items()
-        }
+        return {str(key): plain(_columns(item) if key == "history" else item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, float):

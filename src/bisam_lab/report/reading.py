@@ -36,12 +36,12 @@ def recipe_of(folder: Path) -> dict[str, Any]:
         studies = [str(inner.parent) for inner in sorted(folder.glob("*/recipe.yaml"))]
         hint = f"did you mean {', '.join(studies)}?" if studies else "it is no folder of a study"
         raise RecipeError(f"{folder} {'is empty' if not any(folder.iterdir()) else 'has no recipe.yaml'}: {hint}")
+    fields: Any
     try:
         fields = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    methods = fields.get("methods") if isinstance(fields, dict) else None
-    if not isinstance(methods, list) or not methods:
+    if not isinstance(fields, dict) or not isinstance(fields.get("methods"), list) or not fields["methods"]:
         raise RecipeError(f"{path} is no recipe of a study: it should be a mapping with a list of methods")
     return fields
 

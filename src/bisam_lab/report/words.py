@@ -24,7 +24,7 @@ def signed(value: float, digits: int = 2) -> str:
         return "?"
     text = f"{value:+.{digits}f}" if digits < 5 else f"{value:+.{digits}g}"
     text = text[1:] if float(text) == 0 else text
-    return text.replace("-", "−")
+    return text.replace("-", "\u2212")
 
 
 def p_value(p: float) -> str:
