@@ -43,7 +43,8 @@ def result(method, seed, score, variant=""):
 
 def study(folder, *, name="study", variants=(), skip=(), **fields):
     """Write a study's folder as its processes do, without training."""
-    recipe = {"name": name, "methods": list(SCORES), "seeds": 3, "train": {"epochs": 6, "lr": 0.3}, **fields}
+    recipe = {"name": name, "methods": list(SCORES), "seeds": 3, "model": {"name": "resnet-8"}, **fields}
+    recipe["train"] = {"epochs": 6, "lr": 0.3}
     if variants:
         recipe["variants"] = {variant: {"model.name": variant} for variant in variants}
     folder.mkdir()
@@ -125,7 +126,8 @@ def test_the_page_needs_no_other_file_and_no_script(tmp_path):
 
 def test_several_studies_and_variants_have_an_overview(tmp_path):
     folders = [study(tmp_path / "a", name="first"), study(tmp_path / "b", name="second", variants=("wrn", "vgg"))]
-    page = Page(render(collect([*folders, folders[0]])))
+    html = render(collect([*folders, folders[0]]))
+    page = Page(html)
     head, *rows = page.tables["overview"]
     assert head == ["study", *SCORES]
     assert [row[0] for row in rows] == ["first", "second · wrn", "second · vgg"]
@@ -133,6 +135,8 @@ def test_several_studies_and_variants_have_an_overview(tmp_path):
     targets = {attributes.get("id") for _, attributes in page.tags}
     assert {a["href"][1:] for tag, a in page.tags if tag == "a" and a["href"].startswith("#")} <= targets
     assert "model.name=vgg" in page.text
+    heads = re.findall(r'<ul class="facts">(.*?)</ul>', html)
+    assert "resnet-8" in heads[0] and "resnet-8" not in heads[1], "each variant has a model of its own"
 
 
 def test_what_is_missing_or_damaged_is_said_on_the_page(tmp_path):
@@ -145,7 +149,9 @@ def test_what_is_missing_or_damaged_is_said_on_the_page(tmp_path):
     assert "6 of 9 runs are finished" in page.text
     assert "cannot be read: runs/sam/seed-0/result.json, runs/sam/seed-1/result.json." in page.text
     shutil.rmtree(folder / "runs" / "sgd")
-    assert "No run of sgd is finished, so there is nothing to compare with." in Page(render(collect([folder]))).text
+    assert (
+        "There is no finished run of sgd, so there is nothing to compare with." in Page(render(collect([folder]))).text
+    )
     shutil.rmtree(folder / "runs")
     assert "No run is finished yet." in Page(render(collect([folder]))).text
 
@@ -166,6 +172,27 @@ def test_runs_of_an_older_version_and_diverged_ones_have_a_page(tmp_path):
     loss = json.loads(data, parse_constant=pytest.fail)["studies"][0]["blocks"][0]["runs"][3]["history"]["train_loss"]
     assert loss[-2:] == [0.4, None]
     assert "nan " not in "".join(attributes.get("d", "") for _, attributes in Page(html).tags)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"variants": ["wrn"], "data": 3, "seeds": "many", "description": 5},
+        {"variants": {"wrn": None}, "name": ["x"], "later": {"a": {"b": 1}}, "model": None},
+        {"variants": 7, "methods": [1, "sgd"], "train": {"lr": [0.1], "later": None}},
+    ],
+)
+def test_a_recipe_of_another_version_has_a_page(tmp_path, odd):
+    folder = study(tmp_path / "s")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | odd))
+    for path in folder.glob("runs/sam/*/result.json"):
+        seed = int(path.parent.name[-1])
+        wrong = [{"history": None}, {"seed": "2"}, {"environment": 3}][seed]
+        path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    page = Page(render(collect([folder], "sgd")))
+    assert page.text.count("runs/sam/seed-") == 3
+    assert "no evidence" in page.text.lower()
 
 
 def in_process(capsys, monkeypatch, *args):
@@ -371,7 +398,8 @@ def test_print_has_everything_and_no_buttons(opened):
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
     assert opened.execute_script("return document.querySelectorAll('.runs')[2].getBoundingClientRect().height") > 100
-    assert opened.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    colours = "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+    assert opened.execute_script(colours) == ["rgb(27, 31, 38)", "rgb(255, 255, 255)"], "light, on dark screens too"
     assert not shown(opened, ".chip")
     pdf = base64.b64decode(opened.print_page())
     assert len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf)) >= 3

@@ -18,7 +18,7 @@ __all__ = ["differences", "learning_curves"]
 _WIDTH, _HEIGHT = 560, 330
 _NARROW, _ROW = 440, 64
 _LEFT, _TOP, _BOTTOM = 54, 14, 46
-_LETTER = 8.2  # of the charts' type, on average
+_LETTER = 9.2  # width of a letter of the labels, on a phone too
 
 Style = Callable[[str], str]
 

@@ -159,7 +159,7 @@ def _block(
         rows = compare(ordered, baseline)
         sentence = verdict(rows, baseline)
     else:
-        rows, sentence = [], f"No run of {baseline} is finished, so there is nothing to compare with."
+        rows, sentence = [], f"There is no finished run of {baseline}, so there is nothing to compare with."
     base = {run.seed: run.test_score for run in ordered if run.method == baseline}
     return Block(
         variant=variant,

@@ -12,6 +12,19 @@ __all__ = ["facts", "lines", "text"]
 #: Fields that every study sets; to mark them would say nothing.
 _OWN = ("name", "description", "methods", "seeds", "variants")
 
+#: Name, field, and form of what stands at a study's head.
+_FACTS = (
+    ("data", "data.name", "{}"),
+    ("wrong labels", "data.label_noise", "{}"),
+    ("model", "model.name", "{}"),
+    ("optimizer", "train.optimizer", "{}"),
+    ("learning rate", "train.lr", "{}"),
+    ("epochs", "train.epochs", "{}"),
+    ("batch", "train.batch_size", "{}"),
+    ("rho", "sharpness.rho", "{}"),
+    ("seeds", "seeds", "{}"),
+)
+
 
 def text(recipe: dict[str, Any]) -> str:
     """Return a recipe as a YAML file."""
@@ -34,21 +47,13 @@ def lines(recipe: dict[str, Any]) -> Iterator[tuple[str, bool]]:
 
 
 def facts(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what a reader wants to know of a recipe first; what it does not say is left out."""
-    parts = {key: part if isinstance(part, dict) else {} for key, part in recipe.items()}
-    data, model, train = parts.get("data", {}), parts.get("model", {}), parts.get("train", {})
-    noise = data.get("label_noise")
-    wrong = f", {100 * noise:g} % of the training labels wrong" if isinstance(noise, int | float) and noise else ""
-    found = {
-        "data": f"{data['name']}{wrong}" if "name" in data else None,
-        "model": model.get("name"),
-        "optimizer": train.get("optimizer"),
-        "learning rate": train.get("lr"),
-        "epochs": train.get("epochs"),
-        "batch": train.get("batch_size"),
-        "rho": parts.get("sharpness", {}).get("rho"),
-        "seeds": recipe.get("seeds"),
-    }
-    for name, fact in found.items():
-        if fact is not None:
-            yield name, str(fact)
+    """Yield what a reader wants to know of a recipe first, but what its variants set each for themselves."""
+    variants = recipe.get("variants")
+    settings = variants.values() if isinstance(variants, dict) else ()
+    set_apart = {key for chosen in settings if isinstance(chosen, dict) for key in chosen}
+    for name, key, form in _FACTS:
+        part: Any = recipe
+        for word in key.split("."):
+            part = part.get(word) if isinstance(part, dict) else None
+        if part and key not in set_apart:
+            yield name, form.format(part)
