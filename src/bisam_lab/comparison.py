@@ -6,7 +6,7 @@ from typing import Any
 
 from .result import RunResult
 from .statistics import Comparison, compare, verdict
-from .study import Study
+from .study.folder import Study
 from .summary import draw, markdown
 
 __all__ = ["Outcome", "outcomes", "write_outcomes"]

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +20,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Return hardware, versions and the git commit of the working directory, as plain values."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "threads": torch.get_num_threads(),
         **_machine(),
     }

@@ -84,7 +84,25 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunResult":
-        """Read what :meth:`to_dict` wrote, also if a newer version wrote more."""
+        """Read what :meth:`to_dict` wrote, also if a newer version wrote more.
+
+        Raises:
+            KeyError: a value is missing.
+            TypeError: a value is missing, or of another type.
+        """
         known = {f.name for f in fields(cls)}
         kept = {key: value for key, value in values.items() if key in known}
-        return cls(**{**kept, "history": [Epoch(**epoch) for epoch in values["history"]]})
+        result = cls(**{**kept, "history": [Epoch(**epoch) for epoch in values["history"]]})
+        result._check_types()
+        return result
+
+    def _check_types(self) -> None:
+        """Refuse values of other types than their fields declare, which JSON does not ensure."""
+        numbers = [self.test_score, self.validation_score, self.steps_per_second, self.seconds]
+        numbers += [value for epoch in self.history for value in (epoch.train_loss, epoch.validation_score)]
+        whole = [self.seed, *(epoch.epoch for epoch in self.history)]
+        words = [self.method, self.variant, self.metric, self.status]
+        for kind, values in ((float | int, numbers), (int, whole), (str, words), (dict, [self.environment])):
+            for value in values:
+                if not isinstance(value, kind):
+                    raise TypeError(f"{value!r} is no {kind.__name__ if isinstance(kind, type) else 'number'}")

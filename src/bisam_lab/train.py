@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .checkpoint import CheckpointError, Checkpoints
 from .environment import environment
@@ -51,6 +52,7 @@ def train(
     """
     observer = observer or Observer()
     training = Training(recipe, method, seed, data_dir)
+    place = environment(training.fabric.device)
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints", observer.note)
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         try:
@@ -67,7 +69,7 @@ def train(
             observer.epoch(epoch)
         if checkpoints is not None:
             training.save(checkpoints)
-        result = _result(training, variant)
+        result = _result(training, variant, place)
         for logger in outputs:
             logger.log_metrics({"test_score": result.test_score}, result.selected_epoch)
     except BaseException:
@@ -77,7 +79,7 @@ def train(
     return result
 
 
-def _result(training: Training, variant: str) -> RunResult:
+def _result(training: Training, variant: str, place: dict[str, Any]) -> RunResult:
     training.model.load_state_dict(training.chosen)
     predicted, labels = predictions(training.net, training.test.to(training.fabric.device)), training.test.labels
     status = "collapsed" if training.status == "ok" and collapsed(predicted, labels) else training.status
@@ -94,7 +96,7 @@ def _result(training: Training, variant: str) -> RunResult:
         variant=variant,
         metric=training.recipe.data.metric,
         parameters=sum(p.numel() for p in training.model.parameters()),
-        environment=environment(training.fabric.device),
+        environment=place,
         history=training.history,
     )
 

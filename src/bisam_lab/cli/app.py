@@ -10,6 +10,7 @@ from rich.console import Console
 from ..recipe import RecipeError
 from . import recipes
 from .compare import compare
+from .report import report
 from .rho_range import rho_range
 from .train import train
 
@@ -19,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_e
 app.command()(train)
 app.command()(compare)
 app.command("rho-range")(rho_range)
+app.command()(report)
 app.add_typer(recipes.app, name="recipes")
 
 

@@ -63,7 +63,8 @@ def compare(
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
     from ..comparison import write_outcomes  # here, for torch takes seconds to import and --help should not
-    from ..study import Study, default_jobs
+    from ..study.folder import Study
+    from ..study.pool import default_jobs
     from .live import run_live
 
     console = Console(stderr=as_json)

@@ -16,7 +16,8 @@ from rich.progress import (
 )
 
 from ..result import Run
-from ..study import Finished, Note, Study, run_all
+from ..study.folder import Study
+from ..study.pool import Finished, Note, run_all
 
 __all__ = ["display", "run_live"]
 

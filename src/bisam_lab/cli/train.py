@@ -45,7 +45,8 @@ def train(
     from ..checkpoint import CheckpointError  # here, for torch takes seconds to import and --help should not
     from ..logs import WandbLogger
     from ..result import Run
-    from ..study.cell import Busy, UnreadableError, run_cell
+    from ..study.cell import Busy, run_cell
+    from ..study.files import UnreadableError
     from .watch import Watch
 
     run = Run(of, seed, method)

@@ -1,7 +1,6 @@
 """One run in its folder: trained by one process at a time, finished once, never run again."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,16 +11,13 @@ from ..fabric import Logger
 from ..recipe import Recipe
 from ..result import Run, RunResult
 from ..train import Observer, train
+from .files import read_result, write_text
 
-__all__ = ["Busy", "UnreadableError", "read_result", "run_cell", "write_text"]
+__all__ = ["Busy", "run_cell"]
 
 
 class Busy(Exception):  # noqa: N818 it is no error
     """Another process is training this run."""
-
-
-class UnreadableError(ValueError):
-    """A result that cannot be read, or is that of another run."""
 
 
 def run_cell(
@@ -74,28 +70,3 @@ def run_cell(
             return result
     except Timeout:
         raise Busy(str(run)) from None
-
-
-def read_result(folder: Path, run: Run) -> RunResult | None:
-    """Return the finished run's result, None if it is not finished.
-
-    Raises:
-        UnreadableError: the file is damaged, or holds another run's result.
-    """
-    path = folder / "result.json"
-    try:
-        result = RunResult.from_dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnreadableError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
-    if result.run != run:
-        raise UnreadableError(f"{path} is the result of {result.run}, not of {run}")
-    return result
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 
 from ..recipe import Recipe, RecipeError, variant
 from ..result import Run, RunResult
-from .cell import UnreadableError, read_result, write_text
+from .files import UnreadableError, read_result, results_of, write_text
 
-__all__ = ["SCHEMA", "Study", "results_of"]
+__all__ = ["SCHEMA", "Study"]
 
 #: Version of the layout; a folder with a higher one is refused.
 SCHEMA = 2
@@ -47,7 +47,7 @@ class Study:
         stored = folder / "recipe.yaml"
         if stored.is_file():
             check_schema(folder)
-            if any(_found(folder)):  # without a run the folder is free
+            if any((folder / "runs").rglob("seed-*/result.json")):  # without a run the folder is free
                 self._check_same(stored)
         elif folder.is_dir() and any(folder.iterdir()):
             raise RecipeError(f"--out {folder} holds files but no recipe.yaml: choose an empty folder or a study's own")
@@ -134,21 +134,6 @@ class Study:
             )
 
 
-def results_of(folder: Path) -> list[RunResult]:
-    """Read every finished run in a study's folder, whoever ran it; unreadable ones are left out."""
-    found = []
-    for path in sorted(_found(folder)):
-        where = path.parent.relative_to(folder / "runs").parts
-        try:
-            run = Run("/".join(where[:-2]), int(where[-1].removeprefix("seed-")), where[-2])
-            result = read_result(path.parent, run)
-        except (ValueError, IndexError):
-            continue
-        if result is not None:
-            found.append(result)
-    return sorted(found, key=lambda result: result.run)
-
-
 def read_recipe(path: Path) -> Recipe:
     """Read a study's recipe.
 
@@ -176,10 +161,6 @@ def check_schema(folder: Path) -> None:
         raise RecipeError(f'{path} is damaged: it should say {{"schema": {SCHEMA}}}') from None
     if schema > SCHEMA:
         raise RecipeError(f"{folder} has the layout {schema}, and this bisam knows {SCHEMA}: update it")
-
-
-def _found(folder: Path) -> Iterator[Path]:
-    return (folder / "runs").rglob("seed-*/result.json")
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

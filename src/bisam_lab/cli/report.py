@@ -1,0 +1,40 @@
+"""The command ``bisam report``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..recipe import RecipeError
+
+__all__ = ["report"]
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of studies.")],
+    out: Annotated[Path, typer.Option(help="The page; an older one is replaced.")] = Path("report.html"),
+    baseline: Annotated[
+        str | None, typer.Option(help="Method to compare with; the first of each recipe by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The page's data as one JSON object, and no page.")] = False,
+) -> None:
+    """Make one HTML page of a study or of several.
+
+    Tables, differences, learning curves to hover and filter, configuration, hardware and versions. The page needs no
+    other file, no network and, but for hovering and filtering, no script.
+
+    [dim]bisam report studies/digits[/dim]
+    [dim]bisam report studies/* --out all.html --baseline sgd[/dim]
+    """
+    from ..report import collect, plain, write  # here, for scipy takes a second to import and --help should not
+
+    if not as_json and out.is_dir():
+        raise RecipeError(f"--out {out} is a folder: name a file, such as {out / 'report.html'}")
+    found = collect(folders, baseline)
+    if as_json:
+        print(json.dumps(plain(found)))
+        return
+    write(found, out)
+    Console(soft_wrap=True).print(f"{out}", highlight=False, markup=False)

@@ -1,0 +1,59 @@
+"""A recipe as lines of YAML, each with the word whether it differs from the defaults."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from ..recipe import Recipe
+
+__all__ = ["facts", "lines", "text"]
+
+#: Fields that every study sets; to mark them would say nothing.
+_OWN = ("name", "description", "methods", "seeds", "variants")
+
+#: Name, field, and form of what stands at a study's head.
+_FACTS = (
+    ("data", "data.name", "{}"),
+    ("wrong labels", "data.label_noise", "{}"),
+    ("model", "model.name", "{}"),
+    ("optimizer", "train.optimizer", "{}"),
+    ("learning rate", "train.lr", "{}"),
+    ("epochs", "train.epochs", "{}"),
+    ("batch", "train.batch_size", "{}"),
+    ("rho", "sharpness.rho", "{}"),
+    ("seeds", "seeds", "{}"),
+)
+
+
+def text(recipe: dict[str, Any]) -> str:
+    """Return a recipe as a YAML file."""
+    return str(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+
+
+def lines(recipe: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Yield the recipe's lines in YAML, and whether each is of a value other than the default."""
+    defaults = Recipe.model_construct().model_dump(mode="json")  # not validated: that would import torch
+    for key, value in recipe.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict) and value and key not in _OWN:
+            yield f"{key}:", False
+            for inner, setting in value.items():
+                for line in text({inner: setting}).splitlines():
+                    yield f"  {line}", setting != default.get(inner)
+        else:
+            for line in text({key: value}).splitlines():
+                yield line, key not in _OWN and value != default
+
+
+def facts(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a reader wants to know of a recipe first, but what its variants set each for themselves."""
+    variants = recipe.get("variants")
+    settings = variants.values() if isinstance(variants, dict) else ()
+    set_apart = {key for chosen in settings if isinstance(chosen, dict) for key in chosen}
+    for name, key, form in _FACTS:
+        part: Any = recipe
+        for word in key.split("."):
+            part = part.get(word) if isinstance(part, dict) else None
+        if part and key not in set_apart:
+            yield name, form.format(part)

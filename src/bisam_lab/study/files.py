@@ -1,0 +1,60 @@
+"""Files of a study: written whole or not at all, and read with suspicion."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..result import Run, RunResult
+
+__all__ = ["UnreadableError", "read_result", "results_of", "unreadable", "write_text"]
+
+
+class UnreadableError(ValueError):
+    """A result that cannot be read, or is that of another run."""
+
+
+def read_result(folder: Path, run: Run) -> RunResult | None:
+    """Return the finished run's result, None if it is not finished.
+
+    Raises:
+        UnreadableError: the file is damaged, or holds another run's result.
+    """
+    path = folder / "result.json"
+    try:
+        result = RunResult.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnreadableError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
+    if result.run != run:
+        raise UnreadableError(f"{path} is the result of {result.run}, not of {run}")
+    return result
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def results_of(folder: Path) -> list[RunResult]:
+    """Read every finished run in a study's folder, whoever ran it; unreadable ones are left out."""
+    found = [result for _, result in _scan(folder) if isinstance(result, RunResult)]
+    return sorted(found, key=lambda result: result.run)
+
+
+def unreadable(folder: Path) -> list[str]:
+    """Return the places, inside the folder, of results that cannot be read."""
+    return [str(path.relative_to(folder)) for path, result in _scan(folder) if result is None]
+
+
+def _scan(folder: Path) -> Iterator[tuple[Path, RunResult | None]]:
+    for path in sorted((folder / "runs").rglob("seed-*/result.json")):
+        *variant, method, seed = path.parent.relative_to(folder / "runs").parts
+        try:
+            run = Run("/".join(variant), int(seed.removeprefix("seed-")), method)
+            yield path, read_result(path.parent, run)
+        except ValueError:
+            yield path, None
