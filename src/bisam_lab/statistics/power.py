@@ -66,5 +66,4 @@ def _power(n: int, effect: float, level: float) -> float:
     """Share of studies of n pairs that reject, for a true mean of ``effect`` standard deviations."""
     shift = effect * math.sqrt(n)
     edge = float(stats.t.isf(level / 2, n - 1))
-    other = float(stats.nct.cdf(-edge, n - 1, shift)) if shift < 8 else 0.0  # below Phi(-8) = 6e-16
-    return float(stats.nct.sf(edge, n - 1, shift)) + other
+    return float(stats.nct.sf(edge, n - 1, shift) + stats.nct.sf(edge, n - 1, -shift))
