@@ -87,7 +87,7 @@ def test_power_of_dalgaard_2008():
 
 
 def test_holm_of_worked_examples():
-    """p = .01, .04, .03, .005 by hand; then those printed in the documentation of pingouin.holm and stdlib's padjust."""
+    """p = .01, .04, .03, .005 by hand; then the documentation of pingouin.holm and of stdlib's padjust."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.50, 0.003, 0.32, 0.054, 0.0003]) == pytest.approx([0.64, 0.012, 0.64, 0.162, 0.0015])
     assert holm([0.319, 0.201, 0.4, 0.374, 0.113]) == pytest.approx([0.957, 0.804, 0.957, 0.957, 0.565])
@@ -280,11 +280,11 @@ def test_verdict_names_the_test_and_what_it_cannot_do():
     assert verdict(rows, "sgd").startswith("Better than sgd: sam (+1.")
     five = verdict(compare(study(sam=clear[:5]), "sgd", "bootstrap"), "sgd")
     assert five.startswith(
-        "Sign-flip tests with 5 seeds cannot reach the 5 % level, 6 are the fewest that can, so nothing"
+        "Sign-flip tests with bootstrap intervals cannot reach the 5 % level with 5 seeds, 6 are the"
     )
     assert "no evidence" not in five
     two = verdict(compare(study(sam=clear, asam=clear[::-1]), "sgd", "wilcoxon"), "sgd")
-    assert "with 6 seeds cannot reach the 5 % level, 7 are the fewest that can" in two
+    assert "tests cannot reach the 5 % level with 6 seeds, 7 are the fewest that can" in two
     assert "by a t-test; half" in verdict(
         compare(study(sam=[1.0, -1.2, 1.5, -0.3, 0.4, -0.2]), "sgd", "wilcoxon"), "sgd"
     )

@@ -179,7 +179,9 @@ def _mean(differences: Sequence[float]) -> float:
 TESTS: dict[str, PairedTest] = {
     "t": PairedTest(student, _mean, "paired t-tests", "", True, lambda n: 0.0),
     "wilcoxon": PairedTest(wilcoxon, pseudo_median, "Wilcoxon signed-rank tests", "Wilcoxon", False, smallest_rank_p),
-    "bootstrap": PairedTest(bootstrap, _mean, "sign-flip tests", "BCa bootstrap", True, smallest_rank_p),
+    "bootstrap": PairedTest(
+        bootstrap, _mean, "sign-flip tests with bootstrap intervals", "BCa bootstrap", True, smallest_rank_p
+    ),
 }
 
 

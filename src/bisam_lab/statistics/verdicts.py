@@ -49,7 +49,7 @@ def verdict(rows: Sequence[Comparison], baseline: str, difference: float | None 
         return f"There is nothing to compare with {baseline}."
     text = "; ".join(parts)
     could = f" {_could_have(rows, same, difference)}" if same else ""
-    return f"{text[0].upper()}{text[1:]}{_tested(others)}{_counted(rows)}.{could}"
+    return f"{text[0].upper()}{text[1:]}{_tested(rows, others)}{_counted(rows)}.{could}"
 
 
 def _differing(others: Sequence[Comparison], baseline: str) -> list[str]:
@@ -71,9 +71,9 @@ def _untested(rows: Sequence[Comparison], others: Sequence[Comparison], baseline
     mute = [row for row in others if _mute(row, rows)]
     if mute:
         parts.append(
-            f"{chosen(mute[0].test).words} with {_range([row.pairs for row in mute])} seeds cannot reach the "
-            f"{_percent(_level(mute[0]))} level, {_seeds_of_rank_test(mute[0], rows)} are the fewest that can, so "
-            f"nothing is said of {_list([row.method for row in mute])}"
+            f"{chosen(mute[0].test).words} cannot reach the {_percent(_level(mute[0]))} level with "
+            f"{_range([row.pairs for row in mute])} seeds, {_seeds_of_rank_test(mute[0], rows)} are the fewest that can, "
+            f"so nothing is said of {_list([row.method for row in mute])}"
         )
     if few:
         parts.append(f"too few pairs to say anything: {_list(few)}")
@@ -118,8 +118,8 @@ def _could_have(rows: Sequence[Comparison], same: Sequence[Comparison], differen
     )
 
 
-def _tested(others: Sequence[Comparison]) -> str:
-    tested = [row for row in others if not math.isnan(row.p_adjusted)]
+def _tested(rows: Sequence[Comparison], others: Sequence[Comparison]) -> str:
+    tested = [row for row in others if not math.isnan(row.p_adjusted) and not _mute(row, rows)]
     if not tested:
         return ""
     seeds, level = _range([row.pairs for row in tested]), _percent(_level(tested[0]))
