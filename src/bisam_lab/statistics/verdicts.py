@@ -72,8 +72,8 @@ def _untested(rows: Sequence[Comparison], others: Sequence[Comparison], baseline
     if mute:
         parts.append(
             f"{chosen(mute[0].test).words} cannot reach the {_percent(_level(mute[0]))} level with "
-            f"{_range([row.pairs for row in mute])} seeds, {_seeds_of_rank_test(mute[0], rows)} are the fewest that can, "
-            f"so nothing is said of {_list([row.method for row in mute])}"
+            f"{_range([row.pairs for row in mute])} seeds, {_seeds_of_rank_test(mute[0], rows)} are the fewest "
+            f"that can, so nothing is said of {_list([row.method for row in mute])}"
         )
     if few:
         parts.append(f"too few pairs to say anything: {_list(few)}")
