@@ -137,7 +137,7 @@ def test_the_signed_ranks_are_those_of_flipped_signs(d):
     assert min(1, 2 * signed_rank_cdf(len(d))[smaller]) == pytest.approx(p)
 
 
-@pytest.mark.parametrize(("test", "least"), [("t", 0.935), ("wilcoxon", 0.94), ("bootstrap", 0.85)])
+@pytest.mark.parametrize(("test", "least"), [("t", 0.935), ("wilcoxon", 0.94), ("bootstrap", 0.82)])
 def test_how_often_intervals_hold_the_truth(test, least):
     """400 samples of 7 normal differences; a 90 % interval in place of the 95 % one fails, and one too wide as well.
 
