@@ -114,7 +114,7 @@ def bootstrap(differences: Sequence[float], level: float) -> Interval:
     interval lacks: with few pairs it is too short, for it never leaves the range of the data. p is therefore that of
     the exact test of the same mean, whose only assumption is that under the null either sign of a difference is as
     likely. So zero may lie outside an interval whose p is above the level; the verdict goes by p. Measured on normal
-    differences (seed 1, 1000 samples each): 95 % intervals held the mean in 88.1 % of 6 and 90.2 % of 10.
+    differences (seed 1, 4000 samples each): 95 % intervals held the mean in 87.2 % with 6 pairs, in 90.5 % with 10.
     """
     d = np.asarray(differences, dtype=float)
     p = sign_flip(d)
