@@ -26,24 +26,33 @@ class Outcome:
         return asdict(self)
 
 
-def outcomes(results: list[RunResult], baseline: str) -> list[Outcome]:
-    """Compare the methods with ``baseline``, variant by variant."""
+def outcomes(
+    results: list[RunResult], baseline: str, test: str = "t", difference: float | None = None
+) -> list[Outcome]:
+    """Compare the methods with ``baseline``, variant by variant; Holm's correction is over one variant's methods.
+
+    Args:
+        results: finished runs.
+        baseline: what the others are compared with.
+        test: a key of ``TESTS``.
+        difference: points whose number of seeds the verdict is to tell.
+    """
     found = []
     for name in dict.fromkeys(result.variant for result in results):
         mine = [result for result in results if result.variant == name]
         if any(result.method == baseline for result in mine):
-            rows = compare(mine, baseline)
-            found.append(Outcome(name, baseline, rows, verdict(rows, baseline)))
+            rows = compare(mine, baseline, test)
+            found.append(Outcome(name, baseline, rows, verdict(rows, baseline, difference)))
         else:
             sentence = f"No run of {baseline} is finished, so there is nothing to compare with."
             found.append(Outcome(name, baseline, [], sentence))
     return found
 
 
-def write_outcomes(study: Study, baseline: str) -> list[Outcome]:
+def write_outcomes(study: Study, baseline: str, test: str = "t", difference: float | None = None) -> list[Outcome]:
     """Write results.csv, results.jsonl, table.md and the figures into the study's folder."""
     results = study.write_results()
-    found = outcomes(results, baseline)
+    found = outcomes(results, baseline, test, difference)
     text = []
     for outcome in found:
         heading = f"## {outcome.variant}\n\n" if outcome.variant else ""
@@ -51,7 +60,8 @@ def write_outcomes(study: Study, baseline: str) -> list[Outcome]:
         text.append(f"{heading}{table}{outcome.verdict}\n")
         if outcome.rows:
             mine = [result for result in results if result.variant == outcome.variant]
-            draw(mine, baseline, study.folder / f"figure{_suffix(outcome.variant)}.png", _title(study, outcome.variant))
+            path = study.folder / f"figure{_suffix(outcome.variant)}.png"
+            draw(mine, baseline, path, _title(study, outcome.variant), test)
     (study.folder / "table.md").write_text("\n".join(text))
     return found
 

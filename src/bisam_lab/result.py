@@ -3,9 +3,11 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-__all__ = ["Epoch", "Run", "RunResult", "Status"]
+__all__ = ["Epoch", "Run", "RunResult", "Status", "metric_name"]
 
 Status = Literal["ok", "collapsed", "diverged"]
+
+_METRICS = {"accuracy": "accuracy", "matthews": "Matthews correlation", "f1": "F1"}
 
 
 @dataclass(frozen=True, order=True)
@@ -106,3 +108,8 @@ class RunResult:
             for value in values:
                 if not isinstance(value, kind):
                     raise TypeError(f"{value!r} is no {kind.__name__ if isinstance(kind, type) else 'number'}")
+
+
+def metric_name(metric: str) -> str:
+    """Return what scores are called."""
+    return _METRICS.get(metric, metric)

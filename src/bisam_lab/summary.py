@@ -10,12 +10,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
-from .result import RunResult
-from .statistics import Comparison, paired
+from .result import RunResult, metric_name
+from .statistics import TESTS, Comparison, compare
 
 __all__ = ["draw", "markdown", "table"]
 
-_COLUMNS = ("method", "test accuracy %", "n", "difference", "95 % interval", "p (Holm)", "steps/s")
+
+def _columns(rows: Sequence[Comparison]) -> tuple[str, ...]:
+    """Names of the columns; what is not Student's names its test, what is no mean says so."""
+    test, level = TESTS[rows[0].test], rows[0].level
+    difference = "difference" if test.mean else "pseudo-median difference"
+    return (
+        "method",
+        f"test {metric_name(rows[0].metric)} %",
+        "n",
+        difference,
+        test.interval(level),
+        "p (Holm)",
+        "steps/s",
+    )
 
 
 def table(rows: Sequence[Comparison], baseline: str) -> Table:
@@ -25,9 +38,9 @@ def table(rows: Sequence[Comparison], baseline: str) -> Table:
         padding=(0, 2, 0, 0),
         pad_edge=False,
         title_justify="left",
-        title=f"Test accuracy, paired by seed with {baseline}",
+        title=f"Test {metric_name(rows[0].metric)}, paired by seed with {baseline}",
     )
-    for column in _COLUMNS:
+    for column in _columns(rows):
         view.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in rows:
         view.add_row(*_cells(row, baseline), style="red" if row.collapsed or row.diverged else None)
@@ -36,7 +49,8 @@ def table(rows: Sequence[Comparison], baseline: str) -> Table:
 
 def markdown(rows: Sequence[Comparison], baseline: str) -> str:
     """Return the table in Markdown."""
-    lines = [_COLUMNS, ["---" if column == "method" else "---:" for column in _COLUMNS]]
+    columns = _columns(rows)
+    lines = [columns, ["---" if column == "method" else "---:" for column in columns]]
     lines += [_cells(row, baseline) for row in rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -64,8 +78,17 @@ def _p(p: float) -> str:
     return "?" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
-def draw(results: Iterable[RunResult], baseline: str, path: Path, title: str) -> None:
-    """Draw learning curves with bands, and the paired differences to the baseline with their intervals."""
+def draw(
+    results: Iterable[RunResult], baseline: str, path: Path, title: str, test: str = "t", level: float = 0.95
+) -> None:
+    """Draw learning curves with bands, and the paired differences to the baseline with their intervals.
+
+    Raises:
+        ValueError: as :func:`.statistics.compare` does.
+    """
+    results = list(results)
+    metric = metric_name(results[0].metric)
+    rows = {row.method: row for row in compare(results, baseline, test, level)}
     by_method: dict[str, list[RunResult]] = {}
     for result in results:
         by_method.setdefault(result.method, []).append(result)
@@ -76,17 +99,17 @@ def draw(results: Iterable[RunResult], baseline: str, path: Path, title: str) ->
         colours = {method: f"C{i}" for i, method in enumerate(by_method)}
         for method, runs in by_method.items():
             _curve(curves, method, runs, colours[method])
-        curves.set(xlabel="epoch", ylabel="validation accuracy (%)", title="mean over seeds, band: ± 1 std")
+        curves.set(xlabel="epoch", ylabel=f"validation {metric} (%)", title="mean over seeds, band: ± 1 std")
         curves.xaxis.set_major_locator(MaxNLocator(integer=True))
         curves.legend(frameon=False, loc="lower right")
         others = [method for method in by_method if method != baseline]
-        base = {run.seed: run.test_score for run in by_method.get(baseline, [])}
         for height, method in enumerate(reversed(others)):
-            _difference(differences, height, by_method[method], base, colours[method])
+            _difference(differences, height, rows[method], colours[method])
         differences.axvline(0, color="0.6", linewidth=1)
         differences.set_yticks(range(len(others)), others[::-1])
         differences.set(
-            xlabel=f"test accuracy minus that of {baseline} (points)", title="one dot a seed, bar: 95 % interval"
+            xlabel=f"test {metric} minus that of {baseline} (points)",
+            title=f"one dot a seed, bar: {TESTS[test].interval(level)}",
         )
         differences.set_ylim(-0.6, len(others) - 0.4)
         figure.savefig(path, dpi=150)
@@ -105,13 +128,9 @@ def _curve(axes: "mpl.axes.Axes", method: str, runs: Sequence[RunResult], colour
         axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
 
 
-def _difference(
-    axes: "mpl.axes.Axes", height: int, runs: Sequence[RunResult], base: dict[int, float], colour: str
-) -> None:
-    d = [100 * (run.test_score - base[run.seed]) for run in runs if run.seed in base]
-    if not d:
+def _difference(axes: "mpl.axes.Axes", height: int, row: Comparison, colour: str) -> None:
+    if not row.pairs:
         return
-    axes.plot(d, [height] * len(d), "o", color=colour, alpha=0.4, markersize=5)
-    low, high, _ = paired(d)
-    axes.plot([low, high], [height + 0.15] * 2, color=colour, linewidth=2)
-    axes.plot(np.mean(d), height + 0.15, "D", color=colour, markersize=6)
+    axes.plot(row.differences, [height] * row.pairs, "o", color=colour, alpha=0.4, markersize=5)
+    axes.plot([row.low, row.high], [height + 0.15] * 2, color=colour, linewidth=2)
+    axes.plot(row.difference, height + 0.15, "D", color=colour, markersize=6)

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from .. import recipe as recipes
 from ..processes import warm_up
 from ..recipe import RecipeError
-from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
+from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
 from .signals import leaving
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ def compare(
     ] = None,
     variants: Annotated[str | None, typer.Option(help="Only these of the recipe's variants, comma-separated.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Method to compare with; the first one by default.")] = None,
+    test: Test = "t",
+    difference: Annotated[
+        float | None, typer.Option(min=1e-6, help="Points that matter: the verdict says how many seeds show them.")
+    ] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; a core each by default, one on a GPU.")] = None,
@@ -71,7 +75,7 @@ def compare(
     study = Study(out or Path("studies") / (chosen.name + ("-smoke" if smoke else "")), chosen, data_dir, console.print)
     with leaving():
         succeeded = run_live(study, jobs or default_jobs(chosen), console)
-    found = write_outcomes(study, against)
+    found = write_outcomes(study, against, test, difference)
     if as_json:
         print(json.dumps({"folder": str(study.folder), "outcomes": [outcome.to_dict() for outcome in found]}))
     else:

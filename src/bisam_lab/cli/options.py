@@ -1,14 +1,14 @@
 """What several commands take."""
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 from .. import recipe as recipes
 from ..recipe import Recipe
 
-__all__ = ["DataDir", "Json", "LabelNoise", "Overrides", "RecipeName", "Smoke", "read"]
+__all__ = ["DataDir", "Json", "LabelNoise", "Overrides", "RecipeName", "Smoke", "Test", "read"]
 
 RecipeName: TypeAlias = Annotated[
     str, typer.Argument(metavar="[RECIPE]", help="A recipe's name (bisam recipes list) or a YAML file.")
@@ -21,6 +21,9 @@ LabelNoise: TypeAlias = Annotated[
 ]
 DataDir: TypeAlias = Annotated[
     Path | None, typer.Option(envvar="BISAM_DATA", help="Where data sets lie that are read from disk.")
+]
+Test: TypeAlias = Annotated[
+    Literal["t", "wilcoxon", "bootstrap"], typer.Option(help="Paired test and interval of the differences.")
 ]
 Smoke: TypeAlias = Annotated[bool, typer.Option("--smoke", help="The recipe's small size: a minute on two cores.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON for a script instead of text.")]

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from ..recipe import RecipeError
+from .options import Test
 
 __all__ = ["report"]
 
@@ -18,6 +19,7 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(help="Method to compare with; the first of each recipe by default.")
     ] = None,
+    test: Test = "t",
     as_json: Annotated[bool, typer.Option("--json", help="The page's data as one JSON object, and no page.")] = False,
 ) -> None:
     """Make one HTML page of a study or of several.
@@ -32,7 +34,7 @@ def report(
 
     if not as_json and out.is_dir():
         raise RecipeError(f"--out {out} is a folder: name a file, such as {out / 'report.html'}")
-    found = collect(folders, baseline)
+    found = collect(folders, baseline, test)
     if as_json:
         print(json.dumps(plain(found)))
         return

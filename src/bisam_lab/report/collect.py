@@ -13,7 +13,7 @@ import numpy as np
 
 from ..recipe import RecipeError
 from ..result import RunResult
-from ..statistics import Comparison, compare, verdict
+from ..statistics import TESTS, Comparison, compare, verdict
 from ..study.files import results_of, unreadable
 from .reading import recipe_of
 
@@ -49,6 +49,7 @@ class Block:
     settings: dict[str, Any]
     metric: str
     baseline: str
+    interval: str
     methods: list[str]
     verdict: str
     comparison: list[Comparison]
@@ -90,17 +91,18 @@ class Report:
     studies: list[Study]
 
 
-def collect(folders: Iterable[Path], baseline: str | None = None) -> Report:
+def collect(folders: Iterable[Path], baseline: str | None = None, test: str = "t") -> Report:
     """Read studies and compare their methods.
 
     Args:
         folders: of studies; one that is named twice is read once.
         baseline: method to compare with; the first of each recipe by default.
+        test: a key of ``TESTS``.
 
     Raises:
         RecipeError: a folder that is missing or no study's; a baseline that no study has.
     """
-    studies = [_study(folder, baseline) for folder in {folder.resolve(): folder for folder in folders}.values()]
+    studies = [_study(folder, baseline, test) for folder in {folder.resolve(): folder for folder in folders}.values()]
     methods = list(dict.fromkeys(method for study in studies for block in study.blocks for method in block.methods))
     if baseline is not None and baseline not in methods:
         raise RecipeError(f"--baseline {baseline} is not among the methods {', '.join(methods)}")
@@ -125,7 +127,7 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def _study(folder: Path, baseline: str | None) -> Study:
+def _study(folder: Path, baseline: str | None, test: str) -> Study:
     recipe = recipe_of(folder)
     results, damaged = results_of(folder), unreadable(folder)
     methods = list(dict.fromkeys([*map(str, recipe["methods"]), *(result.method for result in results)]))
@@ -136,7 +138,7 @@ def _study(folder: Path, baseline: str | None) -> Study:
     for name in named:
         runs = [result for result in results if result.variant == name]
         settings = variants.get(name)
-        blocks.append(_block(name, settings if isinstance(settings, dict) else {}, runs, methods, against))
+        blocks.append(_block(name, settings if isinstance(settings, dict) else {}, runs, methods, against, test))
     return Study(
         folder=str(folder),
         name=str(recipe.get("name") or folder.name),
@@ -151,13 +153,13 @@ def _study(folder: Path, baseline: str | None) -> Study:
 
 
 def _block(
-    variant: str, settings: dict[str, Any], runs: Sequence[RunResult], methods: Sequence[str], baseline: str
+    variant: str, settings: dict[str, Any], runs: Sequence[RunResult], methods: Sequence[str], baseline: str, test: str
 ) -> Block:
     place = {method: i for i, method in enumerate(methods)}
     ordered = sorted(runs, key=lambda run: (place[run.method], run.seed))
     present = list(dict.fromkeys(run.method for run in ordered))
     if baseline in present:
-        rows = compare(ordered, baseline)
+        rows = compare(ordered, baseline, test)
         sentence = verdict(rows, baseline)
     else:
         rows, sentence = [], f"There is no finished run of {baseline}, so there is nothing to compare with."
@@ -167,6 +169,7 @@ def _block(
         settings=settings,
         metric=ordered[0].metric if ordered else "accuracy",
         baseline=baseline,
+        interval=TESTS[test].interval(),
         methods=present,
         verdict=sentence,
         comparison=rows,

@@ -3,14 +3,9 @@
 import math
 from typing import Any
 
+from ..result import metric_name
+
 __all__ = ["count", "metric_name", "number", "p_value", "signed", "value"]
-
-_METRICS = {"accuracy": "accuracy", "matthews": "Matthews correlation", "f1": "F1"}
-
-
-def metric_name(metric: str) -> str:
-    """Return what scores are called."""
-    return _METRICS.get(metric, metric)
 
 
 def number(value: float, digits: int = 2) -> str:

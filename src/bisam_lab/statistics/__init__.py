@@ -1,0 +1,8 @@
+"""Paired comparison of methods over seeds: tests as data, Holm's correction, seeds needed, and a verdict in words."""
+
+from .comparison import Comparison, compare, holm
+from .power import detectable, seeds_needed
+from .tests import TESTS, PairedTest
+from .verdicts import verdict
+
+__all__ = ["TESTS", "Comparison", "PairedTest", "compare", "detectable", "holm", "seeds_needed", "verdict"]

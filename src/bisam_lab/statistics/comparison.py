@@ -1,0 +1,126 @@
+"""Every method against the baseline over the seeds that both have, with Holm's correction over the methods."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..result import RunResult
+from .tests import chosen
+
+__all__ = ["Comparison", "compare", "holm"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method against the baseline; accuracies and differences in percentage points.
+
+    Attributes:
+        method: its name.
+        n: finished runs.
+        mean: of the test score over them, collapsed and diverged ones included.
+        std: sample standard deviation; NaN for n = 1.
+        differences: method minus baseline at each seed that both have, by seed; empty for the baseline itself.
+        difference: the test's estimate of them, the mean but for Wilcoxon's pseudo-median; NaN for the baseline itself.
+        low: lower end of the interval of ``difference``.
+        high: upper end.
+        p: two-sided.
+        p_adjusted: ``p`` after Holm's correction over all the methods compared.
+        speed: optimizer steps per second relative to the baseline.
+        collapsed: runs that ended no better than chance.
+        diverged: runs whose loss left the numbers.
+        test: name of the test, a key of ``TESTS``.
+        level: of the interval, such as 0.95; p is judged at 1 minus it.
+        metric: what the scores are.
+    """
+
+    method: str
+    n: int
+    mean: float
+    std: float
+    differences: tuple[float, ...]
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+    speed: float
+    collapsed: int
+    diverged: int
+    test: str
+    level: float
+    metric: str = "accuracy"
+
+    @property
+    def pairs(self) -> int:
+        """Seeds that the baseline has too (0 for the baseline itself)."""
+        return len(self.differences)
+
+    @property
+    def spread(self) -> float:
+        """Sample standard deviation of the differences; NaN below two."""
+        return float(np.std(self.differences, ddof=1)) if self.pairs > 1 else math.nan
+
+
+def compare(results: Iterable[RunResult], baseline: str, test: str = "t", level: float = 0.95) -> list[Comparison]:
+    """Compare every method with ``baseline`` over the seeds that both have finished.
+
+    Args:
+        results: finished runs.
+        baseline: the method that the others are compared with.
+        test: a key of ``TESTS``.
+        level: of the intervals.
+
+    Raises:
+        ValueError: the baseline has no finished run, there is no such test, the level is no share.
+    """
+    by_method: dict[str, dict[int, RunResult]] = {}
+    for result in results:
+        by_method.setdefault(result.method, {})[result.seed] = result
+    if baseline not in by_method:
+        raise ValueError(
+            f"baseline={baseline!r} has no finished run; there are {', '.join(by_method) or 'none at all'}"
+        )
+    rows = [_row(runs, by_method[baseline], baseline, test, level) for runs in by_method.values()]
+    adjusted = holm([row.p for row in rows])
+    return [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979); NaN stays NaN and does not count as a comparison."""
+    order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, highest = list(p_values), 0.0
+    for rank, (p, i) in enumerate(order):
+        highest = max(highest, min(1.0, p * (len(order) - rank)))
+        adjusted[i] = highest
+    return adjusted
+
+
+def _row(runs: dict[int, RunResult], base: dict[int, RunResult], baseline: str, test: str, level: float) -> Comparison:
+    method = next(iter(runs.values())).method
+    accuracy = [100 * run.test_score for run in runs.values()]
+    seeds = sorted(runs.keys() & base.keys())
+    alone = method == baseline
+    differences = [] if alone else [100 * (runs[s].test_score - base[s].test_score) for s in seeds]
+    paired = chosen(test)
+    low, high, p = paired(differences, level)
+    speeds = [runs[s].steps_per_second / base[s].steps_per_second for s in seeds]
+    return Comparison(
+        method=method,
+        n=len(runs),
+        mean=float(np.mean(accuracy)),
+        std=float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else math.nan,
+        differences=tuple(differences),
+        difference=paired.estimate(differences) if differences else math.nan,
+        low=low,
+        high=high,
+        p=p,
+        p_adjusted=p,
+        speed=float(np.median(speeds)) if speeds else math.nan,
+        collapsed=sum(run.status == "collapsed" for run in runs.values()),
+        diverged=sum(run.status == "diverged" for run in runs.values()),
+        test=test,
+        level=level,
+        metric=next(iter(runs.values())).metric,
+    )
