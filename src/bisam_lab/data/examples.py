@@ -122,7 +122,7 @@ def whole(source: Source) -> Examples:
 
 def bounded(size: int, numbers: int) -> int:
     """Return a batch size, smaller where an input of so many ``numbers`` would make batches of more than 64 MB."""
-    return max(1, min(size, 16_000_000 // numbers))
+    return max(1, min(size, 16_000_000 // max(1, numbers)))
 
 
 def stream(seed: int, *where: int) -> torch.Generator:

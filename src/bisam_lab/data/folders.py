@@ -9,7 +9,7 @@ import torch
 from ..recipe import RecipeError
 from .pictures import Files, files, natural_size
 
-__all__ = ["FOLDERS", "Pictures", "listed", "read_folder", "SUFFIXES"]
+__all__ = ["FOLDERS", "SUFFIXES", "Pictures", "listed", "read_folder"]
 
 #: Names of picture files end so, in small or capital letters.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -108,7 +108,9 @@ def _imagenet(data_dir: Path) -> Pictures:
     root = data_dir / "imagenet" if (data_dir / "imagenet").is_dir() else data_dir
     for part in ("train", "val"):
         if not (root / part).is_dir():
-            raise RecipeError(f"{root} holds no {part}/: `bisam data prepare imagenet` makes it of the official archives")
+            raise RecipeError(
+                f"{root} holds no {part}/: `bisam data prepare imagenet` makes it of the official archives"
+            )
     classes = _classes(root / "train")
     test = listed(root / "val", classes, may_lack=True)
     return Pictures(listed(root / "train", classes), test, tuple(classes), 224)

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def _load(path: Path) -> dict[str, object]:
         raise RecipeError(f"no {path}: `bisam data fetch cifar-n --data-dir DIR` gets it")
     array = np.empty(0, np.int64)
     rebuild = array.__reduce__()[0]
-    names = [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    names: list[Any] = [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     allowed = [*names, np.ndarray, np.dtype, type(array.dtype)]
     try:
         with torch.serialization.safe_globals(allowed):

@@ -1,5 +1,6 @@
 """Files of pictures: which there are, and one of them decoded."""
 
+import math
 import os
 import sys
 import time
@@ -7,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,6 @@ from torch import Tensor
 
 from ..recipe import RecipeError
 from .examples import Examples
-
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
 
 __all__ = ["Files", "decode", "decode_all", "files", "natural_size"]
 
@@ -64,24 +61,24 @@ def decode(path: bytes, size: int, box: Sequence[float] | None = None) -> npt.ND
     try:
         with Image.open(os.fsdecode(path)) as image:
             width, height = image.size
-            square = min(width, height)
-            h, w, top, left = box or (square / height, square / width, 0.5, 0.5)
-            fewer = max(size / h, size * height / (w * width))
-            image.draft("RGB", (round(fewer * width / height), round(fewer)))  # a JPEG may leave finer detail undecoded
-            return _pixels(image, size, (h, w, top, left))
+            _, _, w, h = _part(width, height, box)
+            scale = max(size / w, size / h)
+            image.draft("RGB", (math.ceil(scale * width), math.ceil(scale * height)))  # a JPEG may spare finer detail
+            rgb = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise RecipeError(f"{os.fsdecode(path)} is broken or no picture: {error}") from None
-
-
-def _pixels(image: "ImageFile", size: int, box: Sequence[float]) -> npt.NDArray[np.uint8]:
-    width, height = image.size
-    rgb = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
-    h, w = max(1.0, box[0] * height), max(1.0, box[1] * width)
-    top, left = box[2] * (height - h), box[3] * (width - w)
-    if box[2:] == (0.5, 0.5):
-        top, left = float(int(top)), float(int(left))
+    left, top, w, h = _part(*rgb.size, box)
     part = rgb.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
     return np.ascontiguousarray(np.asarray(part).transpose(2, 0, 1))
+
+
+def _part(width: int, height: int, box: Sequence[float] | None) -> tuple[float, float, float, float]:
+    """Return left, top, width and height of a part, in pixels."""
+    if box is None:
+        side = min(width, height)
+        return (width - side) // 2, (height - side) // 2, side, side
+    h, w = max(1.0, box[0] * height), max(1.0, box[1] * width)
+    return box[3] * (width - w), box[2] * (height - h), w, h
 
 
 def decode_all(pictures: Files, size: int, what: str) -> Examples:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ __all__ = ["Streamed"]
 class _Batch(NamedTuple):
     """Which files make a batch, and the part of each that is taken: (B, 4), or None for the middle square."""
 
-    index: Tensor
+    at: Tensor
     boxes: Tensor | None
 
 
@@ -34,8 +34,8 @@ class _Decoded(Dataset[Any]):
         self.paths, self.size = paths, size
 
     def __getitem__(self, batch: _Batch) -> Tensor | str:
-        boxes = [None] * len(batch.index) if batch.boxes is None else batch.boxes.tolist()
-        paths = self.paths[batch.index.numpy()]
+        boxes = [None] * len(batch.at) if batch.boxes is None else batch.boxes.tolist()
+        paths = self.paths[batch.at.numpy()]
         try:
             return torch.from_numpy(np.stack([decode(p, self.size, box) for p, box in zip(paths, boxes, strict=True)]))
         except RecipeError as error:
@@ -65,7 +65,7 @@ class Streamed:
     augment: Augment | None = None
     parts: bool = False
     workers: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def labels(self) -> Tensor:
@@ -104,9 +104,10 @@ class Streamed:
             sampler=plan,
             num_workers=workers,
             pin_memory=pinned,
+            generator=torch.Generator(),  # or each epoch would move the global one, and dropout with it
         )
         for batch, pixels in zip(plan, loader, strict=True):
             if isinstance(pixels, str):
                 raise RecipeError(pixels)
             x = self.prepare(pixels.to(self.device, non_blocking=pinned))
-            yield Examples(x, self.files.y[batch.index].to(self.device))
+            yield Examples(x, self.files.y[batch.at].to(self.device))

@@ -1,0 +1,93 @@
+"""Texts to tokens: with the tokenizer of a published model, or with one of the training texts' own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..recipe import RecipeError
+from .examples import Examples
+from .glue import Sample
+
+__all__ = ["build_tokenizer", "encode"]
+
+_SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+_WORDS = 8192
+
+
+def build_tokenizer(name: str | None, train: Sequence[Sample]) -> Any:
+    """Return a tokenizer: that of a published model, or for a bare type such as ``bert`` (or None) a WordPiece one.
+
+    The latter's vocabulary is that of the training texts, at most 8192 pieces, and made anew each time.
+
+    Raises:
+        RecipeError: transformers is not installed, or has no such tokenizer.
+    """
+    try:
+        from transformers import CONFIG_MAPPING, AutoTokenizer
+    except ImportError:
+        raise RecipeError("texts need transformers: pip install 'bisam[transformers]'") from None
+    if name is None or (name in CONFIG_MAPPING and not Path(name).is_dir()):
+        return _trained(train)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RecipeError(f"no tokenizer for hf:{name}: {error}") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _trained(train: Sequence[Sample]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=_WORDS, min_frequency=2, special_tokens=list(_SPECIAL.values()), show_progress=False
+    )
+    made.train_from_iterator((text for sample in train for text in sample.texts), trainer)
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(mark, made.token_to_id(mark)) for mark in ("[CLS]", "[SEP]")],
+    )
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_object=made, **_SPECIAL)
+
+
+def encode(tokenizer: Any, parts: Sequence[Sequence[Sample]], length: int) -> list[Examples]:
+    """Turn texts into tensors (N, 3, S) of ids, attention mask and segments.
+
+    S is ``length`` or the longest text of all parts, whichever is shorter; longer texts are cut.
+    """
+    encoded = [_encoded(tokenizer, part, length) for part in parts]
+    longest = max(len(row) for rows in encoded for row in rows["input_ids"])
+    padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
+    return [
+        Examples(
+            torch.stack([_padded(rows[key], longest, value) for key, value in padding.items()], 1),
+            torch.tensor([sample.label for sample in part]).long(),
+        )
+        for rows, part in zip(encoded, parts, strict=True)
+    ]
+
+
+def _encoded(tokenizer: Any, part: Sequence[Sample], length: int) -> dict[str, list[list[int]]]:
+    columns = [list(column) for column in zip(*(sample.texts for sample in part), strict=True)]
+    found = dict(tokenizer(*columns, truncation=True, max_length=length))
+    found.setdefault("token_type_ids", [[0] * len(row) for row in found["input_ids"]])
+    return found
+
+
+def _padded(rows: Sequence[Sequence[int]], length: int, value: int) -> Tensor:
+    """Return (N, length) in int32, half of what the network sees: it is widened batch by batch."""
+    table = torch.full((len(rows), length), value, dtype=torch.int32)
+    for number, row in enumerate(rows):
+        table[number, : len(row)] = torch.tensor(row, dtype=torch.int32)
+    return table
