@@ -10,12 +10,14 @@ from rich.console import Console
 
 from .. import recipe as recipes
 from ..recipe import RecipeError
+from .data import data
 from .rho_range import rho_range
 
 __all__ = ["main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command("rho-range")(rho_range)
+app.add_typer(data, name="data")
 
 
 def _version(wanted: bool) -> None:
