@@ -38,6 +38,7 @@ def list_sets(
         print(json.dumps([{key: value for key, value in row.items() if key != "inner"} for row in rows]))
         return
     table = Table("name", "what", "train + test, classes", "licence", "home", "here", box=None, pad_edge=False)
+    table.columns[4].overflow = "fold"
     for entry in CATALOGUE.values():
         here = {True: "yes", False: "no", None: "-"}[found(entry, data_dir)]
         table.add_row(entry.name, entry.what, entry.examples, entry.licence, entry.where, here)

@@ -51,7 +51,7 @@ def read_folder(folder: Path) -> Pictures:
     if apart is None:
         pool, test = _fifth(pool, classes)
     else:
-        strange = sorted(set(_classes(apart)) - set(classes))
+        strange = sorted(set(_subfolders(apart)) - set(classes))
         if strange:
             raise RecipeError(f"{apart / strange[0]} is a class that {train} has not: name both alike")
         test = listed(apart, classes, may_lack=True)
@@ -59,11 +59,15 @@ def read_folder(folder: Path) -> Pictures:
 
 
 def _classes(folder: Path) -> list[str]:
-    names = sorted(inner.name for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+    names = _subfolders(folder)
     if len(names) < 2:
         found = f"the one folder {names[0]}" if names else "no folder"
         raise RecipeError(f"{folder} holds {found}: a classification needs two classes or more, a folder each")
     return names
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(inner.name for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
 
 
 def listed(folder: Path, classes: list[str], may_lack: bool = False) -> Files:
