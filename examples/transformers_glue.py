@@ -4,9 +4,9 @@
     python examples/transformers_glue.py --data glue --task sst2            # glue/SST-2/train.tsv and dev.tsv
     python examples/transformers_glue.py --data glue --task sst2 --resume   # goes on from the last checkpoint
 
-It needs ``bisam[lab,transformers]``. Nothing is downloaded: the model starts at random and the vocabulary is that of the
-training text, so accuracies are those of a small model, not those of the leaderboard. With ``--rho 0`` it is the plain
-Trainer, for comparison.
+It needs ``bisam[lab,transformers]``. Nothing is downloaded: the model starts at random and the vocabulary is that of
+the training text, so accuracies are those of a small model, not those of the leaderboard. With ``--rho 0`` it is the
+plain Trainer, for comparison.
 """
 
 import argparse

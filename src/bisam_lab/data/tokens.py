@@ -1,6 +1,8 @@
 """Texts to tokens: with the tokenizer of a published model, or with one of the training texts' own."""
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from .glue import Sample
 __all__ = ["build_tokenizer", "encode"]
 
 _SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-_WORDS = 8192
+_WORDS, _LETTERS = 8192, 1000
 
 
 def build_tokenizer(name: str | None, train: Sequence[Sample]) -> Any:
@@ -41,24 +43,49 @@ def build_tokenizer(name: str | None, train: Sequence[Sample]) -> Any:
 
 
 def _trained(train: Sequence[Sample]) -> Any:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=_WORDS, min_frequency=2, special_tokens=list(_SPECIAL.values()), show_progress=False
-    )
-    made.train_from_iterator((text for sample in train for text in sample.texts), trainer)
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    text = normalizer.normalize_str("\n".join(text for sample in train for text in sample.texts))
+    vocabulary = _vocabulary(Counter(word for word, _ in splitter.pre_tokenize_str(text)))
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer, made.decoder = normalizer, splitter, decoders.WordPiece()
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(mark, made.token_to_id(mark)) for mark in ("[CLS]", "[SEP]")],
+        special_tokens=[(mark, vocabulary[mark]) for mark in ("[CLS]", "[SEP]")],
     )
     fast: Any = PreTrainedTokenizerFast
     return fast(tokenizer_object=made, **_SPECIAL)
+
+
+def _vocabulary(words: Counter[str]) -> dict[str, int]:
+    """Make a WordPiece vocabulary of words and their counts.
+
+    The trainer numbers the continuing letters (``##a``) as they come out of a hash table, and breaks ties by those
+    numbers: from process to process it makes other vocabularies. Given as special tokens, they have their numbers.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    letters: Counter[str] = Counter()
+    for word, count in words.items():
+        letters.update(dict.fromkeys(word, count))
+    alphabet = sorted(sorted(letters), key=lambda letter: -letters[letter])[:_LETTERS]
+    inner = sorted(set(alphabet) & {letter for word in words for letter in word[1:]})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=_WORDS,
+        min_frequency=2,
+        special_tokens=[*_SPECIAL.values(), *(f"##{letter}" for letter in inner)],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.train_from_iterator((" ".join([word] * count) for word, count in sorted(words.items())), trainer)
+    vocabulary: dict[str, int] = made.get_vocab()
+    return vocabulary
 
 
 def encode(tokenizer: Any, parts: Sequence[Sequence[Sample]], length: int) -> list[Examples]:
@@ -80,14 +107,12 @@ def encode(tokenizer: Any, parts: Sequence[Sequence[Sample]], length: int) -> li
 
 def _encoded(tokenizer: Any, part: Sequence[Sample], length: int) -> dict[str, list[list[int]]]:
     columns = [list(column) for column in zip(*(sample.texts for sample in part), strict=True)]
-    found = dict(tokenizer(*columns, truncation=True, max_length=length))
-    found.setdefault("token_type_ids", [[0] * len(row) for row in found["input_ids"]])
-    return found
+    return dict(tokenizer(*columns, truncation=True, max_length=length, return_token_type_ids=True))
 
 
 def _padded(rows: Sequence[Sequence[int]], length: int, value: int) -> Tensor:
     """Return (N, length) in int32, half of what the network sees: it is widened batch by batch."""
     table = torch.full((len(rows), length), value, dtype=torch.int32)
-    for number, row in enumerate(rows):
-        table[number, : len(row)] = torch.tensor(row, dtype=torch.int32)
+    lengths = torch.tensor([len(row) for row in rows])
+    table[torch.arange(length) < lengths[:, None]] = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int32)
     return table
