@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ..recipe import RecipeError
 from ..recipe.known import DATA, nearest
@@ -37,12 +36,10 @@ def list_sets(
         rows = [asdict(entry) | {"here": found(entry, data_dir)} for entry in CATALOGUE.values()]
         print(json.dumps([{key: value for key, value in row.items() if key != "inner"} for row in rows]))
         return
-    table = Table("name", "what", "train + test, classes", "licence", "home", "here", box=None, pad_edge=False)
-    table.columns[4].overflow = "fold"
     for entry in CATALOGUE.values():
-        here = {True: "yes", False: "no", None: "-"}[found(entry, data_dir)]
-        table.add_row(entry.name, entry.what, entry.examples, entry.licence, entry.where, here)
-    Console().print(table, highlight=False)
+        here = {True: "here", False: "not here", None: ""}[found(entry, data_dir)] if data_dir else ""
+        _tell(f"{entry.name:<15}{'; '.join(part for part in (entry.what, entry.examples, here) if part)}")
+        _tell(f"{'':<15}{entry.licence}, {entry.where}")
 
 
 @data.command()

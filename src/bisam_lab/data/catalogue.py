@@ -30,14 +30,14 @@ class Entry:
 
 
 _GLUE = {  # training and dev examples, classes
-    "cola": ("CoLA", "8551 + 1043, 2"),
-    "sst2": ("SST-2", "67349 + 872, 2"),
-    "mrpc": ("MRPC", "3668 + 408, 2"),
-    "qqp": ("QQP", "363846 + 40430, 2"),
-    "mnli": ("MNLI", "392702 + 9815, 3"),
-    "qnli": ("QNLI", "104743 + 5463, 2"),
-    "rte": ("RTE", "2490 + 277, 2"),
-    "wnli": ("WNLI", "635 + 71, 2"),
+    "cola": ("CoLA", "8551 + 1043 examples, 2 classes"),
+    "sst2": ("SST-2", "67349 + 872 examples, 2 classes"),
+    "mrpc": ("MRPC", "3668 + 408 examples, 2 classes"),
+    "qqp": ("QQP", "363846 + 40430 examples, 2 classes"),
+    "mnli": ("MNLI", "392702 + 9815 examples, 3 classes"),
+    "qnli": ("QNLI", "104743 + 5463 examples, 2 classes"),
+    "rte": ("RTE", "2490 + 277 examples, 2 classes"),
+    "wnli": ("WNLI", "635 + 71 examples, 2 classes"),
 }
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 
@@ -45,19 +45,19 @@ CATALOGUE = {
     entry.name: entry
     for entry in (
         Entry(
-            *("digits", "handwritten digits, 8 x 8, grey", "1200 + 597, 10", "CC BY 4.0"),
+            *("digits", "handwritten digits, 8 x 8, grey", "1200 + 597 examples, 10 classes", "CC BY 4.0"),
             where="inside scikit-learn",
         ),
         Entry(
-            *("fashion-mnist", "articles of clothing, 28 x 28, grey", "60000 + 10000, 10", "MIT"),
+            *("fashion-mnist", "articles of clothing, 28 x 28, grey", "60000 + 10000 examples, 10 classes", "MIT"),
             *("https://github.com/zalandoresearch/fashion-mnist", ("FashionMNIST/raw",)),
         ),
         Entry(
-            *("cifar10", "things and animals, 32 x 32", "50000 + 10000, 10", "none stated"),
+            *("cifar10", "things and animals, 32 x 32", "50000 + 10000 examples, 10 classes", "none stated"),
             *("https://www.cs.toronto.edu/~kriz/cifar.html", ("cifar-10-batches-bin", "cifar-10-batches-py")),
         ),
         Entry(
-            *("cifar100", "things and animals, 32 x 32", "50000 + 10000, 100", "none stated"),
+            *("cifar100", "things and animals, 32 x 32", "50000 + 10000 examples, 100 classes", "none stated"),
             *("https://www.cs.toronto.edu/~kriz/cifar.html", ("cifar-100-python",)),
         ),
         Entry(
@@ -65,19 +65,24 @@ CATALOGUE = {
             *("https://github.com/UCSC-REAL/cifar-10-100n", ("cifar-n",)),
         ),
         Entry(
-            *("svhn", "house numbers, cropped digits, 32 x 32", "73257 + 26032, 10", "non-commercial use"),
+            *(
+                "svhn",
+                "house numbers, cropped digits, 32 x 32",
+                "73257 + 26032 examples, 10 classes",
+                "non-commercial use",
+            ),
             *("http://ufldl.stanford.edu/housenumbers", ("train_32x32.mat",)),
         ),
         Entry(
-            *("imagenet", "ILSVRC 2012; its validation set is the test set", "1281167 + 50000, 1000"),
+            *("imagenet", "ILSVRC 2012; its validation set is the test set", "1281167 + 50000 examples, 1000 classes"),
             *("non-commercial research, by registration", "https://image-net.org", ("imagenet/train", "train")),
         ),
         Entry(
-            *("flowers", "Oxford flowers", "2040 + 6149, 102", "none stated"),
+            *("flowers", "Oxford flowers", "2040 + 6149 examples, 102 classes", "none stated"),
             *(f"{_OXFORD}/flowers/102", ("flowers-102",)),
         ),
         Entry(
-            *("pets", "Oxford-IIIT pets, cats and dogs by breed", "3680 + 3669, 37", "CC BY-SA 4.0"),
+            *("pets", "Oxford-IIIT pets, cats and dogs by breed", "3680 + 3669 examples, 37 classes", "CC BY-SA 4.0"),
             *(f"{_OXFORD}/pets", ("oxford-iiit-pet",)),
         ),
         *(

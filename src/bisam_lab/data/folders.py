@@ -128,7 +128,7 @@ def _flowers(data_dir: Path) -> Pictures:
     parts = {split: Flowers102(data_dir, split) for split in ("train", "val", "test")}
     train, val, test = ((part._image_files, part._labels) for part in parts.values())
     pool = files([*train[0], *val[0]], [*train[1], *val[1]])
-    return Pictures(pool, files(*test), tuple(f"flower {k + 1}" for k in range(102)), 224)
+    return Pictures(pool, files(*test), tuple(f"flower {k + 1}" for k in range(1 + max(pool.y.tolist()))), 224)
 
 
 def _pets(data_dir: Path) -> Pictures:

@@ -106,8 +106,6 @@ def natural_size(pictures: Files, otherwise: int, looked_at: int = 200) -> int:
         try:
             with Image.open(os.fsdecode(path)) as image:
                 shapes.add(image.size)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise RecipeError(f"{os.fsdecode(path)} is broken or no picture: {error}") from None
-        if len(shapes) > 1:
-            return otherwise
-    return min(shapes.pop())
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            continue  # decoding it will say so
+    return min(shapes.pop()) if len(shapes) == 1 else otherwise
