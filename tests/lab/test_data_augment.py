@@ -7,6 +7,7 @@ import torch
 from bisam_lab.data import load_splits, whole
 from bisam_lab.data.augment import AUGMENT, crop_flip, cutout, draw_boxes, flip, resized_crop_flip
 from bisam_lab.data.noise import CIFAR100_SUPERCLASS, flip_to_partner, partners
+from bisam_lab.data.normalise import moments
 from bisam_lab.recipe import DataRecipe, RecipeError
 
 
@@ -154,6 +155,16 @@ def test_the_rates_of_human_noise_are_the_published_ones(real_data):
         given = human_labels(f"cifar-n:{kind}", name, clean, root)
         assert len(given) == 50_000
         assert abs(100 * (given != clean).float().mean() - rate) < 0.025
+
+
+def test_statistics_are_those_of_all_pixels_whatever_the_batches():
+    x = torch.randint(0, 256, (101, 3, 9, 7), dtype=torch.uint8, generator=rng()) // torch.tensor([1, 2, 5]).reshape(
+        3, 1, 1
+    )
+    for stored in (x, x / 255):
+        mean, std = moments(stored.split(25))
+        torch.testing.assert_close(mean, (x / 255).mean((0, 2, 3), keepdim=True))
+        torch.testing.assert_close(std, (x / 255).std((0, 2, 3), keepdim=True))
 
 
 @pytest.mark.parametrize(("name", "kind", "train"), [("cifar10", "worse", 9000), ("cifar100", "noisy", 45_000)])

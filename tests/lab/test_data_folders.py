@@ -184,6 +184,7 @@ def test_a_stream_is_what_memory_is(painted, augment):
     memory, streamed = both(painted, augment=augment, workers=0, label_noise=0.3)
     assert isinstance(streamed.train, Streamed)
     equal(memory.train.shuffled(8, 5, 2), streamed.train.shuffled(8, 5, 2))
+    equal(list(memory.train.shuffled(8, 5, 2))[3:], memory.train.shuffled(8, 5, 2, start=3))
     equal(memory.validation.in_order(4), streamed.validation.in_order(4))
     equal(memory.test.in_order(), streamed.test.in_order())
     assert memory.shape == streamed.shape
