@@ -42,7 +42,7 @@ def in_memory(augment: str, device: torch.device) -> Iterator[Examples]:
     """Endless batches of random bytes in the shape of CIFAR."""
     x = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8)
     examples = Examples(x, torch.randint(0, 10, (len(x),)))
-    source = InMemory(examples, Normalise(*moments(x.split(1000))), AUGMENT[augment]).to(device)
+    source = InMemory(examples, Normalise(*moments(x)), AUGMENT[augment]).to(device)
     return itertools.chain.from_iterable(source.shuffled(128, 0, epoch) for epoch in itertools.count())
 
 

@@ -26,7 +26,7 @@ def pixels(recipe: DataRecipe, train: Examples, validation: Examples, test: Exam
     larger = size if size is not None and size > train.x.shape[-1] else None
     if larger is None:
         train, validation, test = (_shrunk(part, size) for part in (train, validation, test))
-    prepare = Normalise(*moments(train.x.split(1000)), larger)
+    prepare = Normalise(*moments(train.x), larger)
     return InMemory(train, prepare, AUGMENT[recipe.augment]), InMemory(validation, prepare), InMemory(test, prepare)
 
 
@@ -50,7 +50,7 @@ def pictures(
         seen, held_out, last = (decode_all(part, size, recipe.name) for part in parts)
         return pixels(recipe, seen, held_out, last)
     sample = decode_all(Files(train.paths[:_SAMPLE], train.y[:_SAMPLE]), size, f"{recipe.name}: statistics of 2048")
-    prepare = Normalise(*moments(sample.x.split(100)))
+    prepare = Normalise(*moments(sample.x))
     from_file = recipe.augment == "resized-crop-flip"
     augment = flip if from_file else AUGMENT[recipe.augment]
     training = Streamed(train, size, prepare, augment, parts=from_file, workers=recipe.workers)
