@@ -4,8 +4,9 @@
     python examples/transformers_glue.py --data glue --task sst2            # glue/SST-2/train.tsv and dev.tsv
     python examples/transformers_glue.py --data glue --task sst2 --resume   # goes on from the last checkpoint
 
-Nothing is downloaded: the model starts at random and the vocabulary is that of the training text, so accuracies are
-those of a small model, not those of the leaderboard. With ``--rho 0`` it is the plain Trainer, for comparison.
+It needs ``bisam[lab,transformers]``. Nothing is downloaded: the model starts at random and the vocabulary is that of
+the training text, so accuracies are those of a small model, not those of the leaderboard. With ``--rho 0`` it is the
+plain Trainer, for comparison.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import functools
 import itertools
 import random
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -29,48 +30,15 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from bisam import METHODS
 from bisam.integrations.transformers import SharpnessAwareTrainer
+from bisam_lab.data.glue import TASKS, Sample, Task, read_tsv
 
-
-class Task(NamedTuple):
-    """Where a task keeps what: columns by number, which its files agree on more than on their names."""
-
-    folder: str
-    header: bool
-    texts: tuple[int, ...]
-    label: int
-    classes: tuple[str, ...]
-
-
-class Sample(NamedTuple):
-    """One text or two, and the number of their class."""
-
-    texts: tuple[str, ...]
-    label: int
-
-
-TASKS = {
-    "cola": Task("CoLA", header=False, texts=(3,), label=1, classes=("0", "1")),
-    "mrpc": Task("MRPC", header=True, texts=(3, 4), label=0, classes=("0", "1")),
-    "rte": Task("RTE", header=True, texts=(1, 2), label=3, classes=("not_entailment", "entailment")),
-    "sst2": Task("SST-2", header=True, texts=(0,), label=1, classes=("0", "1")),
-}
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 
 
 def read(folder: Path, task: Task, split: str) -> list[Sample]:
-    """Read ``train.tsv`` or ``dev.tsv``; quotation marks are text in these files, so no csv reader."""
+    """Read ``train.tsv`` or ``dev.tsv`` from GLUE's folder, or from the task's."""
     inner = folder / task.folder
-    path = (inner if inner.is_dir() else folder) / f"{split}.tsv"
-    lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")[task.header :]
-    samples = []
-    for number, line in enumerate(lines, start=1 + task.header):
-        cells = line.split("\t")
-        if len(cells) <= max(*task.texts, task.label) or cells[task.label] not in task.classes:
-            raise ValueError(
-                f"{path}, line {number}: no label {' or '.join(task.classes)} where it should be: {line!r}"
-            )
-        samples.append(Sample(tuple(cells[i] for i in task.texts), task.classes.index(cells[task.label])))
-    return samples
+    return read_tsv((inner if inner.is_dir() else folder) / f"{split}.tsv", task)
 
 
 def toy() -> tuple[list[Sample], list[Sample]]:
@@ -136,7 +104,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         train, dev = toy()
         options.epochs = options.epochs or 20
     else:
-        train, dev = (read(options.data, TASKS[options.task], split) for split in ("train", "dev"))
+        task = TASKS[options.task]
+        train, dev = (read(options.data, task, split) for split in ("train", task.dev))
     tokenizer = tokenizer_of(train)
     model = BertForSequenceClassification(
         BertConfig(
@@ -146,7 +115,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             num_attention_heads=2,
             intermediate_size=128,
             max_position_embeddings=128,
-            num_labels=2,
+            num_labels=1 + max(sample.label for sample in train),
             pad_token_id=tokenizer.pad_token_id,
         )
     )

@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -10,11 +11,24 @@ from torch.optim import Optimizer
 
 from bisam import SharpnessAware
 
+from .data import Splits, load_splits
 from .fabric import Fabric
 from .method import Method
+from .models import build_model
 from .recipe import Recipe, TrainRecipe
 
-__all__ = ["build_fabric", "build_optimizer"]
+__all__ = ["build_fabric", "build_optimizer", "load_examples_and_model"]
+
+
+def load_examples_and_model(recipe: Recipe, data_dir: Path | None, seed: int) -> tuple[Splits, nn.Module]:
+    """Read and split the data, and build the network for them; both depend on the seed alone.
+
+    Raises:
+        RecipeError: data that are missing, a network that cannot be built.
+    """
+    splits = load_splits(recipe.data, data_dir, seed, tokenizer=recipe.model.tokenizer)
+    Fabric.seed_everything(seed, verbose=False)
+    return splits, build_model(recipe.model, splits.shape, splits.classes, splits.vocabulary)
 
 
 def build_optimizer(name: str, recipe: Recipe, model: nn.Module, steps: int) -> SharpnessAware:

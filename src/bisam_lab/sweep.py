@@ -5,13 +5,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from bisam import RhoRange, rho_range
 
-from .data import load_splits
-from .engine import build_fabric, build_optimizer
-from .models import build_model
+from .engine import build_fabric, build_optimizer, load_examples_and_model
 from .recipe import Recipe, RecipeError
 
 __all__ = ["Advice", "advise"]
@@ -53,9 +49,7 @@ def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None 
         RecipeError: data that are missing; an epoch too short; whatever :func:`bisam.rho_range` refuses.
     """
     fabric = build_fabric(recipe)
-    splits = load_splits(recipe.data, data_dir, seed)
-    torch.manual_seed(seed)
-    model = build_model(recipe.model, splits.shape, splits.classes)
+    splits, model = load_examples_and_model(recipe, data_dir, seed)
     epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
     plain, opt = (build_optimizer(name, recipe, model, recipe.train.epochs * epoch) for name in ("sgd", method))
     net, stepper = fabric.setup(model, plain)

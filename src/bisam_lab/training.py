@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from .checkpoint import CheckpointError, Checkpoints, random_state, set_random_state, write
-from .data import load_splits
-from .engine import build_fabric, build_optimizer
-from .fabric import Fabric
+from .engine import build_fabric, build_optimizer, load_examples_and_model
 from .loop import Loop
 from .method import Method
-from .models import build_model
 from .recipe import Recipe
 from .result import Epoch, Status
 from .score import predictions, score
@@ -63,9 +60,7 @@ class Training:
     def __init__(self, recipe: Recipe, method: str, seed: int, data_dir: Path | None = None) -> None:
         self.recipe, self.method, self.seed = recipe, method, seed
         self.fabric = build_fabric(recipe)
-        splits = load_splits(recipe.data, data_dir, seed)
-        Fabric.seed_everything(seed, verbose=False)
-        self.model = build_model(recipe.model, splits.shape, splits.classes)
+        splits, self.model = load_examples_and_model(recipe, data_dir, seed)
         self.batches = math.ceil(len(splits.train) / recipe.train.batch_size)
         steps = self.batches * recipe.train.epochs
         self.opt = build_optimizer(method, recipe, self.model, steps)

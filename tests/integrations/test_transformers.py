@@ -915,7 +915,7 @@ def test_the_example_learns_and_resumes(tmp_path, example, capsys):
     [
         ("cola", ['gj04\t1\t\tOne "more.', "gj04\t0\t*\tNo more."], [('One "more.',), ("No more.",)], [1, 0]),
         ("mrpc", ["\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String", "0\t7\t8\tA b\tC d"], [("A b", "C d")], [0]),
-        ("rte", ["index\tsentence1\tsentence2\tlabel", "0\tA\tB\tentailment"], [("A", "B")], [1]),
+        ("rte", ["index\tsentence1\tsentence2\tlabel", "0\tA\tB\tentailment"], [("A", "B")], [0]),
         ("sst2", ["sentence\tlabel", "it 's fine \t1"], [("it 's fine ",)], [1]),
     ],
 )

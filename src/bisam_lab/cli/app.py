@@ -10,6 +10,7 @@ from rich.console import Console
 from ..recipe import RecipeError
 from . import recipes
 from .compare import compare
+from .data import data
 from .report import report
 from .rho_range import rho_range
 from .train import train
@@ -22,6 +23,7 @@ app.command()(compare)
 app.command("rho-range")(rho_range)
 app.command()(report)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(data, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bisam._random import seeded
 
-__all__ = ["Augment", "Examples", "InMemory", "Source", "Splits", "stream", "whole"]
+__all__ = ["Augment", "Examples", "InMemory", "Source", "Splits", "bounded", "stream", "whole"]
 
 #: Changes a batch of inputs with random numbers from the generator, which lives on the CPU.
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
@@ -47,7 +47,7 @@ class Source(Protocol):
         """Yield one epoch's batches in random order, augmented, beginning with batch number ``start``."""
 
     def in_order(self, size: int = 1000) -> Iterator[Examples]:
-        """Yield all examples once, as they are."""
+        """Yield all examples once, as they are, at most ``size`` at a time."""
 
     def to(self, device: torch.device) -> "Source":
         """Return the source with its batches on ``device``."""
@@ -63,6 +63,7 @@ class Splits:
         test: read once a run.
         classes: how many.
         shape: of one input.
+        vocabulary: how many tokens there are, where inputs are tokens.
     """
 
     train: Source
@@ -70,6 +71,7 @@ class Splits:
     test: Source
     classes: int
     shape: tuple[int, ...]
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class InMemory:
             yield Examples(x if self.augment is None else self.augment(x, stream(seed, epoch, number)), batch.y)
 
     def in_order(self, size: int = 1000) -> Iterator[Examples]:
-        """Yield all examples once, as they are."""
+        """Yield all examples once, as they are, at most ``size`` at a time."""
+        size = bounded(size, self.examples.x[0].numel())
         for x, y in zip(self.examples.x.split(size), self.examples.y.split(size), strict=True):
             yield Examples(self.prepare(x), y)
 
@@ -116,6 +119,11 @@ def whole(source: Source) -> Examples:
     """Return all examples of a source, as the network sees them without augmentation."""
     parts = list(source.in_order())
     return Examples(torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts]))
+
+
+def bounded(size: int, numbers: int) -> int:
+    """Return a batch size, smaller where an input of so many ``numbers`` would make batches of more than 64 MB."""
+    return max(1, min(size, 16_000_000 // max(1, numbers)))
 
 
 def stream(seed: int, *where: int) -> torch.Generator:

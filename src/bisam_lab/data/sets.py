@@ -55,7 +55,20 @@ def _cifar10(data_dir: Path | None) -> tuple[Examples, Examples]:
     return train, test
 
 
+def _svhn(data_dir: Path | None) -> tuple[Examples, Examples]:
+    """Read the cropped digits, ``train_32x32.mat`` and ``test_32x32.mat``."""
+    from torchvision.datasets import SVHN
+
+    if data_dir is None or not (data_dir / "train_32x32.mat").is_file():
+        raise RecipeError(f"--data-dir {data_dir} holds no train_32x32.mat: `bisam data fetch svhn` gets it")
+    train, test = (_pixels(part.data, part.labels) for part in (SVHN(data_dir, split) for split in ("train", "test")))
+    return train, test
+
+
 def _rows(files: list[Path]) -> Examples:
+    for file in files:
+        if file.stat().st_size % 3073:
+            raise RecipeError(f"{file} is cut or no batch of CIFAR-10: {file.stat().st_size} bytes are no rows of 3073")
     rows = np.concatenate([np.fromfile(file, np.uint8).reshape(-1, 3073) for file in files])
     return _pixels(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0])
 
@@ -76,5 +89,6 @@ READERS: dict[str, Callable[[Path | None], tuple[Examples, Examples]]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
     "cifar10": _cifar10,
+    "svhn": _svhn,
     "cifar100": lambda data_dir: _cifar("cifar100", "cifar-100-python", data_dir),
 }

@@ -1,85 +1,108 @@
 """From a data recipe and a seed to training, validation and test examples."""
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..recipe import DataRecipe, RecipeError
-from .augment import crop_flip
-from .examples import Augment, Examples, InMemory, Splits
-from .noise import flip_labels
-from .sets import READERS
+from .examples import Examples, InMemory, Source, Splits
+from .human import human_labels
+from .noise import flip_labels, flip_to_partner, partners
+from .pictures import Files
+from .read import Read, read
+from .sources import pictures, pixels
 
 __all__ = ["load_splits"]
 
-_AUGMENT: dict[str, Augment] = {"crop-flip": crop_flip}
+Part: TypeAlias = Examples | Files
+Three: TypeAlias = tuple[Source, Source, Source]
 
 
-def load_splits(recipe: DataRecipe, data_dir: Path | None, seed: int) -> Splits:
+def load_splits(recipe: DataRecipe, data_dir: Path | None, seed: int, *, tokenizer: str | None = None) -> Splits:
     """Read a data set and split it: the same seed gives the same split, noise and examples to every method.
 
     The test set is the official one (of the digits: the last 597 images) and does not depend on the seed. Pixels are
-    normalised by mean and deviation of the training images, channel by channel.
+    normalised by mean and deviation of the training images, channel by channel. Labels are wrong in training alone.
+
+    Args:
+        recipe: which data.
+        data_dir: where sets lie.
+        seed: of split and noise.
+        tokenizer: of texts: that of a published model, or a bare type such as ``bert``, whose is made here.
 
     Raises:
-        RecipeError: files that are missing, or fewer examples than the recipe asks for.
+        RecipeError: files that are missing or broken, or fewer examples than the recipe asks for.
     """
-    pool, test = _read(recipe, data_dir)
+    found = read(recipe, data_dir, tokenizer)
     rng = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(pool), generator=rng)
-    held_out = recipe.validation_size or max(1, len(pool) // 10)
-    size = len(pool) - held_out if recipe.train_size is None else recipe.train_size
-    if size < 1 or size + held_out > len(pool):
+    train_at, validation_at = _divided(recipe, found, rng)
+    noisy = _noisy(recipe, found, train_at, data_dir, rng)
+    train = replace(found.pool[train_at], y=noisy)
+    validation, test = found.pool[validation_at], _spread(found.test, recipe)
+    sources = _sources(recipe, found, train, validation, test)
+    first = next(sources[1].in_order(1)).x
+    return Splits(*sources, classes=found.classes, shape=tuple(first.shape[1:]), vocabulary=found.vocabulary)
+
+
+def _sources(recipe: DataRecipe, found: Read, train: Part, validation: Part, test: Part) -> Three:
+    if isinstance(train, Files) and isinstance(validation, Files) and isinstance(test, Files):
+        return pictures(recipe, train, validation, test, recipe.image_size or found.size)
+    assert isinstance(train, Examples) and isinstance(validation, Examples) and isinstance(test, Examples)
+    if recipe.loading == "stream":
+        raise RecipeError(f"data.loading=stream is for pictures in files: {recipe.name} is read whole")
+    if found.vocabulary is None:
+        return pixels(recipe, train, validation, test)
+    return InMemory(train, _widened), InMemory(validation, _widened), InMemory(test, _widened)
+
+
+def _divided(recipe: DataRecipe, found: Read, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return which examples of the pool are trained on, and which held out."""
+    pool = len(found.pool)
+    order = torch.randperm(pool, generator=rng)
+    least = 1
+    if found.even:
+        order, least = _evenly(order, found.pool.y, found.classes), found.classes
+    held_out = recipe.validation_size or max(least, pool // 10)
+    size = pool - held_out if recipe.train_size is None else recipe.train_size
+    if size < 1 or size + held_out > pool:
         raise RecipeError(
             f"data.train_size={size} and data.validation_size={held_out} ask for more than the "
-            f"{len(pool)} training images of {recipe.name}"
+            f"{pool} training {'texts' if found.vocabulary else 'images'} of {recipe.name}"
         )
-    validation, train = pool[order[:held_out]], pool[order[held_out : held_out + size]]
-    classes = int(pool.y.max()) + 1
-    train, validation, test = (_resized(part, recipe.image_size) for part in (train, validation, test))
-    mean, std = _moments(train.x)
-    prepare = partial(_normalised, mean=mean, std=std)
-    noisy = Examples(train.x, flip_labels(train.y, recipe.label_noise, classes, rng))
-    return Splits(
-        train=InMemory(noisy, prepare, _AUGMENT.get(recipe.augment)),
-        validation=InMemory(validation, prepare),
-        test=InMemory(test, prepare),
-        classes=classes,
-        shape=tuple(train.x.shape[1:]),
-    )
+    return order[held_out : held_out + size], order[:held_out]
 
 
-def _read(recipe: DataRecipe, data_dir: Path | None) -> tuple[Examples, Examples]:
-    if recipe.name not in READERS:
-        raise RecipeError(f"data.name={recipe.name!r}: must be one of {', '.join(READERS)}")
-    try:
-        return READERS[recipe.name](data_dir)
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        if isinstance(error, RecipeError):
-            raise
-        raise RecipeError(f"{recipe.name} in --data-dir {data_dir} cannot be read: {error}") from error
+def _evenly(order: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Reorder so that every beginning has each class in proportion, as far as it goes, and one of each first."""
+    counts = labels.bincount(minlength=classes)
+    places = torch.empty(len(order), dtype=torch.float64)
+    for label in range(classes):
+        (members,) = (labels[order] == label).nonzero(as_tuple=True)
+        places[members] = torch.arange(len(members), dtype=torch.float64) / counts[label].clamp(min=1)
+    return order[places.argsort(stable=True)]
 
 
-def _resized(images: Examples, size: int | None) -> Examples:
-    """Shrink to ``size`` pixels a side, as numbers from 0 to 1; without a size bytes stay bytes."""
-    if size is None or size == images.x.shape[-1]:
-        return images
-    return Examples(F.interpolate(_floats(images.x), (size, size), mode="area"), images.y)
+def _noisy(recipe: DataRecipe, found: Read, at: Tensor, data_dir: Path | None, rng: torch.Generator) -> Tensor:
+    """Return the training labels, perhaps wrong."""
+    clean = found.pool.y
+    if recipe.noise.startswith("cifar-n:"):
+        return human_labels(recipe.noise, recipe.name, clean, data_dir)[at]
+    if recipe.noise == "asymmetric":
+        return flip_to_partner(clean[at], recipe.label_noise, partners(recipe.name, found.classes), rng)
+    return flip_labels(clean[at], recipe.label_noise, found.classes, rng)
 
 
-def _floats(x: Tensor) -> Tensor:
-    """Turn bytes into numbers from 0 to 1."""
-    return x if x.is_floating_point() else x.float() / 255
+def _spread(test: Part, recipe: DataRecipe) -> Part:
+    """Return so many test examples as the recipe says, at even distances."""
+    if recipe.test_size is None:
+        return test
+    if recipe.test_size > len(test):
+        raise RecipeError(f"data.test_size={recipe.test_size} is more than the {len(test)} test examples")
+    return test[torch.arange(recipe.test_size) * len(test) // recipe.test_size]
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each channel, (1, C, 1, 1)."""
-    pixels = _floats(x)
-    return pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
-
-
-def _normalised(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return (_floats(x) - mean.to(x.device)) / std.to(x.device)
+def _widened(x: Tensor) -> Tensor:
+    return x.long()

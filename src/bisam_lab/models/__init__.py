@@ -18,7 +18,7 @@ from .wide_resnet import WideResNet
 __all__ = ["VGG", "DenseNet", "ResNet", "TextClassifier", "WideResNet", "build_model"]
 
 
-def build_model(recipe: ModelRecipe, shape: tuple[int, ...], classes: int) -> nn.Module:
+def build_model(recipe: ModelRecipe, shape: tuple[int, ...], classes: int, vocabulary: int | None = None) -> nn.Module:
     """Build the recipe's network for inputs of ``shape`` (without the batch), with ``classes`` logits.
 
     Its initial weights depend on torch's seed alone. Networks that are not ours are tried out on an empty input.
@@ -27,6 +27,7 @@ def build_model(recipe: ModelRecipe, shape: tuple[int, ...], classes: int) -> nn
         recipe: its name, options, and the weights to start from.
         shape: (channels, height, width) of images, or (3, S) of texts: ids, attention mask and token types.
         classes: how many.
+        vocabulary: how many tokens there are, of texts.
 
     Raises:
         RecipeError: no such network, options that its builder refuses, data or weights that do not fit it.
@@ -34,7 +35,7 @@ def build_model(recipe: ModelRecipe, shape: tuple[int, ...], classes: int) -> nn
     if re.fullmatch(r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn", recipe.name):
         model = _build_ours(recipe, shape, classes)
     else:
-        model = _build_outside(recipe, shape, classes)
+        model = _build_outside(recipe, shape, classes, vocabulary)
         try_out(model, recipe.name, shape, classes)
     if recipe.checkpoint is not None:
         load_weights(model, recipe.checkpoint, classes)
@@ -55,12 +56,12 @@ def _build_ours(recipe: ModelRecipe, shape: tuple[int, ...], classes: int) -> nn
         raise RecipeError(f"model.name={recipe.name!r}: {error}") from None
 
 
-def _build_outside(recipe: ModelRecipe, shape: tuple[int, ...], classes: int) -> nn.Module:
+def _build_outside(recipe: ModelRecipe, shape: tuple[int, ...], classes: int, vocabulary: int | None) -> nn.Module:
     given = sorted({"num_classes", "num_labels"} & set(recipe.options))
     if given:
         raise RecipeError(f"model.options.{given[0]}: the data say how many classes there are; leave it out")
     if recipe.name.startswith("hf:"):
-        return build_text_classifier(recipe.name, recipe.options, recipe.pretrained, shape, classes)
+        return build_text_classifier(recipe.name, recipe.options, recipe.pretrained, shape, classes, vocabulary)
     if recipe.name.startswith("timm:"):
         if len(shape) != 3:
             raise _no_images(recipe, shape)

@@ -36,12 +36,17 @@ class TextClassifier(nn.Module):
 
 
 def build_text_classifier(
-    name: str, options: dict[str, Any], pretrained: bool, shape: tuple[int, ...], classes: int
+    name: str,
+    options: dict[str, Any],
+    pretrained: bool,
+    shape: tuple[int, ...],
+    classes: int,
+    vocabulary: int | None = None,
 ) -> nn.Module:
     """Build ``hf:NAME``: of a folder, of the hub, or, where NAME is a type of model such as bert, from ``options``.
 
-    The options are fields of the model's configuration, such as {hidden_size: 32, num_hidden_layers: 2}; a
-    ``vocab_size`` there must be that of the tokenizer.
+    The options are fields of the model's configuration, such as {hidden_size: 32, num_hidden_layers: 2}. A bare type
+    gets as many embeddings as the ``vocabulary`` of the texts has tokens.
 
     Raises:
         RecipeError: transformers is missing, the data are no texts, no such model or option, or the model is refused.
@@ -57,7 +62,7 @@ def build_text_classifier(
     auto = transformers.AutoModelForSequenceClassification
     remedy = "NAME is that of a model on the hub, of a folder, or a type such as bert; see model.options"
     with explained(f"model.name={name!r}: transformers", remedy):
-        config = _config(transformers, name, source, {**options, "num_labels": classes}, pretrained)
+        config = _config(transformers, name, source, {**options, "num_labels": classes}, pretrained, vocabulary)
         if not pretrained:
             return TextClassifier(auto.from_config(config, dtype=torch.get_default_dtype()))
         model, loaded = auto.from_pretrained(
@@ -71,11 +76,14 @@ def build_text_classifier(
     return TextClassifier(model).train()
 
 
-def _config(transformers: Any, name: str, source: str, fields: dict[str, Any], pretrained: bool) -> Any:
+def _config(
+    transformers: Any, name: str, source: str, fields: dict[str, Any], pretrained: bool, vocabulary: int | None
+) -> Any:
     """Return the configuration with ``fields`` in it; none of them may be unknown to it."""
     types = transformers.CONFIG_MAPPING
     if not pretrained and source in types and not Path(source).is_dir():
         default = types[source]()
+        fields = ({} if vocabulary is None else {"vocab_size": vocabulary}) | fields
         unknown = [field for field in fields if not hasattr(default, field)]
         config = None if unknown else transformers.AutoConfig.for_model(source, **fields)
     else:

@@ -4,12 +4,18 @@ import difflib
 import re
 from collections.abc import Iterable
 
-__all__ = ["DATA", "GLUE", "data_name", "model_name", "nearest"]
+__all__ = ["DATA", "GLUE", "NOISE", "data_name", "model_name", "nearest", "noise_name"]
 
 #: Data sets by name, in their official formats.
 DATA = ("digits", "fashion-mnist", "cifar10", "cifar100", "svhn", "imagenet", "flowers", "pets")
 #: Tasks of GLUE that are classifications.
 GLUE = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli")
+#: Kinds of wrong labels.
+NOISE = (
+    "symmetric",
+    "asymmetric",
+    *(f"cifar-n:{kind}" for kind in ("clean", "aggre", "rand1", "rand2", "rand3", "worse", "noisy")),
+)
 
 _MODELS = ("resnet-20", "resnet-56", "wrn-28-2", "wrn-28-10", "densenet-121", "vgg19-bn")
 _OWN = r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*"  # a file's, or a package's
@@ -29,6 +35,17 @@ def data_name(name: str) -> str:
         raise ValueError(f"glue:{rest} is none of {', '.join(f'glue:{task}' for task in GLUE)}{nearest(rest, GLUE)}")
     known = [*DATA, "glue:TASK", "folder:PATH", "text:PATH"]
     raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, DATA)}")
+
+
+def noise_name(name: str) -> str:
+    """Return ``name`` if it is that of a kind of noise.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if name not in NOISE:
+        raise ValueError(f"{name!r} is none of {', '.join(NOISE)}{nearest(name, NOISE)}")
+    return name
 
 
 def model_name(name: str) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from .known import data_name, model_name
+from .known import data_name, model_name, noise_name
 
 __all__ = ["DataRecipe", "EngineRecipe", "ModelRecipe", "Recipe", "SharpnessRecipe", "TrainRecipe"]
 
@@ -27,9 +27,22 @@ class DataRecipe(_Part):
         None, ge=1, description="examples held out of the training set, drawn by the seed; null is a tenth"
     )
     test_size: int | None = Field(None, ge=1, description="only so many test examples, spread evenly; null is all")
-    image_size: int | None = Field(None, ge=4, description="pixels a side; null leaves them")
-    noise: str = Field("symmetric", description="symmetric, asymmetric, or cifar-n:KIND, the noise of human annotators")
-    label_noise: float = Field(0.0, ge=0, lt=1, description="share of training labels moved to another class")
+    image_size: int | None = Field(
+        None,
+        ge=4,
+        description="pixels a side; null leaves them: 224 of imagenet, flowers, pets, 64 of pictures that differ",
+    )
+    noise: Annotated[str, AfterValidator(noise_name)] = Field(
+        "symmetric",
+        description="symmetric, asymmetric (each class to its own other one), or cifar-n:KIND, labels that people "
+        "gave: clean, aggre, rand1, rand2, rand3, worse of cifar10, clean and noisy of cifar100",
+    )
+    label_noise: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of training labels moved to another class; asymmetric: of each class that has a partner",
+    )
     augment: Literal["none", "flip", "crop-flip", "crop-flip-cutout", "resized-crop-flip"] = "none"
     loading: Literal["auto", "memory", "stream"] = Field(
         "auto", description="hold all on the device, or decode file by file in other processes; auto goes by size"
@@ -37,6 +50,15 @@ class DataRecipe(_Part):
     workers: int = Field(4, ge=0, description="processes that decode a stream")
     max_length: int = Field(128, ge=4, description="tokens of a text, longer ones are cut")
     metric: Literal["accuracy", "matthews", "f1"] = Field("accuracy", description="what validation and test measure")
+
+    @model_validator(mode="after")
+    def _one_noise(self) -> "DataRecipe":
+        if self.noise.startswith("cifar-n:"):
+            if self.name not in ("cifar10", "cifar100"):
+                raise ValueError(f"noise={self.noise} is about cifar10 and cifar100, not about {self.name}")
+            if self.label_noise:
+                raise ValueError(f"noise={self.noise} has a share of its own: leave out label_noise={self.label_noise}")
+        return self
 
 
 class ModelRecipe(_Part):
@@ -63,6 +85,11 @@ class ModelRecipe(_Part):
                 "a file of your own: model.checkpoint"
             )
         return self
+
+    @property
+    def tokenizer(self) -> str | None:
+        """Whose tokenizer texts are read with; None for networks that are not transformers' own."""
+        return self.name.removeprefix("hf:") if self.name.startswith("hf:") else None
 
 
 class TrainRecipe(_Part):

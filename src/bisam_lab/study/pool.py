@@ -87,7 +87,7 @@ def run_all(study: Study, jobs: int, every: float = 30.0) -> Iterator[Event]:
     for name in dict.fromkeys(run.variant for run in pending):  # what is missing is said here, once and at once
         recipe = study.recipe_of(Run(name, 0, ""))
         check_accelerator(recipe.engine.accelerator)
-        load_splits(recipe.data, study.data_dir, seed=0)
+        load_splits(recipe.data, study.data_dir, seed=0, tokenizer=recipe.model.tokenizer)
     processes = context()
     events: Events = processes.Queue()
     pool = ProcessPoolExecutor(

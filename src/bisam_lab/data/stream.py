@@ -1,0 +1,113 @@
+"""Pictures decoded file by file, in other processes, while the network trains."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..recipe import RecipeError
+from .augment import draw_boxes
+from .examples import Augment, Examples, bounded, stream
+from .normalise import Normalise
+from .pictures import Files, decode
+
+__all__ = ["Streamed"]
+
+
+class _Batch(NamedTuple):
+    """Which files make a batch, and the part of each that is taken: (B, 4), or None for the middle square."""
+
+    at: Tensor
+    boxes: Tensor | None
+
+
+class _Decoded(Dataset[Any]):
+    """Decodes whole batches. An error comes back as its sentence: processes would wrap it in their own."""
+
+    def __init__(self, paths: npt.NDArray[np.bytes_], size: int) -> None:
+        self.paths, self.size = paths, size
+
+    def __getitem__(self, batch: _Batch) -> Tensor | str:
+        boxes = [None] * len(batch.at) if batch.boxes is None else batch.boxes.tolist()
+        paths = self.paths[batch.at.numpy()]
+        try:
+            return torch.from_numpy(np.stack([decode(p, self.size, box) for p, box in zip(paths, boxes, strict=True)]))
+        except RecipeError as error:
+            return str(error)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Pictures that are decoded when their batch comes, by ``workers`` processes that work ahead.
+
+    What a batch holds depends on seed, epoch and position alone, not on the number of workers; ``start`` begins there
+    without decoding what lies before.
+
+    Attributes:
+        files: the pictures.
+        size: pixels a side.
+        prepare: normalises a batch of bytes, on the device.
+        augment: changes a training batch, on the device; None does not.
+        parts: whether training takes a random part of each picture, cut from the file itself.
+        workers: processes; 0 decodes in this one.
+        device: where batches go.
+    """
+
+    files: Files
+    size: int
+    prepare: Normalise
+    augment: Augment | None = None
+    parts: bool = False
+    workers: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels (N,), on the CPU."""
+        return self.files.y
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def shuffled(self, size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Examples]:
+        """Yield one epoch's batches in random order, augmented, beginning with batch number ``start``."""
+        order = torch.randperm(len(self), generator=stream(seed, epoch)).split(size)[start:]
+        chance = [stream(seed, epoch, number) for number in range(start, start + len(order))]
+        plan = [
+            _Batch(index, draw_boxes(len(index), rng) if self.parts else None)
+            for index, rng in zip(order, chance, strict=True)
+        ]
+        for batch, rng in zip(self._decoded(plan), chance, strict=True):
+            yield batch if self.augment is None else Examples(self.augment(batch.x, rng), batch.y)
+
+    def in_order(self, size: int = 1000) -> Iterator[Examples]:
+        """Yield all examples once, as they are, at most ``size`` at a time."""
+        plan = torch.arange(len(self)).split(bounded(size, 3 * self.size**2))
+        yield from self._decoded([_Batch(index, None) for index in plan])
+
+    def to(self, device: torch.device) -> "Streamed":
+        """Send batches to ``device``."""
+        return replace(self, device=device)
+
+    def _decoded(self, plan: list[_Batch]) -> Iterator[Examples]:
+        pinned = self.device.type == "cuda"
+        workers = min(self.workers, len(plan), os.cpu_count() or 1)
+        loader = DataLoader(
+            _Decoded(self.files.paths, self.size),
+            batch_size=None,  # a batch is one item: its whole decoding is one process's work
+            sampler=plan,
+            num_workers=workers,
+            pin_memory=pinned,
+            generator=torch.Generator(),  # or each epoch would move the global one, and dropout with it
+        )
+        for batch, pixels in zip(plan, loader, strict=True):
+            if isinstance(pixels, str):
+                raise RecipeError(pixels)
+            x = self.prepare(pixels.to(self.device, non_blocking=pinned))
+            yield Examples(x, self.files.y[batch.at].to(self.device))

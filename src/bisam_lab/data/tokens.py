@@ -1,0 +1,118 @@
+"""Texts to tokens: with the tokenizer of a published model, or with one of the training texts' own."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..recipe import RecipeError
+from .examples import Examples
+from .glue import Sample
+
+__all__ = ["build_tokenizer", "encode"]
+
+_SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+_WORDS, _LETTERS = 8192, 1000
+
+
+def build_tokenizer(name: str | None, train: Sequence[Sample]) -> Any:
+    """Return a tokenizer: that of a published model, or for a bare type such as ``bert`` (or None) a WordPiece one.
+
+    The latter's vocabulary is that of the training texts, at most 8192 pieces, and made anew each time.
+
+    Raises:
+        RecipeError: transformers is not installed, or has no such tokenizer.
+    """
+    try:
+        from transformers import CONFIG_MAPPING, AutoTokenizer
+    except ImportError:
+        raise RecipeError("texts need transformers: pip install 'bisam[transformers]'") from None
+    if name is None or (name in CONFIG_MAPPING and not Path(name).is_dir()):
+        return _trained(train)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RecipeError(f"no tokenizer for hf:{name}: {error}") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _trained(train: Sequence[Sample]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    text = normalizer.normalize_str("\n".join(text for sample in train for text in sample.texts))
+    vocabulary = _vocabulary(Counter(word for word, _ in splitter.pre_tokenize_str(text)))
+    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer, made.decoder = normalizer, splitter, decoders.WordPiece()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(mark, vocabulary[mark]) for mark in ("[CLS]", "[SEP]")],
+    )
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_object=made, **_SPECIAL)
+
+
+def _vocabulary(words: Counter[str]) -> dict[str, int]:
+    """Make a WordPiece vocabulary of words and their counts.
+
+    The trainer numbers the continuing letters (``##a``) as they come out of a hash table, and breaks ties by those
+    numbers: from process to process it makes other vocabularies. Given as special tokens, they have their numbers.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    letters: Counter[str] = Counter()
+    for word, count in words.items():
+        letters.update(dict.fromkeys(word, count))
+    alphabet = sorted(sorted(letters), key=lambda letter: -letters[letter])[:_LETTERS]
+    inner = sorted(set(alphabet) & {letter for word in words for letter in word[1:]})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=_WORDS,
+        min_frequency=2,
+        special_tokens=[*_SPECIAL.values(), *(f"##{letter}" for letter in inner)],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.train_from_iterator((" ".join([word] * count) for word, count in sorted(words.items())), trainer)
+    vocabulary: dict[str, int] = made.get_vocab()
+    return vocabulary
+
+
+def encode(tokenizer: Any, parts: Sequence[Sequence[Sample]], length: int) -> list[Examples]:
+    """Turn texts into tensors (N, 3, S) of ids, attention mask and segments.
+
+    S is ``length`` or the longest text of all parts, whichever is shorter; longer texts are cut.
+    """
+    encoded = [_encoded(tokenizer, part, length) for part in parts]
+    longest = max(len(row) for rows in encoded for row in rows["input_ids"])
+    padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
+    return [
+        Examples(
+            torch.stack([_padded(rows[key], longest, value) for key, value in padding.items()], 1),
+            torch.tensor([sample.label for sample in part]).long(),
+        )
+        for rows, part in zip(encoded, parts, strict=True)
+    ]
+
+
+def _encoded(tokenizer: Any, part: Sequence[Sample], length: int) -> dict[str, list[list[int]]]:
+    columns = [list(column) for column in zip(*(sample.texts for sample in part), strict=True)]
+    return dict(tokenizer(*columns, truncation=True, max_length=length, return_token_type_ids=True))
+
+
+def _padded(rows: Sequence[Sequence[int]], length: int, value: int) -> Tensor:
+    """Return (N, length) in int32, half of what the network sees: it is widened batch by batch."""
+    table = torch.full((len(rows), length), value, dtype=torch.int32)
+    lengths = torch.tensor([len(row) for row in rows])
+    table[torch.arange(length) < lengths[:, None]] = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int32)
+    return table
