@@ -1,6 +1,6 @@
 """What the site takes from elsewhere as it is built: changelog and contributing, commands, recipes and their fields.
 
-MkDocs calls these functions (``hooks`` in mkdocs.yml). A page asks for a generated part by ``<!-- generated: NAME -->``.
+MkDocs calls these functions (``hooks`` in mkdocs.yml). A page asks for a part by ``<!-- generated: NAME -->``.
 """
 
 import re
@@ -69,15 +69,15 @@ def leaves(group: TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[tupl
     for name, command in group.commands.items():
         if isinstance(command, TyperGroup):
             yield from leaves(command, (*path, name))
-        elif not command.hidden:
+        elif isinstance(command, TyperCommand) and not command.hidden:
             yield (*path, name), command
 
 
 def _usage(command: TyperCommand) -> list[str]:
-    return list(command.collect_usage_pieces(typer.Context(command)))
+    return ["[OPTIONS]", *(str(p.metavar or p.name) for p in command.params if p.param_type_name == "argument")]
 
 
-def _help(command: TyperCommand) -> str:
+def _help(command: TyperCommand | TyperGroup) -> str:
     """Return the help text; its dimmed lines, which are examples, become a block."""
     plain, examples = [], []
     for line in (command.help or "").splitlines():
@@ -93,7 +93,7 @@ def _help(command: TyperCommand) -> str:
 def _table(command: TyperCommand) -> str:
     records = [parameter.get_help_record(typer.Context(command)) for parameter in command.params]
     rows = [f"| `{name}` | {_cell(words)} |" for name, words in filter(None, records)]
-    return "\n".join(["| | |", "|---|---|", *rows])
+    return "\n".join(["| argument | |", "|---|---|", *rows])
 
 
 def fields() -> str:

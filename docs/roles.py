@@ -1,6 +1,7 @@
-"""Turns the roles of our docstrings, ``:class:`~bisam.SAM```, into links of the API reference."""
+"""Reads docstrings as we write them: roles, ``:class:`~bisam.SAM```, become links; ``#:`` above a name documents it."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import griffe
@@ -11,12 +12,25 @@ _ROLE = re.compile(r":(?:class|func|meth|mod):`(~?)([\w.]+)`")
 
 
 class Roles(griffe.Extension):
-    """Rewrites each docstring as it is read; a name without dots is looked up from where it stands."""
+    """Completes and rewrites each docstring as it is read; a name without dots is looked up from where it stands."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Rewrite its docstring."""
+        """Find its docstring if it is a variable's, and rewrite it."""
+        if obj.docstring is None and isinstance(obj, griffe.Attribute) and (comment := _comment_above(obj)):
+            obj.docstring = griffe.Docstring(comment, parent=obj)
         if obj.docstring is not None:
             obj.docstring.value = _ROLE.sub(lambda found: _link(found, obj), obj.docstring.value)
+
+
+def _comment_above(obj: griffe.Attribute) -> str:
+    """Return the text of the ``#:`` lines that end right above a name, if there are any."""
+    found: list[str] = []
+    lines = obj.lines_collection[obj.filepath] if isinstance(obj.filepath, Path) and obj.lineno else []
+    for line in reversed(lines[: (obj.lineno or 1) - 1]):
+        if not line.strip().startswith("#:"):
+            break
+        found.insert(0, line.strip().removeprefix("#:").strip())
+    return " ".join(found)
 
 
 def _link(found: re.Match[str], obj: griffe.Object) -> str:
@@ -27,7 +41,7 @@ def _link(found: re.Match[str], obj: griffe.Object) -> str:
 
 
 def _resolved(name: str, obj: griffe.Object) -> str:
-    """Return the path of what a member of ``obj``, or else a name in its scope, is called; the name where it is neither."""
+    """Return the path of a member of ``obj``, or of a name in its scope; the name itself where it is neither."""
     if name in obj.members:
         return f"{obj.path}.{name}"
     try:
