@@ -109,7 +109,7 @@ def _rows(model: type[BaseModel], path: str = "") -> Iterator[list[str]]:
             yield [f"**`{path}{name}`**", "", "", _cell(" ".join((kind.__doc__ or "").split()))]
             yield from _rows(kind, f"{path}{name}.")
         else:
-            yield [f"`{path}{name}`", _kind(field), f"`{_plain(field.default)}`", _cell(field.description or "")]
+            yield [f"`{path}{name}`", _kind(field), _plain(field.default), _cell(field.description or "")]
 
 
 def _kind(field: FieldInfo) -> str:
@@ -126,9 +126,10 @@ def _kind(field: FieldInfo) -> str:
 
 
 def _plain(value: object) -> str:
-    if value is None:
-        return "null"
-    return str(list(value)) if isinstance(value, tuple) else str(value)
+    """Return a default as YAML says it; nothing for empty text."""
+    if value is None or isinstance(value, bool):
+        return {None: "`null`", True: "`true`", False: "`false`"}[value]
+    return f"`{list(value) if isinstance(value, tuple) else value}`" if value != "" else ""
 
 
 def shipped() -> str:
