@@ -8,6 +8,8 @@ import griffe
 
 __all__ = ["Roles"]
 
+_EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
+_QUOTE = re.compile(r"^( *(?:\w+: )?)>(?!>> )", re.MULTILINE)  # a ">= 0" that stands first is no quotation
 _ROLE = re.compile(r":(?:class|func|meth|mod):`(~?)([\w.]+)`")
 
 
@@ -19,7 +21,8 @@ class Roles(griffe.Extension):
         if obj.docstring is None and isinstance(obj, griffe.Attribute) and (comment := _comment_above(obj)):
             obj.docstring = griffe.Docstring(comment, parent=obj)
         if obj.docstring is not None:
-            obj.docstring.value = _ROLE.sub(lambda found: _link(found, obj), obj.docstring.value)
+            text = _ROLE.sub(lambda found: _link(found, obj), obj.docstring.value)
+            obj.docstring.value = _QUOTE.sub(r"\1\\>", _EXAMPLE.sub("Examples:", text))
 
 
 def _comment_above(obj: griffe.Attribute) -> str:
