@@ -6,7 +6,8 @@ MkDocs calls these functions (``hooks`` in mkdocs.yml). A page asks for a part b
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import typer
 import typer.main
@@ -117,12 +118,12 @@ def _kind(field: FieldInfo) -> str:
     choices = [value for value in get_args(field.annotation) if isinstance(value, str)]
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
-    kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
+    names: dict[Any, str] = {str: "text", dict: "mapping", tuple: "list", bool: "true or false", type(None): "null"}
+    kinds = get_args(field.annotation) if isinstance(field.annotation, UnionType) else (field.annotation,)
+    words = " or ".join(names.get(get_origin(kind) or kind) or str(getattr(kind, "__name__", kind)) for kind in kinds)
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = [f"{sign} {getattr(m, key):g}" for m in field.metadata for key, sign in signs.items() if hasattr(m, key)]
-    words = kind.replace("typing.", "").replace(" | None", " or null")
-    words = re.sub(r"typing\.|Annotated\[(\w+), .*?\]\]?", r"\1", words)
-    return _cell(", ".join([words, *bounds]))
+    return ", ".join([words, *bounds])
 
 
 def _plain(value: object) -> str:
