@@ -1,4 +1,4 @@
-# make demo | make test | make check: each sets up what it needs in .venv first. Needs Python 3.10+ and git, nothing else.
+# make demo | make test | make check | make docs: each sets up what it needs in .venv first. Needs Python 3.10+ and git, nothing else.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 # Containers often forbid Python to keep what it compiles; then every process of a study or a test compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check format tables clean
+.PHONY: demo test check format tables docs docs-serve clean
 
 demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare them
 	$(BIN)/bisam compare digits --out studies/demo
@@ -29,8 +29,14 @@ format: $(READY)  ## put everything into the house style
 tables: $(READY)  ## the tables of README.md and docs/methods.md, from the code and the tests
 	$(BIN)/python docs/tables.py
 
-clean:  ## remove the environment
-	rm -rf $(VENV)
+docs: $(READY)  ## the site, into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+docs-serve: $(READY)  ## the site while you write, at http://127.0.0.1:8000
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+clean:  ## remove the environment and the site
+	rm -rf $(VENV) site
 
 # uv installs in seconds what pip installs in minutes; it goes into the project's own environment, like all the rest.
 $(READY): pyproject.toml

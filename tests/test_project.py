@@ -1,6 +1,5 @@
 """The house rules: who may import whom, what must be importable alone, what the documents promise."""
 
-import copy
 import doctest
 import subprocess
 import sys
@@ -8,10 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import bisam
-from tests.pages import run_page
 
 ROOT = Path(__file__).parent.parent
 BLOCKED = [
@@ -77,20 +74,6 @@ def test_docstring_examples():
         results = doctest.testmod(module, extraglobs={"torch": torch})
         assert results.attempted > 0
         assert results.failed == 0
-
-
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/rho-range.md"])
-def test_the_code_in_the_documents_runs(document, tmp_path, monkeypatch):
-    """All Python blocks of a page run in order, in one namespace that holds the reader's ``model`` and ``loader``."""
-    monkeypatch.chdir(tmp_path)
-    model = nn.Sequential(
-        nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 3)
-    )
-    data = torch.utils.data.TensorDataset(torch.randn(32, 3, 2, 2), torch.randint(0, 3, (32,)))
-    namespace: dict[str, object] = {"torch": torch, "model": model, "loader": torch.utils.data.DataLoader(data, 8)}
-    before = copy.deepcopy(model.state_dict())
-    run_page(document, namespace)
-    assert any(not torch.equal(v, before[k]) for k, v in model.state_dict().items()), "the loops train nothing"
 
 
 def test_files_stay_readable():

@@ -28,7 +28,7 @@ class Radius:
         perturbed_loss: the same at w + eps, on the batch that was climbed.
         cosine: of g_s and g, the descent gradients at w + eps and at w, on the batch that was climbed.
         unseen: of g_s and the gradients at w of the other batches; NaN where there is one batch alone.
-        shrink: of w and g_s; where it is positive, descent shrinks the weights (docs/guide.md, "Why a run can
+        shrink: of w and g_s; where it is positive, descent shrinks the weights (docs/collapse.md, "Why a run can
             collapse").
     """
 

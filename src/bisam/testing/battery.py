@@ -18,6 +18,7 @@ from .models import Net, batches, bits, count_around_passes, run_steps
 
 __all__ = ["BATTERY", "Make"]
 
+#: Makes the optimizer to be checked, around the model that it is given.
 Make = Callable[[nn.Module], SharpnessAware]
 Turn = Callable[[Objective], None]
 

@@ -1,0 +1,204 @@
+"""The site: it builds without a warning, names all that is public, loads nothing from elsewhere, and its code runs."""
+
+import copy
+import importlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import types
+import zlib
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from torch import nn
+
+import bisam
+from tests.pages import ROOT, blocks, check_command, command_lines, run_console, run_page, write_files
+
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+#: Pages with Python blocks that tests of their own run.
+ELSEWHERE = {"docs/migration.md", *(page for page in PAGES if page.startswith("docs/engines/"))}
+#: Modules of bisam beside ``bisam`` itself whose names are public.
+MODULES = ["bounds", "compat", "functional", "loops", "testing", "integrations.lightning", "integrations.transformers"]
+MODULES += ["cadence", "combine", "direction", "geometry", "sparse"]
+
+
+def pages_with(language):
+    return [page for page in PAGES if any(block.language == language for block in blocks(page))]
+
+
+#: The tags that pages are made of. Another one is text with a "<" in it that was taken for a tag.
+TAGS = {
+    *("a", "article", "body", "br", "button", "code", "details", "div", "em", "footer", "form", "head", "header", "hr"),
+    *("h1", "h2", "h3", "h4", "h5", "h6", "html", "img", "input", "label", "li", "link", "main", "meta", "nav", "ol"),
+    *("p", "path", "pre", "script", "small", "span", "strong", "summary", "svg", "table", "tbody", "td", "th", "thead"),
+    *("title", "tr", "ul"),
+}
+
+
+class Resources(HTMLParser):
+    """Collects what a page makes the browser load; a tag that no page should have is an error."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        assert tag in TAGS, f"<{tag}> is no tag of ours: quote it, or escape a > that stands first in its line"
+        given = dict(attrs)
+        if tag == "link" and given.get("rel") not in ("canonical", "prev", "next"):
+            self.found.append(given.get("href"))
+        elif tag in ("script", "img", "iframe", "source", "video", "audio", "embed"):
+            self.found.append(given.get("src"))
+
+
+def build(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def inventory(site):
+    """What the API reference documents."""
+    lines = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
+    return {line.split(" ", 1)[0] for line in lines}
+
+
+def test_the_site_is_whole(tmp_path):
+    """Built strictly: a broken link or anchor, a page that the navigation lacks, a broken docstring fail."""
+    build(tmp_path)
+    public = {f"bisam.{name}" for name in bisam.__all__}
+    for name in MODULES:
+        public |= {f"bisam.{name}.{member}" for member in importlib.import_module(f"bisam.{name}").__all__}
+    assert public - inventory(tmp_path) == set(), "in no page of docs/reference, or without a docstring"
+    for path in tmp_path.rglob("*.html"):
+        resources = Resources()
+        resources.feed(path.read_text())
+        assert len(resources.found) > 3
+        assert [source for source in resources.found if source and re.match(r"(\w+:)?//", source)] == [], path
+    for path in (*tmp_path.rglob("*.js"), *tmp_path.rglob("*.css")):
+        assert re.findall(r"unpkg\.com|jsdelivr|googleapis|(?:@import|url\()\s*[\"']?https?:", path.read_text()) == []
+    commands = (tmp_path / "reference" / "commands.html").read_text()
+    assert all(f"bisam {name}" in commands for name in ("train", "compare", "rho-range"))
+    assert "train.label_smoothing" in (tmp_path / "reference" / "recipe.html").read_text()
+    assert ":class:" not in (tmp_path / "reference" / "optimizers.html").read_text()
+
+
+@pytest.mark.parametrize("page", [page for page in pages_with("python") if page not in ELSEWHERE])
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    """All Python blocks of a page run in order, in one namespace that holds the reader's ``model`` and ``loader``."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)  # as torchrun does
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 3)
+    )
+    data = torch.utils.data.TensorDataset(torch.randn(32, 3, 2, 2), torch.randint(0, 3, (32,)))
+    reader = types.ModuleType("reader")  # a module, so that what a page defines can be pickled
+    monkeypatch.setitem(sys.modules, "reader", reader)
+    vars(reader).update(torch=torch, model=model, loader=torch.utils.data.DataLoader(data, 8))
+    before = copy.deepcopy(model.state_dict())
+    run_page(page, vars(reader))
+    moved = any(not torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert moved or page == "docs/own.md", "the loops train nothing"
+
+
+@pytest.mark.parametrize("page", pages_with("console"))
+def test_the_commands_of_a_page_run(page, tmp_path):
+    assert all(run_console(page, tmp_path))
+
+
+def test_every_command_line_is_one_that_the_command_accepts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checked = 0
+    for page in [*PAGES, "CONTRIBUTING.md"]:
+        write_files(page, tmp_path)
+        for line in command_lines((ROOT / page).read_text()):
+            try:
+                check_command(line)
+            except Exception as error:
+                raise AssertionError(f"{page}: bisam {line}") from error
+            checked += 1
+    assert checked > 20
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "compere",
+        "compare --method sam",
+        "compare train.lrr=1",
+        "compare --methods sma",
+        "train digits --seed x",
+        "train no",
+    ],
+)
+def test_a_wrong_command_line_is_noticed(line):
+    with pytest.raises((Exception, SystemExit)):
+        check_command(line)
+
+
+def test_command_lines_are_found_wherever_they_stand():
+    text = """
+`bisam compare digits` and `bisam` and bisam trains
+
+    bisam compare cifar10 --data-dir data \\
+        --seeds 3     # three
+
+```bash title="a.sh"
+exec bisam train digits --seed "$N"
+```
+bisam is no command here
+"""
+    assert [" ".join(line.split()) for line in command_lines(text)] == [
+        'train digits --seed "$N"',
+        "compare cifar10 --data-dir data --seeds 3 # three",
+        "compare digits",
+    ]
+    check_command('train digits --seed "$N" | tail')
+
+
+def slugs(path):
+    """The anchors that GitHub, and the site, give to a page's headings."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE), re.M
+    )
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/bisam_on_digits.ipynb"])
+def test_links_of_files_outside_of_the_site_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    if page.endswith(".ipynb"):
+        text = "\n".join(
+            "".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"
+        )
+    for link in re.findall(r"\]\((?!\w+:)([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / path).resolve()
+        assert target.exists(), link
+        assert not anchor or anchor in slugs(target), link
+
+
+def test_shell_scripts_of_the_pages_are_sound(tmp_path):
+    for page in PAGES:
+        write_files(page, tmp_path)
+    scripts = [*tmp_path.glob("*.sh")]
+    assert scripts
+    for path in scripts:
+        subprocess.run([shutil.which("bash"), "-n", str(path)], check=True)
