@@ -27,6 +27,7 @@ def train(
     folder: Path | None = None,
     observer: Observer | None = None,
     every: float = 30.0,
+    keep: bool = True,
     loggers: Sequence[Logger] = (),
 ) -> RunResult:
     """Train once. The epoch to test is chosen on validation, and the test set is read once, at the end.
@@ -43,6 +44,7 @@ def train(
         folder: for logs and checkpoints, from which a run that was interrupted goes on; None keeps nothing.
         observer: is told of each step and epoch, and can stop the run.
         every: seconds between checkpoints; 0 saves after each step.
+        keep: whether the finished run is saved, too.
         loggers: beside TensorBoard and CSV.
 
     Raises:
@@ -67,7 +69,7 @@ def train(
             for logger in outputs:
                 logger.log_metrics(metrics(epoch), epoch.epoch)
             observer.epoch(epoch)
-        if checkpoints is not None:
+        if checkpoints is not None and keep:
             training.save(checkpoints)
         result = _result(training, variant, place)
         for logger in outputs:

@@ -1,6 +1,7 @@
 """A data set as it lies on disk, before it is split: by the name that the recipe gives."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..recipe import DataRecipe, RecipeError
@@ -41,25 +42,30 @@ def read(recipe: DataRecipe, data_dir: Path | None, tokenizer: str | None) -> Re
     Raises:
         RecipeError: files that are missing or broken, in one sentence.
     """
+    kind = recipe.name.partition(":")[0]
+    if kind in ("glue", "text") and (recipe.augment != "none" or recipe.image_size is not None):
+        field = "augment" if recipe.augment != "none" else "image_size"
+        raise RecipeError(f"data.{field} is for images, and {recipe.name} are texts: leave it out")
     try:
-        return _read(recipe, data_dir, tokenizer)
+        return _read(recipe.name, recipe.max_length, data_dir, tokenizer)
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         if isinstance(error, RecipeError):
             raise
         raise RecipeError(f"{recipe.name} in --data-dir {data_dir} cannot be read: {error}") from error
 
 
-def _read(recipe: DataRecipe, data_dir: Path | None, tokenizer: str | None) -> Read:
-    kind, _, rest = recipe.name.partition(":")
+@lru_cache(maxsize=1)  # a process of a study trains many runs on one set
+def _read(name: str, max_length: int, data_dir: Path | None, tokenizer: str | None) -> Read:
+    kind, _, rest = name.partition(":")
     if kind in ("glue", "text"):
-        return _texts(recipe, data_dir, tokenizer)
+        return _texts(kind, rest, max_length, data_dir, tokenizer)
     if kind == "folder":
         return _pictures(read_folder(folder_of(rest, data_dir)))
     if kind in FOLDERS:
         if data_dir is None:
             raise RecipeError(f"data.name={kind} is read from disk: say where with --data-dir")
         return _pictures(FOLDERS[kind](data_dir))
-    pool, test = READERS[recipe.name](data_dir)
+    pool, test = READERS[name](data_dir)
     return Read(pool, test, int(pool.y.max()) + 1)
 
 
@@ -73,12 +79,8 @@ def _pictures(found: Pictures) -> Read:
     return Read(found.train, found.test, len(found.classes), even=True, size=found.size)
 
 
-def _texts(recipe: DataRecipe, data_dir: Path | None, tokenizer: str | None) -> Read:
-    kind, _, rest = recipe.name.partition(":")
-    if recipe.augment != "none" or recipe.image_size is not None:
-        field = "augment" if recipe.augment != "none" else "image_size"
-        raise RecipeError(f"data.{field} is for images, and {recipe.name} are texts: leave it out")
+def _texts(kind: str, rest: str, max_length: int, data_dir: Path | None, tokenizer: str | None) -> Read:
     texts = read_glue(rest, data_dir) if kind == "glue" else read_own(folder_of(rest, data_dir))
     made = build_tokenizer(tokenizer, texts.train)
-    pool, test = encode(made, [texts.train, texts.test], recipe.max_length)
+    pool, test = encode(made, [texts.train, texts.test], max_length)
     return Read(pool, test, len(texts.classes), vocabulary=len(made))

@@ -62,6 +62,7 @@ def run_cell(
                 folder=folder,
                 observer=observer,
                 every=every,
+                keep=keep,
                 loggers=loggers,
             )
             write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1) + "\n")
