@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import CheckpointError, Checkpoints, random_state, set_random_state, write
+from .data.examples import batches
 from .engine import build_fabric, build_optimizer, load_examples_and_model
 from .loop import Loop
 from .method import Method
@@ -61,7 +62,7 @@ class Training:
         self.recipe, self.method, self.seed = recipe, method, seed
         self.fabric = build_fabric(recipe)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
-        self.batches = math.ceil(len(splits.train) / recipe.train.batch_size)
+        self.batches = len(batches(torch.arange(len(splits.train)), recipe.train.batch_size))
         steps = self.batches * recipe.train.epochs
         self.opt = build_optimizer(method, recipe, self.model, steps)
         self.net, self.stepper = self.fabric.setup(self.model, self.opt)
@@ -98,9 +99,9 @@ class Training:
             Stopped: the observer asked for it; the state is saved.
         """
         number = len(self.history) + 1
-        batches = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
+        parts = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
         began, saved = time.perf_counter(), time.perf_counter()
-        for loss in self.loop.steps(batches):
+        for loss in self.loop.steps(parts):
             self.losses.append(loss)
             observer.step(number, len(self.losses), self.batches)
             if checkpoints is not None and (observer.stop or time.perf_counter() - saved >= every):

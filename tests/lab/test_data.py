@@ -6,6 +6,7 @@ import torch
 
 from bisam_lab.data import load_splits, whole
 from bisam_lab.data.augment import crop_flip
+from bisam_lab.data.examples import batches
 from bisam_lab.data.noise import flip_labels
 from bisam_lab.recipe import DataRecipe, RecipeError
 
@@ -32,6 +33,12 @@ def test_noise_moves_exactly_its_share_and_touches_training_labels_alone():
     assert torch.equal(whole(clean.train).x, whole(noisy.train).x)
     assert torch.equal(whole(clean.validation).y, whole(noisy.validation).y)
     assert torch.equal(whole(clean.test).y, whole(noisy.test).y)
+
+
+def test_a_single_example_left_over_joins_the_last_batch():
+    assert [len(part) for part in batches(torch.arange(9), 4)] == [4, 5]
+    assert [len(part) for part in batches(torch.arange(10), 4)] == [4, 4, 2]
+    assert [len(part) for part in batches(torch.arange(1), 4)] == [1]
 
 
 def test_noise_is_symmetric():

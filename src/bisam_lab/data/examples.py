@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bisam._random import seeded
 
-__all__ = ["Augment", "Examples", "InMemory", "Source", "Splits", "bounded", "stream", "whole"]
+__all__ = ["Augment", "Examples", "InMemory", "Source", "Splits", "batches", "bounded", "stream", "whole"]
 
 #: Changes a batch of inputs with random numbers from the generator, which lives on the CPU.
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
@@ -98,7 +98,7 @@ class InMemory:
 
     def shuffled(self, size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Examples]:
         """Yield one epoch's batches in random order, augmented, beginning with batch number ``start``."""
-        order = torch.randperm(len(self), generator=stream(seed, epoch)).split(size)
+        order = batches(torch.randperm(len(self), generator=stream(seed, epoch)), size)
         for number, index in enumerate(order[start:], start):
             batch = self.examples[index.to(self.examples.y.device)]
             x = self.prepare(batch.x)
@@ -113,6 +113,14 @@ class InMemory:
     def to(self, device: torch.device) -> "InMemory":
         """Move the examples to ``device``."""
         return InMemory(self.examples.to(device), self.prepare, self.augment)
+
+
+def batches(order: Tensor, size: int) -> list[Tensor]:
+    """Cut the examples of an epoch into batches; a single one left over joins the last, for BatchNorm needs two."""
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 def whole(source: Source) -> Examples:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..recipe import RecipeError
 from .augment import draw_boxes
-from .examples import Augment, Examples, bounded, stream
+from .examples import Augment, Examples, batches, bounded, stream
 from .normalise import Normalise
 from .pictures import Files, decode
 
@@ -77,7 +77,7 @@ class Streamed:
 
     def shuffled(self, size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Examples]:
         """Yield one epoch's batches in random order, augmented, beginning with batch number ``start``."""
-        order = torch.randperm(len(self), generator=stream(seed, epoch)).split(size)[start:]
+        order = batches(torch.randperm(len(self), generator=stream(seed, epoch)), size)[start:]
         chance = [stream(seed, epoch, number) for number in range(start, start + len(order))]
         plan = [
             _Batch(index, draw_boxes(len(index), rng) if self.parts else None)

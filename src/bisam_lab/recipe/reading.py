@@ -99,10 +99,15 @@ def _validated(fields: dict[str, Any]) -> Recipe:
 
 
 def words(recipe: str, overrides: Sequence[str] | None) -> tuple[str, list[str]]:
-    """Return the recipe and the overrides of a command line, whose recipe may be left out: then it is ``digits``."""
+    """Return the recipe and the overrides of a command line.
+
+    The recipe may be left out: then it is ``digits``, or ``own`` where data or a model are named.
+    """
     given = list(overrides or [])
     if "=" in recipe and not Path(recipe).exists():
-        return "digits", [recipe, *given]
+        given = [recipe, *given]
+        named = any(word.startswith(("data.name=", "model.name=")) for word in given)
+        return "own" if named else "digits", given
     return recipe, given
 
 

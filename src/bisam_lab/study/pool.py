@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import torch
 
-from ..data import load_splits
+from ..engine import load_examples_and_model
 from ..environment import cores
 from ..processes import context
 from ..recipe import Recipe, RecipeError
@@ -77,7 +77,7 @@ def run_all(study: Study, jobs: int, every: float = 30.0) -> Iterator[Event]:
     Closing the iterator (an exception or Ctrl-C in its loop does) lets the processes save and end.
 
     Raises:
-        RecipeError: data that are missing, or too few; an accelerator that is not there.
+        RecipeError: data that are missing or too few, a network that cannot be built, no such accelerator.
         BrokenProcessPool: a process was killed, perhaps for want of memory.
     """
     done = study.results()
@@ -87,7 +87,7 @@ def run_all(study: Study, jobs: int, every: float = 30.0) -> Iterator[Event]:
     for name in dict.fromkeys(run.variant for run in pending):  # what is missing is said here, once and at once
         recipe = study.recipe_of(Run(name, 0, ""))
         check_accelerator(recipe.engine.accelerator)
-        load_splits(recipe.data, study.data_dir, seed=0, tokenizer=recipe.model.tokenizer)
+        load_examples_and_model(recipe, study.data_dir, seed=0)
     processes = context()
     events: Events = processes.Queue()
     pool = ProcessPoolExecutor(
