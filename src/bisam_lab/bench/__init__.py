@@ -1,12 +1,12 @@
 """What methods cost on this machine and this model, beside the base optimizer: step time, memory, passes.
 
-Everybody is timed in turn, round by round, in one process, and only ratios within a round are compared: the machine may
-be busy or slow down, and does so to all. What cannot run is a row with its reason.
+Everybody is timed in turn, round by round, in one process, the base optimizer just before each, and only the ratio of
+such a pair counts: the machine may be busy or slow down, and does so to both. What cannot run is a row with its reason.
 """
 
 import gc
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -45,7 +45,7 @@ def bench(
     Args:
         recipe: its methods compete.
         rounds: how often everybody is timed.
-        minimum: seconds that the base optimizer's part of a round takes at least; the others take as many steps.
+        minimum: seconds that the base optimizer is timed for at least, each time; the others take as many steps.
         peers: whether other packages compete.
         data_dir: where data sets lie.
         progress: told what is being done, and how many of how many things are done.
@@ -55,22 +55,22 @@ def bench(
     """
     problem = Problem(recipe, data_dir)
     entries = _entries(problem, peers)
-    total = (1 + rounds) * (1 + len(entries))
-    done = itertools.count(1)
+    total = 1 + (1 + rounds) * len(entries)
+    done = itertools.count()
 
     def tell(doing: str) -> None:
         progress(doing, next(done), total)
 
-    floor = measure_memory(lambda timed: problem.plain(), problem)
     tell("memory of the base")
+    floor = measure_memory(lambda timed: problem.plain(), problem)
     rows, remembered = dict(entries), {}
     failed: dict[Row, str] = {}
     for row, enter in rows.items():
+        tell(f"memory of {row.name}")
         try:
             remembered[row] = measure_memory(enter, problem)
         except Exception as error:  # noqa: BLE001 any failure of one contestant is a row, and no end
             failed[row] = _sentence(error)
-        tell(f"memory of {row.name}")
     base, runners, steps = _ready(problem, {row: rows[row] for row in remembered}, rounds, minimum, failed)
     _time(base, runners, steps, rounds, failed, tell)
     return Report(
@@ -86,7 +86,7 @@ def bench(
         seconds=tuple(base.seconds),
         memory=floor,
         machine=environment(problem.fabric.device),
-        rows=tuple(_result(row, failed.get(row), runners.get(row), base, remembered.get(row), floor) for row in rows),
+        rows=tuple(_result(row, failed.get(row), runners.get(row), remembered.get(row), floor) for row in rows),
     )
 
 
@@ -148,23 +148,20 @@ def _time(
     tell: Callable[[str], None],
 ) -> None:
     """Time everybody once a round, each round beginning with another."""
-    turn: Sequence[tuple[Row | None, Runner]] = [(None, base), *runners.items()]
+    turn = list(runners.items())
     for number in range(rounds):
-        start = number % len(turn)
+        start = number % max(1, len(turn))
         for row, runner in [*turn[start:], *turn[:start]]:
-            if row is None:
-                runner.time(steps)
-            elif row not in failed:
-                try:
-                    runner.time(steps)
-                except Exception as error:  # noqa: BLE001
-                    failed[row] = _sentence(error)
-            tell(f"round {number + 1} of {rounds}")
+            tell(f"round {number + 1} of {rounds}: {row.name}")
+            if row in failed:
+                continue
+            try:
+                runner.time_beside(base, steps)
+            except Exception as error:  # noqa: BLE001
+                failed[row] = _sentence(error)
 
 
-def _result(
-    row: Row, error: str | None, runner: Runner | None, base: Runner, memory: Memory | None, floor: Memory
-) -> Row:
+def _result(row: Row, error: str | None, runner: Runner | None, memory: Memory | None, floor: Memory) -> Row:
     if error is not None or runner is None or memory is None:
         return Row(row.name, row.peer, error)
     return Row(
@@ -173,7 +170,7 @@ def _result(
         expected=runner.contestant.expected,
         passes=runner.passes,
         seconds=tuple(runner.seconds),
-        ratios=tuple(own / floor for own, floor in zip(runner.seconds, base.seconds, strict=True)),
+        ratios=tuple(runner.ratios),
         memory=memory,
         extra_peak=memory.peak - floor.peak,
         extra_kept=memory.kept - floor.kept,

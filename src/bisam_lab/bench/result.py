@@ -50,7 +50,7 @@ class Row:
         expected: what a step should cost by the method's definition; None where that is not ours to say.
         passes: counted, over the steps that were timed.
         seconds: of a mean step, round by round.
-        ratios: the same over the base optimizer's of the same round.
+        ratios: the same over the base optimizer's, timed just before.
         memory: of the contestant.
         extra_peak: bytes of its peak beyond the base optimizer's.
         extra_kept: bytes of what it keeps from step to step beyond the base optimizer's.
@@ -70,7 +70,7 @@ class Row:
     def quartiles(self) -> tuple[float, float, float]:
         """Return first quartile, median and third quartile of the ratios."""
         if len(self.ratios) == 1:
-            return self.ratios * 3  # type: ignore[return-value]
+            return self.ratios[0], self.ratios[0], self.ratios[0]
         low, middle, high = statistics.quantiles(self.ratios, n=4, method="inclusive")
         return low, middle, high
 
@@ -89,7 +89,7 @@ class Report:
         optimizer: the base optimizer, by the recipe's name.
         rounds: how often everything was timed.
         steps: steps of a measurement; a method that works in cycles takes whole ones.
-        seconds: of the base optimizer's mean step, round by round.
+        seconds: of the base optimizer's mean step, each time that it was timed.
         memory: the base optimizer's.
         machine: hardware and versions.
         rows: the contestants.
@@ -111,5 +111,5 @@ class Report:
 
     @property
     def steps_per_second(self) -> float:
-        """The base optimizer's, in the median round."""
+        """The base optimizer's, in the median."""
         return 1 / statistics.median(self.seconds)

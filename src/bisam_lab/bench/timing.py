@@ -1,4 +1,4 @@
-"""Steps timed in turn, round by round, each beside the base optimizer's of the same round."""
+"""Steps timed, passes counted."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ MOST = 5000
 
 
 class Runner:
-    """Runs one contestant, and keeps the seconds and passes of what was timed.
+    """Runs one contestant, and keeps the seconds, ratios and passes of what was timed.
 
     Args:
         contestant: who runs.
@@ -33,6 +33,7 @@ class Runner:
     def __init__(self, contestant: Contestant, batches: Sequence[Examples], device: torch.device) -> None:
         self.contestant, self.device = contestant, device
         self.seconds: list[float] = []
+        self.ratios: list[float] = []
         self._batch = len(batches[0])
         self._batches: Iterator[Examples] = itertools.cycle(batches)
         self._steps, self._samples, self._looked = 0, 0, 0
@@ -53,6 +54,11 @@ class Runner:
         self._wait()
         self.seconds.append((time.perf_counter() - start) / steps)
         return self.seconds[-1]
+
+    def time_beside(self, base: "Runner", steps: int) -> None:
+        """Time the base, then this one, and keep the ratio: what the machine does besides, it does to both."""
+        floor = base.time(steps)
+        self.ratios.append(self.time(steps) / floor)
 
     def steps_for(self, seconds: float) -> int:
         """Return how many steps take so long; what is measured on the way is forgotten."""

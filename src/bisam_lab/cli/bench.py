@@ -32,7 +32,8 @@ def bench(
 ) -> None:
     """Measure on this machine what each method costs beside its base optimizer: step time, memory, passes.
 
-    All are timed in turn, round by round, and compared within a round, so that a busy machine does no harm.
+    All are timed in turn, round by round, each just after the base optimizer and compared with that, so that a busy
+    machine does little harm.
 
     [dim]bisam bench[/dim]
     [dim]bisam bench cifar10 --data-dir data --methods sam,asam,looksam engine.precision=bf16-mixed[/dim]
@@ -78,7 +79,7 @@ def _show(report: "Report") -> None:
 
 
 def _table(report: "Report") -> Table:
-    table = Table(title=f"Cost beside plain {report.optimizer}, median of {report.rounds} rounds [quartiles]")
+    table = Table(title=f"Cost beside plain {report.optimizer}, median of {report.rounds} rounds \\[quartiles]")
     table.add_column("method")
     for title in ("passes a step", "by definition", "step time", "peak memory", "kept"):
         table.add_column(title, justify="right")
