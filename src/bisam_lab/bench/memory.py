@@ -81,10 +81,12 @@ class _Watch(TorchDispatchMode):
 
 @contextlib.contextmanager
 def metered(device: torch.device) -> Iterator[Meter | _Watch]:
-    """Count what is made within. Rubbish is collected before, and not within: when it is, would be chance."""
-    gc.collect()
+    """Count what is made within. Rubbish is collected where the caller does it, or when would be chance."""
+    if device.type == "cuda":
+        gc.collect()  # or what is freed within, but was there before, would count as less
     collects = gc.isenabled()
     gc.disable()
+    gc.freeze()  # what is there now need not be looked through again
     try:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -93,5 +95,6 @@ def metered(device: torch.device) -> Iterator[Meter | _Watch]:
             with _Watch() as watch:
                 yield watch
     finally:
+        gc.unfreeze()
         if collects:
             gc.enable()

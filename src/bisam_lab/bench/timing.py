@@ -61,11 +61,11 @@ class Runner:
         self.ratios.append(self.time(steps) / floor)
 
     def steps_for(self, seconds: float) -> int:
-        """Return how many steps take so long; what is measured on the way is forgotten."""
+        """Return how many steps take so long; of what is measured on the way the last is kept."""
         steps = 1
         while (took := self.time(steps) * steps) < seconds and steps < MOST:
             steps = min(MOST, max(steps + 1, math.ceil(1.1 * steps * seconds / took)))
-        self.seconds.clear()
+        del self.seconds[:-1]
         return steps
 
     @property
