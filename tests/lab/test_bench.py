@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+import bisam_lab
 from bisam import SAM, WSAM
 from bisam.testing import bits
-import bisam_lab
 from bisam_lab import recipe as recipes
 from bisam_lab.bench import bench, contestants, every_method, peers
 from bisam_lab.bench.memory import metered
