@@ -178,6 +178,12 @@ def test_the_peer_takes_our_step(name, ours):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-7 * float((mine - was).detach().norm()))
 
 
+def test_peers_in_mixed_precision():
+    rows = measured("sam,gsam,wsam", "engine.precision=bf16-mixed").rows
+    assert [row.error for row in rows] == [None] * 6
+    assert all(row.passes.low == 2 for row in rows)
+
+
 def test_a_peer_that_fails_is_a_row_with_its_reason(monkeypatch):
     package = pytest.importorskip("pytorch_optimizer")
 

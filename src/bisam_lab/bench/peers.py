@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -16,7 +17,7 @@ from bisam.cadence import Every
 
 from ..data import Examples
 from ..method import Method
-from .contestants import UNDECIDED, Contestant, Problem
+from .contestants import Contestant, Problem
 
 __all__ = ["PACKAGE", "installed", "peer", "peer_name"]
 
@@ -72,7 +73,7 @@ def peer(method: Method, problem: Problem) -> Contestant:
             schedule.step()
 
     cycle = _k(method) if method.parts == ["looksam"] else 1
-    return Contestant(peer_name(method) or "", model, run, min(cycle, UNDECIDED), peer=installed())
+    return Contestant(peer_name(method) or "", model, run, cycle, peer=installed())
 
 
 def _build(
@@ -91,8 +92,8 @@ def _build(
         gsam = kind(model.parameters(), inner, net, radius)
 
         def surrogate(batch: Examples) -> None:
-            gsam.set_closure(problem.criterion, batch.x, batch.y)
-            gsam.step()
+            call = torch.enable_grad()(problem.closure(net, gsam, batch))
+            gsam.step(lambda: (None, call()))  # what its set_closure would make, but for Fabric's backward
             gsam.update_rho_t()
 
         return gsam, surrogate
