@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ..recipe import RecipeError
 from . import recipes
+from .bench import bench
 from .compare import compare
 from .data import data
 from .report import report
@@ -21,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_e
 app.command()(train)
 app.command()(compare)
 app.command("rho-range")(rho_range)
+app.command()(bench)
 app.command()(report)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data, name="data")

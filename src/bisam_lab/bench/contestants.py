@@ -1,0 +1,170 @@
+"""Who competes: the base optimizer alone, and the laboratory's methods around it, each on a copy of one network."""
+
+import copy
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bisam import SharpnessAware
+from bisam.cadence import Decides, Every
+
+from ..data import Examples
+from ..engine import build_fabric, build_optimizer, load_examples_and_model
+from ..loop import Loop
+from ..method import Method
+from ..recipe import Recipe
+from ..schedule import learning_rate
+from .result import Passes
+
+__all__ = ["Contestant", "Problem"]
+
+#: Batches that are taken in turn. They are made ready beforehand: data are no method's cost.
+BATCHES = 8
+#: Steps that count as a cycle where the method decides by itself which steps perturb.
+UNDECIDED = 10
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Someone who takes steps.
+
+    Attributes:
+        name: for the table.
+        model: the network, which forward calls can be counted on.
+        run: takes a step a batch.
+        cycle: steps after which all kinds of step have come.
+        expected: passes of a step by definition; None is unknown.
+        peer: package and version; None is ours.
+    """
+
+    name: str
+    model: nn.Module
+    run: Callable[[Iterable[Examples]], None]
+    cycle: int = 1
+    expected: Passes | None = None
+    peer: str | None = None
+
+
+class Problem:
+    """What all contestants share: engine, initial weights, batches, schedule.
+
+    Args:
+        recipe: model, data, batch size, precision and device are its own.
+        data_dir: where data sets lie.
+        seed: of weights and data.
+    """
+
+    def __init__(self, recipe: Recipe, data_dir: Path | None, seed: int = 0) -> None:
+        self.recipe = recipe
+        self.fabric = build_fabric(recipe)
+        splits, self.model = load_examples_and_model(recipe, data_dir, seed)
+        self.steps = recipe.train.epochs * math.ceil(len(splits.train) / recipe.train.batch_size)
+        source = splits.train.to(self.fabric.device)
+        first = list(itertools.islice(source.shuffled(recipe.train.batch_size, seed, epoch=1), BATCHES))
+        self.batches = [batch for batch in first if len(batch) == len(first[0])]
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """What is learnt, as first built."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def criterion(self) -> nn.Module:
+        """The loss that is descended."""
+        return nn.CrossEntropyLoss(label_smoothing=self.recipe.train.label_smoothing)
+
+    def base(self, model: nn.Module) -> tuple[type[Optimizer], dict[str, Any]]:
+        """Return class and arguments of the recipe's optimizer."""
+        optimizer = build_optimizer(self.recipe.train.optimizer, self.recipe, model, self.steps).base
+        kind = type(optimizer)
+        taken = inspect.signature(kind).parameters
+        return kind, {key: value for key, value in optimizer.defaults.items() if key in taken}
+
+    def plain(self) -> Contestant:
+        """Return the base optimizer in the plain loop, as one writes it without this library."""
+        model = copy.deepcopy(self.model)
+        kind, arguments = self.base(model)
+        optimizer = kind(model.parameters(), **arguments)
+        net, stepper = self.fabric.setup(model, optimizer)
+        schedule, criterion, clip = self.schedule(optimizer), self.criterion, self.recipe.train.clip
+
+        def run(batches: Iterable[Examples]) -> None:
+            net.train()
+            for batch in batches:
+                self.fabric.backward(criterion(net(batch.x), batch.y))
+                if clip is not None:
+                    self.fabric.clip_gradients(net, stepper, max_norm=clip, error_if_nonfinite=False)
+                stepper.step()
+                stepper.zero_grad()
+                schedule.step()
+
+        return Contestant(f"plain {self.recipe.train.optimizer}", model, run, expected=Passes(1, 1))
+
+    def method(self, name: str, timed: int) -> Contestant:
+        """Return a method of the laboratory in the laboratory's loop.
+
+        An adaptive cadence (AE-SAM) runs through its course in the ``timed`` steps: its start alone is the cheap part.
+        """
+        recipe = self.recipe
+        given = {"total_steps": timed} | recipe.sharpness.options.get("aesam", {})
+        options = recipe.sharpness.options | ({"aesam": given} if "aesam" in name else {})
+        recipe = recipe.model_copy(update={"sharpness": recipe.sharpness.model_copy(update={"options": options})})
+        model, method = copy.deepcopy(self.model), Method(name, options)
+        opt = build_optimizer(name, recipe, model, self.steps)
+        net, stepper = self.fabric.setup(model, opt)
+        loop = Loop(self.fabric, net, opt, stepper, method, recipe.train, self.steps)
+
+        def run(batches: Iterable[Examples]) -> None:
+            for _ in loop.steps(batches):
+                pass
+
+        return Contestant(name, model, run, _cycle(opt), _expected(method, opt))
+
+    def schedule(self, optimizer: Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the recipe's schedule of the learning rate."""
+        return learning_rate(optimizer, self.recipe.train, self.steps)
+
+    def closure(self, net: Callable[[Tensor], Tensor], optimizer: Optimizer, batch: Examples) -> Callable[[], Tensor]:
+        """Return the closure of one batch, as peers take it."""
+        criterion = self.criterion
+
+        def call() -> Tensor:
+            optimizer.zero_grad()
+            loss: Tensor = criterion(net(batch.x), batch.y)
+            self.fabric.backward(loss)
+            return loss
+
+        return call
+
+
+def _cycle(opt: SharpnessAware) -> int:
+    cadence = opt.estimator.cadence
+    return cadence.k if isinstance(cadence, Every) else UNDECIDED if isinstance(cadence, Decides) else 1
+
+
+def _expected(method: Method, opt: SharpnessAware) -> Passes:
+    """Return what a mean step should cost: 1 where it does not perturb, else the passes at w and the last one.
+
+    ESAM's last pass sees a share of the samples, which it has chosen by a pass forward.
+    """
+    choices = opt.estimator
+    if not any(group["rho"] for group in opt.param_groups):
+        return Passes(1, 1)
+    foreign = choices.ascent is not choices.descent
+    looks = choices.combine is not None or isinstance(choices.cadence, Decides)
+    chosen = method.sharpest_samples
+    last, forward = (1.0, 0.0) if chosen is None or chosen.gamma == 1 else (chosen.gamma, 1.0)
+    sharp = (2 if foreign and looks else 1) + last
+    if isinstance(choices.cadence, Decides):
+        return Passes(min(1.0, sharp), sharp, forward)
+    share = 1 / choices.cadence.k if isinstance(choices.cadence, Every) else 1.0
+    mean = share * sharp + (1 - share)
+    return Passes(mean, mean, share * forward)
