@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from ..recipe import Recipe, RecipeError, variant
+from ..recipe import Recipe, RecipeError, settings, variant
 from ..result import Run, RunResult
 from .files import UnreadableError, read_result, results_of, write_text
 
@@ -19,8 +19,6 @@ __all__ = ["SCHEMA", "Study"]
 
 #: Version of the layout; a folder with a higher one is refused.
 SCHEMA = 2
-#: Fields that may differ between two calls on one folder: they choose runs, and do not change any.
-_FREE = ("name", "description", "methods", "seeds", "variants")
 
 
 class Study:
@@ -121,9 +119,7 @@ class Study:
         old, new = (recipe.model_dump(mode="json") for recipe in (read_recipe(stored), self.recipe))
         differing = [
             f"{key}={before!r} there, {after!r} now"
-            for key, before, after in _differences(
-                {k: v for k, v in old.items() if k not in _FREE}, {k: v for k, v in new.items() if k not in _FREE}
-            )
+            for key, before, after in _differences(settings(old), settings(new))
         ]
         for name in old["variants"].keys() & new["variants"].keys():
             if old["variants"][name] != new["variants"][name]:
