@@ -170,6 +170,15 @@ class Recipe(_Part):
                     raise ValueError(f"{where}: {error}") from None
         return self
 
+    @model_validator(mode="after")
+    def _possible_variants(self) -> "Recipe":
+        for name, given in self.variants.items():
+            if not name or any(part in ("", ".", "..") for part in name.split("/")):
+                raise ValueError(f"variants: {name!r} must name a folder inside the study, such as noisy")
+            for key in given.keys() & set(_FREE):
+                raise ValueError(f"variants.{name}: {key} is the study's, not a variant's")
+        return self
+
     def to_yaml(self) -> str:
         """Return the recipe as it would stand in a file."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

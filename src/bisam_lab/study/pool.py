@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 import torch
 
+from ..checkpoint import CheckpointError
 from ..engine import load_examples_and_model
 from ..environment import cores
 from ..processes import context
@@ -25,6 +26,7 @@ from ..recipe import Recipe, RecipeError
 from ..result import Epoch, Run, RunResult
 from ..train import Observer, Stopped
 from .cell import Busy, run_cell
+from .files import UnreadableError
 from .folder import Study
 
 __all__ = ["Event", "Finished", "Note", "Progress", "default_jobs", "run_all"]
@@ -148,7 +150,8 @@ def _finished(run: Run, future: "Future[RunResult]") -> Finished:
         raise error
     if error is None or isinstance(error, Busy):
         return Finished(run, future.result() if error is None else None)
-    return Finished(run, None, str(error) if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}")
+    said = isinstance(error, RecipeError | CheckpointError | UnreadableError)
+    return Finished(run, None, str(error) if said else f"{type(error).__name__}: {error}")
 
 
 def _drain(events: Events) -> Iterator[Progress | Note]:
@@ -160,16 +163,16 @@ def _drain(events: Events) -> Iterator[Progress | Note]:
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
-    """Tell every process to save and end, and wait for them."""
+    """Tell every process to save and end, and wait for them; one that is only starting has to be told again."""
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
     end = time.monotonic() + GRACE
-    for process in processes:
-        process.join(max(0.0, end - time.monotonic()))
-        if process.is_alive():
-            process.kill()
+    while (alive := [process for process in processes if process.is_alive()]) and time.monotonic() < end:
+        for process in alive:
+            process.terminate()
+        alive[0].join(0.5)
+    for process in alive:
+        process.kill()
 
 
 def _start(threads: int, events: Events) -> None:
