@@ -22,6 +22,7 @@ from .folder import Study
 
 __all__ = ["Event", "Finished", "Note", "Progress", "default_jobs", "run_all"]
 
+
 @dataclass(frozen=True)
 class Progress:
     """An epoch that a run has finished."""

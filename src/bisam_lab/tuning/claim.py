@@ -44,7 +44,8 @@ class Claim:
     @property
     def folder(self) -> Path:
         """Where its checkpoints lie: the folder of the trial whose work it goes on with."""
-        return self.tuning.folder / "trials" / self.trial.user_attrs.get("folder", _name(self.trial.number))
+        name = str(self.trial.user_attrs.get("folder", _name(self.trial.number)))
+        return self.tuning.folder / "trials" / name
 
     @property
     def settings(self) -> dict[str, float]:
@@ -122,7 +123,7 @@ def _alive(tuning: Tuning, trial: FrozenTrial) -> bool:
         except Timeout:
             return True
     started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    return time.time() - trial.user_attrs.get("alive", started) < DEAD
+    return time.time() - float(trial.user_attrs.get("alive", started)) < DEAD
 
 
 def _lock(tuning: Tuning, number: int) -> FileLock:
@@ -136,5 +137,3 @@ def _name(number: int) -> str:
 
 def _place(tuning: Tuning) -> str:
     return f"{platform.node()}:{tuning.folder.resolve()}"
-
-

@@ -1,7 +1,8 @@
 """The trials of a tuning in parallel processes."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -68,8 +69,8 @@ _events: Events
 _study: Study | None = None
 
 
-def run_all(tuning: Tuning, study: Study, jobs: int) -> Iterator[Event]:
-    """Run trials in ``jobs`` processes until enough have ended, and yield what happens.
+def run_all(tuning: Tuning, study: Study, jobs: int, timeout: float | None = None) -> Generator[Event, None, None]:
+    """Run trials in ``jobs`` processes until enough have ended or the time is up, and yield what happens.
 
     Closing the iterator (an exception or Ctrl-C in its loop does) lets the processes save and end.
 
@@ -92,7 +93,8 @@ def run_all(tuning: Tuning, study: Study, jobs: int) -> Iterator[Event]:
     )
     try:
         futures = {pool.submit(_run, tuning) for _ in range(jobs)}
-        while futures:
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while futures and time.monotonic() < end:
             over, futures = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
             yield from workers.drain(events)
             for future in over:

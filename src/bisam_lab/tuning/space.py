@@ -7,7 +7,7 @@ around the recipe's own: so the recipe's setting is inside, and can be the first
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from optuna.trial import Trial
 
@@ -155,7 +155,7 @@ def _read(text: str, recipe: Recipe, method: str, known: Mapping[str, Dimension]
     else:
         path = tuple(name.split("."))
         default = _field(name, path, recipe, method, known)
-        whole = type(default) is int and low.is_integer() and high.is_integer()
+        whole = isinstance(default, int) and low.is_integer() and high.is_integer()
     if not low < high:
         raise RecipeError(f"--space {text}: the lower end comes first, and the upper one is larger")
     if log and low <= 0:
@@ -177,7 +177,7 @@ def _ends(text: str, ends: str) -> tuple[float, float, bool]:
 
 def _field(
     name: str, path: tuple[str, ...], recipe: Recipe, method: str, known: Mapping[str, Dimension]
-) -> float | None:
+) -> int | float | None:
     """Return the recipe's value of a field that a range is given for."""
     if len(path) == 1:
         why = f"{method} has {', '.join(known)}; any other number of the recipe goes by its dotted name"
@@ -189,4 +189,4 @@ def _field(
         value = value.get(key)
     if value is not None and type(value) not in (int, float):
         raise RecipeError(f"--space {name}=...: {value!r} is no number that could be searched")
-    return value
+    return None if value is None else cast(int | float, value)

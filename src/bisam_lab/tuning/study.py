@@ -130,7 +130,7 @@ best.yaml         a recipe with the best setting: `bisam compare best.yaml` is t
 trials.csv        a trial a line: its state, validation score and setting
 figure.png        history, importances, and score against each parameter
 recipe.yaml       what was tuned
-{JOURNAL}        all trials, as Optuna's journal, unless a --storage holds them; `bisam tune` with the same words goes on
+{JOURNAL}        all trials, as Optuna's journal, unless a --storage holds them; `bisam tune`, repeated, goes on
 trials/           checkpoints of trials that are not finished, and the locks of the processes that run them
 
 The scores are of the validation examples. The test set was not read.
