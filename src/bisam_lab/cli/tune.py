@@ -56,7 +56,7 @@ def tune(
     [dim]bisam tune cifar10 --data-dir data --method sam --space rho=0.02:0.5:log --tune-lr[/dim]
     [dim]bisam tune glue --method bisam-log --storage postgresql://host/db --out tuning/glue[/dim]
     """
-    warm_up()
+    warm_up("bisam_lab.tuning.pool")
     whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise)
     chosen = variant(whole, of if of is not None else next(iter(whole.variants), ""))
     method = method or chosen.methods[-1]

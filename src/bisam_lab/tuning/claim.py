@@ -83,10 +83,11 @@ def claim(tuning: Tuning, study: Study) -> Claim | None:
     with tuning.lock:
         recover(tuning, study)
         trials = study.get_trials(deepcopy=False)
-        if sum(ended(trial) or trial.state == TrialState.RUNNING for trial in trials) >= tuning.trials:
+        taken = sum(ended(trial) or trial.state == TrialState.RUNNING for trial in trials)
+        if taken >= tuning.trials:
             return None
+        study.sampler = TPESampler(seed=taken)  # processes differ, and a study repeats itself, interrupted or not
         trial = study.ask()
-        study.sampler = TPESampler(seed=trial.number)  # so that processes differ, and a study alone repeats itself
         for dimension in tuning.space:
             dimension.suggest(trial)
         return Claim(tuning, study, trial)
@@ -117,8 +118,10 @@ def _again(study: Study, trial: FrozenTrial, tries: int) -> None:
 
 def _alive(tuning: Tuning, trial: FrozenTrial) -> bool:
     if tuning.storage is None or trial.user_attrs.get("place") == _place(tuning):
+        lock = _lock(tuning, trial.number)
         try:
-            with _lock(tuning, trial.number).acquire(timeout=0):
+            with lock.acquire(timeout=0):
+                Path(lock.lock_file).unlink(missing_ok=True)
                 return False
         except Timeout:
             return True

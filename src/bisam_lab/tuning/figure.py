@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from .outcome import Outcome, Tried
 from .space import Dimension, Space
@@ -27,10 +27,10 @@ def draw(found: Outcome, space: Space, title: str, metric: str, path: Path) -> N
         metric: what the scores are.
         path: PNG.
     """
-    columns = max(2, min(len(space), 4))
+    columns = min(len(space), 4)
     rows = 1 + -(-len(space) // columns)
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(3.4 * columns, 3.1 * rows + 0.6), layout="constrained")
+        figure = Figure(figsize=(max(8.5, 3.4 * columns), 3.1 * rows + 0.6), layout="constrained")
         figure.suptitle(title)
         grid = figure.add_gridspec(rows, 12)
         wide = 12 if not found.importances else 8
@@ -44,32 +44,34 @@ def draw(found: Outcome, space: Space, title: str, metric: str, path: Path) -> N
             axes = figure.add_subplot(grid[row, column * width : (column + 1) * width])
             _slice(axes, dimension, found)
             axes.set_ylim(low, high)
-            axes.set_ylabel(f"{metric}" if column == 0 else "")
+            axes.set_ylabel(f"validation {metric} (%)" if column == 0 else "")
         history.set_ylim(low, high)
         _legend(figure, found)
         figure.savefig(path, dpi=150)
 
 
 def _limits(tried: list[Tried]) -> tuple[float, float]:
-    """Return a range that shows the better half well; what lies far below is drawn at its lower end."""
-    scores = np.array([trial.score for trial in tried])
+    """Return a range in percent that shows the better half well; what lies far below is drawn at its lower end."""
+    scores = 100 * np.array([trial.score for trial in tried])
     high, middle = scores.max(), np.median(scores)
-    low = max(scores.min(), high - 3 * max(high - middle, 0.01))
-    margin = 0.06 * max(high - low, 0.01)
+    low = max(scores.min(), high - 3 * max(high - middle, 1.0))
+    margin = 0.06 * max(high - low, 1.0)
     return float(low - margin), float(high + margin)
 
 
 def _height(trial: Tried, tried: list[Tried]) -> float:
-    """Return where a trial is drawn: one far below, at the lower edge."""
+    """Return where a trial is drawn, in percent: one far below, at the lower edge."""
     low, high = _limits(tried)
-    return max(trial.score, low + 0.02 * (high - low))
+    return max(100 * trial.score, low + 0.03 * (high - low))
 
 
 def _points(axes: Axes, x: dict[int, float], tried: list[Tried]) -> None:
+    low, _ = _limits(tried)
     for pruned, marker, colour in ((True, "x", _PRUNED), (False, "o", _WHOLE)):
-        chosen = [trial for trial in tried if trial.pruned == pruned]
-        places = [x[trial.trial] for trial in chosen], [_height(trial, tried) for trial in chosen]
-        axes.plot(*places, linestyle="", marker=marker, color=colour, markersize=6, alpha=0.8)
+        for below in (False, True):
+            chosen = [t for t in tried if t.pruned == pruned and (100 * t.score < low) == below]
+            places = [x[t.trial] for t in chosen], [_height(t, tried) for t in chosen]
+            axes.plot(*places, linestyle="", marker="v" if below else marker, color=colour, markersize=6, alpha=0.8)
 
 
 def _marks(axes: Axes, found: Outcome, x: dict[int, float]) -> None:
@@ -86,19 +88,19 @@ def _history(axes: Axes, found: Outcome, metric: str) -> None:
     _points(axes, x, found.tried)
     whole = [trial for trial in found.tried if not trial.pruned]
     if whole:
-        best = np.maximum.accumulate([trial.score for trial in whole])
+        best = np.maximum.accumulate([100 * trial.score for trial in whole])
         numbers = [trial.trial for trial in whole]
         axes.step([*numbers, max(x.values())], [*best, best[-1]], where="post", color=_BEST, linewidth=1.2, zorder=1)
     _marks(axes, found, x)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="trial", ylabel=metric, title="history, and the best so far")
+    axes.set(xlabel="trial", ylabel=f"validation {metric} (%)", title="history, and the best so far")
 
 
 def _importances(axes: Axes, importances: dict[str, float]) -> None:
     names = list(importances)[::-1]
-    bars = axes.barh(names, [importances[name] for name in names], color=_WHOLE, height=0.6)
+    bars = axes.barh(names, [importances[name] for name in names], color=_WHOLE, height=0.4)
     axes.bar_label(bars, fmt="%.2f", padding=3)
-    axes.set(xlim=(0, 1.15), xlabel="share of the variance (fANOVA)", title="importance")
+    axes.set(xlim=(0, 1.15), ylim=(-0.7, len(names) - 0.3), xlabel="share of the variance (fANOVA)", title="importance")
 
 
 def _slice(axes: Axes, dimension: Dimension, found: Outcome) -> None:
@@ -107,6 +109,8 @@ def _slice(axes: Axes, dimension: Dimension, found: Outcome) -> None:
     _marks(axes, found, values)
     if dimension.log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     margin = (dimension.high / dimension.low) ** 0.04 if dimension.log else 0.04 * (dimension.high - dimension.low)
     low, high = (
         (dimension.low / margin, dimension.high * margin)
@@ -122,6 +126,7 @@ def _legend(figure: Figure, found: Outcome) -> None:
     handles = [
         Line2D([], [], linestyle="", marker="o", color=_WHOLE, label="trained to the end"),
         Line2D([], [], linestyle="", marker="x", color=_PRUNED, label="pruned (score when stopped)"),
+        Line2D([], [], linestyle="", marker="v", color=_PRUNED, label="far below"),
     ]
     if found.default is not None:
         own = Line2D([], [], linestyle="", marker="s", color=_OWN, fillstyle="none", markersize=9)
@@ -130,4 +135,4 @@ def _legend(figure: Figure, found: Outcome) -> None:
     if found.best is not None:
         best = Line2D([], [], linestyle="", marker="*", color=_BEST, label="best", markersize=13, markeredgecolor="w")
         handles.append(best)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)

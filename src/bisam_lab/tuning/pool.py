@@ -85,7 +85,7 @@ def run_all(tuning: Tuning, study: Study, jobs: int, timeout: float | None = Non
         return
     check_accelerator(tuning.recipe.engine.accelerator)
     load_splits(tuning.recipe.data, tuning.data_dir, seed=FIRST_SEED)
-    processes = context()
+    processes = context(__name__)
     events: Events = processes.Queue()
     jobs = min(jobs, missing)
     pool = ProcessPoolExecutor(
