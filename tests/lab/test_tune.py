@@ -25,7 +25,7 @@ from bisam_lab.tuning.storage import JOURNAL
 from bisam_lab.tuning.study import FIRST_SEED, Tuning, ended
 from bisam_lab.tuning.trial import TrialError, run
 
-from .test_cli import bisam, in_process, start, wait_for
+from .test_cli import in_process, start, wait_for
 
 TINY = ["data.train_size=96", "data.validation_size=50", "model.options.width=2", "train.batch_size=32"]
 
@@ -252,51 +252,65 @@ def test_importances_of_ten_trials():
     assert sum(shares.values()) == pytest.approx(1)
 
 
-def test_real_processes_share_a_study_through_a_signal_and_a_kill(tmp_path, capsys, monkeypatch):
-    """Of two, one is told to leave and one is killed in the middle of trials; a third ends what they began."""
+def spoken(capsys, monkeypatch, *args):
+    """What the command prints, run in this process."""
+    monkeypatch.setattr("sys.argv", ["bisam", *args])
+    with pytest.raises(SystemExit) as left:
+        bisam_lab.main()
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_real_processes_share_a_study_through_a_kill_and_a_signal(tmp_path, capsys, monkeypatch):
+    """One is killed in the middle of trials, one is told to leave, and this process runs trials beside and after."""
     args = ["tune", "digits", *TINY, "train.epochs=10", "--method", "sam", "--out", "t", "--jobs", "2", "--trials"]
     out = tmp_path / "t"
-    told, killed = start(*args, "1000", cwd=tmp_path), start(*args, "1000", cwd=tmp_path)
-    wait_for(lambda: len(list(out.glob("trials/*.lock"))) > 2)  # a process runs two
-    told.send_signal(signal.SIGTERM)
+    killed = start(*args, "1000", cwd=tmp_path)
+    wait_for(lambda: len(list(out.glob("trials/*.lock"))) > 1)
+    tuning = small(out, epochs=10, trials=1000)
+    study = tuning.create()
+    beside = claim(tuning, study)
     os.killpg(killed.pid, signal.SIGKILL)
-    said, _ = told.communicate(timeout=60)
     killed.communicate()
-    assert told.returncode == 143, said
-    assert "Traceback" not in said
     with (out / JOURNAL).open("ab") as journal:
         journal.write(b'{"op_code":7,"worker')  # a kill in the middle of a write
+    left = [trial for trial in study.trials if trial.state == TrialState.RUNNING]
+    assert len(left) > 1, "the killed one left trials behind"
+    run(beside, Observer(), lambda *told: None)
 
-    study = small(out, epochs=10).open()
-    before = study.trials
-    running = sum(trial.state == TrialState.RUNNING for trial in before)
-    waiting = sum(trial.state == TrialState.WAITING for trial in before)
-    assert running > 0, "the killed one left trials behind"
-    assert waiting > 0, "the other one put its trials back"
-    wanted = str(sum(map(ended, before)) + running + waiting)
-    last = bisam(*args, wanted, "--json", cwd=tmp_path)
-    assert last.returncode == 0, last.stderr
-    found = json.loads(last.stdout)
-    assert found.keys() >= {"best", "default", "importances", "folder"}
-    assert found["trials"] == int(wanted)
-    assert found["default"]["score"] <= found["best"]["score"]
+    known = len(study.trials)
+    told = start(*args, "1000", cwd=tmp_path)
+    wait_for(lambda: any(trial.state == TrialState.RUNNING for trial in study.trials[known:]))
+    told.send_signal(signal.SIGTERM)
+    said, _ = told.communicate(timeout=60)
+    assert told.returncode == 143, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert all(trial.state != TrialState.RUNNING for trial in study.trials)
+    waiting = sum(trial.state == TrialState.WAITING for trial in study.trials)
+    assert waiting > 0, "its trials were put back"
+
+    wanted = sum(map(ended, study.trials)) + waiting
+    found = work(dataclasses.replace(tuning, trials=wanted), study)
+    assert (found.trials, found.failed) == (wanted, 0)
+    monkeypatch.chdir(tmp_path)
+    told, said = (spoken(capsys, monkeypatch, *args, str(wanted), *more) for more in (["--json"], []))
+    told = json.loads(told)
+    assert told.keys() >= {"best", "default", "importances", "folder"}
+    assert told["trials"] == wanted
+    assert told["best"] == {"trial": found.best.trial, "score": found.best.score, "settings": found.best.settings}
+    assert told["default"]["score"] <= told["best"]["score"]
+    assert "bisam compare t/best.yaml" in said
+    assert "too high an estimate" in said
     rows = table(out)
-    assert sum(row["state"] == "fail" for row in rows) >= running + waiting
+    assert sum(row["state"] == "fail" for row in rows) >= len(left) - 1 + waiting
     assert [row["default"] for row in rows if row["state"] == "complete"].count("1") == 1
     for setting in {row["rho"] for row in rows}:
         assert [row["state"] for row in rows if row["rho"] == setting][-1] in ("complete", "pruned")
 
     recipe = load(out / "best.yaml")
     assert recipe.methods == ("sgd", "sam")
-    assert recipe.sharpness.radii["sam"] == found["best"]["settings"]["rho"]
+    assert recipe.sharpness.radii["sam"] == found.best.settings["rho"]
     assert "# bisam tune digits" in (out / "best.yaml").read_text()
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert not list((out / "trials").iterdir())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["bisam", *args, wanted])
-    with pytest.raises(SystemExit) as left:
-        bisam_lab.main()
-    said = " ".join(capsys.readouterr().out.split())
-    assert left.value.code == 0
-    assert "bisam compare t/best.yaml" in said
-    assert "too high an estimate" in said

@@ -62,7 +62,6 @@ def tune(
     method = method or chosen.methods[-1]
     changed(chosen, {("methods",): [method]})
     from ..study.pool import default_jobs  # here, for torch takes seconds to import and --help should not
-    from ..tuning.figure import draw
     from ..tuning.outcome import outcome, write_best, write_trials
     from ..tuning.space import Space
     from ..tuning.study import Tuning
@@ -79,6 +78,8 @@ def tune(
     write_trials(tuning, study)
     write_best(tuning, found, _command())
     if found.tried:
+        from ..tuning.figure import draw  # here, for matplotlib takes seconds to import and the search need not wait
+
         draw(
             found,
             searched,
