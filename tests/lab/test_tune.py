@@ -166,6 +166,17 @@ def test_a_trial_that_cannot_be_trained_is_recorded_and_counts(tmp_path, monkeyp
     assert (row["state"], row["error"]) == ("fail", "MemoryError: no room")
 
 
+def test_a_best_value_at_the_end_of_its_range_is_warned_of(tmp_path, capsys, monkeypatch):
+    tuning = small(tmp_path / "t", space=["rho=0.4:3.2:log"], trials=1, epochs=1)
+    work(tuning, tuning.create())
+    monkeypatch.chdir(tmp_path)
+    args = [*TINY, "train.epochs=1", "--method", "sam", "--space", "rho=0.4:3.2:log", "--trials", "1", "--out", "t"]
+    said = " ".join(spoken(capsys, monkeypatch, "tune", "digits", *args).split())
+    assert "none was better" in said
+    assert "The best rho lies at the lower end of its range" in said
+    assert "--space rho=0.05:3.2:log" in said
+
+
 class StopAt(Observer):
     def __init__(self, steps):
         self.left, self.notes = steps, []

@@ -16,6 +16,7 @@ from .signals import leaving
 
 if TYPE_CHECKING:
     from ..tuning.outcome import Outcome
+    from ..tuning.space import Dimension
     from ..tuning.study import Tuning
 
 __all__ = ["tune"]
@@ -121,24 +122,22 @@ def _show(found: "Outcome", tuning: "Tuning", console: Console) -> None:
     metric = f"validation {tuning.recipe.data.metric}"
     say(f"{counts}. Best, trial {found.best.trial}: [bold]{setting(found.best.settings)}[/bold]")
     say(f"{metric} {percent(found.best.score)}{_against(found)}")
-    say(_importances(found))
+    if len(tuning.space) > 1:
+        say(_importances(found))
     for name, end in found.borders.items():
-        dimension = next(d for d in tuning.space if d.name == name)
-        wider = (
-            f"{dimension.low / 8:.4g}:{dimension.high:.4g}"
-            if end == "lower"
-            else f"{dimension.low:.4g}:{dimension.high * 8:.4g}"
-        )
-        say(
-            f"[yellow]The best {name} lies at the {end} end of its range: a wider one may hold a better, "
-            f"--space {name}={wider}{':log' if dimension.log else ''} --out another folder.[/yellow]"
-        )
+        say(f"[yellow]{_border(next(d for d in tuning.space if d.name == name), end)}[/yellow]")
     where = "" if tuning.data_dir is None else f" --data-dir {shlex.quote(str(tuning.data_dir))}"
     say(
         f"The best of {found.trials} scores is too high an estimate, for it was chosen among them. Other seeds and the "
         f"test set tell:\n  bisam compare {shlex.quote(str(tuning.folder / 'best.yaml'))}{where}"
     )
     say(f"Recipe, trials, figure: [bold]{tuning.folder}[/bold]")
+
+
+def _border(dimension: "Dimension", end: str) -> str:
+    low, high = (dimension.low / 8, dimension.high) if end == "lower" else (dimension.low, dimension.high * 8)
+    wider = f": --space {dimension.name}={low:.4g}:{high:.4g}:log, with another --out" if dimension.log else ""
+    return f"The best {dimension.name} lies at the {end} end of its range, and a wider one may hold a better{wider}."
 
 
 def _against(found: "Outcome") -> str:
@@ -157,4 +156,4 @@ def _importances(found: "Outcome") -> str:
     if found.importances:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.importances.items())
         return f"What the score varied with (fANOVA over {len(found.tried)} trials, so roughly): {shares}."
-    return f"No importances: they need {ENOUGH} trials that differ, and two parameters."
+    return f"No importances: they need {ENOUGH} trials with scores that differ."

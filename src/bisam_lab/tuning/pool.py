@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from typing import TypeAlias
@@ -15,7 +14,6 @@ from optuna.trial import TrialState
 from ..data import load_splits
 from ..environment import cores
 from ..processes import context
-from ..recipe import RecipeError
 from ..study import workers
 from ..study.pool import check_accelerator
 from ..training import Observer, Stopped
@@ -109,10 +107,10 @@ def _outcome(future: "Future[Ended | None]") -> Ended | Failed | None:
     error = future.exception()
     if error is None:
         return future.result()
-    if isinstance(error, BrokenProcessPool | RecipeError | OSError):
-        raise error
     if isinstance(error, TrialError):
         return Failed(str(error))
+    if isinstance(error, Stopped):  # someone told the process itself to end
+        return None
     raise error
 
 
