@@ -136,14 +136,14 @@ def test_the_first_trial_is_the_recipes_own_and_the_score_that_of_train(tmp_path
 
 def test_awful_settings_are_pruned_and_divergence_is_the_worst_score(tmp_path):
     space = ["lr=1e-5:1e8:log"]
-    tuning = small(tmp_path / "t", method="sgd", space=space, trials=14, epochs=6)
+    tuning = small(tmp_path / "t", method="sgd", space=space, trials=11, epochs=4)
     study = tuning.create()
     found = work(tuning, study)
-    assert found.trials == 14
-    assert found.pruned >= 3
+    assert found.trials == 11
+    assert found.pruned >= 2
     assert found.best.score >= found.default.score
     for trial in study.trials:
-        assert (trial.last_step < 6) or trial.state == TrialState.COMPLETE
+        assert trial.last_step < 4 or trial.state == TrialState.COMPLETE
     assert any(trial.value == 0.0 for trial in study.trials), "a rate of a million diverges"
     assert set(found.importances) == set()  # one parameter has no share
     draw(found, tuning.space, "title", "accuracy", tmp_path / "figure.png")
