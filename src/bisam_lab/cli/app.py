@@ -15,12 +15,14 @@ from .data import data
 from .report import report
 from .rho_range import rho_range
 from .train import train
+from .tune import tune
 
 __all__ = ["main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command()(train)
 app.command()(compare)
+app.command()(tune)
 app.command("rho-range")(rho_range)
 app.command()(bench)
 app.command()(report)

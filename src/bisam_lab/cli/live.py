@@ -19,7 +19,7 @@ from ..result import Run
 from ..study.folder import Study
 from ..study.pool import Finished, Note, run_all
 
-__all__ = ["display", "run_live"]
+__all__ = ["display", "lost_processes", "run_live"]
 
 
 def run_live(study: Study, jobs: int, console: Console) -> bool:
@@ -32,7 +32,7 @@ def run_live(study: Study, jobs: int, console: Console) -> bool:
         + (f", {done} of {runs} runs finished before" if done else "")
     )
     failed, elsewhere = 0, 0
-    with _lost_processes(console) as lost, display(console) as progress:
+    with lost_processes(console) as lost, display(console) as progress:
         whole = progress.add_task("all runs", total=runs, completed=done)
         lines: dict[Run, TaskID] = {}
         for event in run_all(study, jobs):
@@ -80,7 +80,7 @@ def _line(event: Finished) -> str:
 
 
 @contextlib.contextmanager
-def _lost_processes(console: Console) -> Iterator[list[str]]:
+def lost_processes(console: Console) -> Iterator[list[str]]:
     """Turn the death of a process into one sentence; the list it yields then holds it."""
     lost: list[str] = []
     try:
