@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 import bisam_lab
-import bisam_lab.training
+import bisam_lab.engine
 from bisam_lab.data import load_splits
 from bisam_lab.recipe import RecipeError, load
 from bisam_lab.train import train
@@ -114,10 +114,10 @@ class Poison:
 
 
 def test_the_test_set_is_not_touched(tmp_path, monkeypatch):
-    def poisoned(recipe, data_dir, seed):
+    def poisoned(recipe, data_dir, seed, tokenizer):
         return dataclasses.replace(load_splits(recipe, data_dir, seed), test=Poison())
 
-    monkeypatch.setattr(bisam_lab.training, "load_splits", poisoned)
+    monkeypatch.setattr(bisam_lab.engine, "load_splits", poisoned)
     tuning = small(tmp_path / "t", trials=2, epochs=1)
     assert work(tuning, tuning.create()).trials == 2
     with pytest.raises(AssertionError, match="test set"):  # as training to the end does
