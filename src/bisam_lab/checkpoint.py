@@ -1,5 +1,6 @@
 """Checkpoints of a run: written whole or not at all, read without running code, and kept in two generations."""
 
+import errno
 import os
 import random
 import shutil
@@ -21,6 +22,10 @@ class CheckpointError(ValueError):
     """A file that is not a whole checkpoint of ours."""
 
 
+class _NewerError(CheckpointError):
+    """A whole checkpoint, which a newer version can read."""
+
+
 class Checkpoints:
     """The checkpoints in a run's folder.
 
@@ -39,7 +44,7 @@ class Checkpoints:
     def save(self, state: Mapping[str, Any]) -> None:
         """Write ``state`` as the last checkpoint; the one that was last becomes the previous one."""
         fresh = self.last.with_name(f".last.{os.getpid()}")
-        _dump(state, fresh)
+        _dump(state, fresh, self.last)
         if self.last.is_file():
             os.replace(self.last, self.previous)
         os.replace(fresh, self.last)  # a kill between the two leaves the previous one
@@ -47,13 +52,23 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """Return the last state that can be read, or None where there is none to go on from.
 
-        A file that cannot be read is set aside as ``NAME.unreadable``, and ``note`` is told what was wrong.
+        A file that cannot be read is set aside as ``NAME.unreadable``, and ``note`` is told what was wrong. What
+        writers left that were killed is deleted, so only the one process that trains the run may call it.
+
+        Raises:
+            CheckpointError: a newer version wrote it.
+            OSError: the disk does not answer, or does not let us read; the file may be whole.
         """
+        for name in (self.last.stem, self.best.stem):
+            for left in self.last.parent.glob(f".{name}.*"):
+                left.unlink(missing_ok=True)
         for path in (self.last, self.previous):
             try:
                 return read(path)
             except FileNotFoundError:
                 continue
+            except _NewerError:
+                raise
             except CheckpointError as error:
                 os.replace(path, path.with_suffix(".unreadable"))
                 self.note(f"{error}; it is set aside, and an earlier one is used if there is one")
@@ -67,7 +82,7 @@ class Checkpoints:
 def write(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state of tensors and plain values whole or not at all."""
     fresh = path.with_name(f".{path.stem}.{os.getpid()}")
-    _dump(state, fresh)
+    _dump(state, fresh, path)
     os.replace(fresh, path)
 
 
@@ -79,6 +94,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: not a checkpoint of this library, one of a newer version, truncated, or damaged.
+        OSError: the disk does not answer, or does not let us read.
     """
     if not path.is_file():
         raise FileNotFoundError(path)
@@ -88,23 +104,37 @@ def read(path: Path) -> dict[str, Any]:
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged: {damaged} in it has a wrong checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a truncated archive's offsets cause
+            raise
         raise CheckpointError(f"{path} is no checkpoint, or only a part of one ({type(error).__name__})") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("version"), int):
         raise CheckpointError(f"{path} was not written by bisam")
     if state["version"] > VERSION:
-        raise CheckpointError(f"{path} has version {state['version']}, and this bisam reads {VERSION}: update it")
+        raise _NewerError(f"{path} has version {state['version']}, and this bisam reads {VERSION}: update it")
     return state
 
 
-def _dump(state: Mapping[str, Any], path: Path) -> None:
+def _dump(state: Mapping[str, Any], fresh: Path, path: Path) -> None:
+    """Write ``fresh``, which is to become ``path``; nothing is left of it where the disk is full.
+
+    Raises:
+        OSError: it is, or does not let us write. torch turns that into an error of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        torch.save({"format": FORMAT, "version": VERSION, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with fresh.open("wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        fresh.unlink(missing_ok=True)
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, OSError):
+            raise OSError(f"{path} cannot be written ({cause.strerror}): the one before it stays") from error
+        raise
 
 
 def random_state() -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """What came out of a study: a table, a figure and a verdict for each variant."""
 
+import os
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .result import RunResult
+from .result import RunResult, plain
 from .statistics import Comparison, compare, verdict
+from .study.files import temporary, write_text
 from .study.folder import Study
 from .summary import draw, markdown
 
@@ -22,8 +24,9 @@ class Outcome:
     verdict: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
+        """Return plain values, for JSON; what cannot be told is null."""
+        values: dict[str, Any] = plain(asdict(self))
+        return values
 
 
 def outcomes(
@@ -61,8 +64,10 @@ def write_outcomes(study: Study, baseline: str, test: str = "t", difference: flo
         if outcome.rows:
             mine = [result for result in results if result.variant == outcome.variant]
             path = study.folder / f"figure{_suffix(outcome.variant)}.png"
-            draw(mine, baseline, path, _title(study, outcome.variant), test)
-    (study.folder / "table.md").write_text("\n".join(text))
+            fresh = temporary(path)
+            draw(mine, baseline, fresh, _title(study, outcome.variant), test)
+            os.replace(fresh, path)
+    write_text(study.folder / "table.md", "\n".join(text))
     return found
 
 

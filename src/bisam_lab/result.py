@@ -1,9 +1,10 @@
 """What a run is, and what it leaves behind."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-__all__ = ["Epoch", "Run", "RunResult", "Status", "metric_name"]
+__all__ = ["Epoch", "Run", "RunResult", "Status", "metric_name", "plain"]
 
 Status = Literal["ok", "collapsed", "diverged"]
 
@@ -81,8 +82,9 @@ class RunResult:
         return Run(self.variant, self.seed, self.method)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
+        """Return plain values, for JSON, in which a loss that is not finite is null."""
+        values: dict[str, Any] = plain(asdict(self))
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunResult":
@@ -94,7 +96,7 @@ class RunResult:
         """
         known = {f.name for f in fields(cls)}
         kept = {key: value for key, value in values.items() if key in known}
-        result = cls(**{**kept, "history": [Epoch(**epoch) for epoch in values["history"]]})
+        result = cls(**{**kept, "history": [_epoch(epoch) for epoch in values["history"]]})
         result._check_types()
         return result
 
@@ -108,6 +110,22 @@ class RunResult:
             for value in values:
                 if not isinstance(value, kind):
                     raise TypeError(f"{value!r} is no {kind.__name__ if isinstance(kind, type) else 'number'}")
+
+
+def plain(value: Any) -> Any:
+    """Return a value for JSON, which has no NaN and no infinity: both become null, in mappings and lists, too."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _epoch(values: dict[str, Any]) -> Epoch:
+    """Read an epoch; null is a loss that was not finite, and what a newer version says beside is left out."""
+    known = {f.name for f in fields(Epoch)}
+    kept: dict[str, Any] = {k: math.nan if value is None else value for k, value in values.items() if k in known}
+    return Epoch(**kept)
 
 
 def metric_name(metric: str) -> str:

@@ -15,7 +15,7 @@ from .data.examples import batches
 from .engine import build_fabric, build_optimizer, load_examples_and_model
 from .loop import Loop
 from .method import Method
-from .recipe import Recipe
+from .recipe import Recipe, settings
 from .result import Epoch, Status
 from .score import predictions, score
 
@@ -83,7 +83,7 @@ class Training:
         self.chosen: dict[str, Any] = copy.deepcopy(self.model.state_dict())
         self.losses: list[Tensor] = []  # of the present epoch
         self.seconds = self.epoch_seconds = 0.0
-        self.started = time.perf_counter()
+        self.started = self.saved = time.perf_counter()
 
     @property
     def ended(self) -> bool:
@@ -100,14 +100,14 @@ class Training:
         """
         number = len(self.history) + 1
         parts = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
-        began, saved = time.perf_counter(), time.perf_counter()
+        began = time.perf_counter()
         for loss in self.loop.steps(parts):
             self.losses.append(loss)
             observer.step(number, len(self.losses), self.batches)
-            if checkpoints is not None and (observer.stop or time.perf_counter() - saved >= every):
+            if checkpoints is not None and (observer.stop or time.perf_counter() - self.saved >= every):
                 self.epoch_seconds += time.perf_counter() - began
                 self.save(checkpoints)
-                began = saved = time.perf_counter()
+                began = time.perf_counter()
             if observer.stop:
                 raise Stopped
         mean = float(torch.stack(self.losses).mean())
@@ -143,6 +143,7 @@ class Training:
             recipe = self.recipe.model_dump(mode="json")
             write(checkpoints.best, {"model": weights, "epoch": self.selected, "recipe": recipe})
             self._exported = self.selected
+        self.saved = time.perf_counter()
 
     def state(self) -> dict[str, Any]:
         """Return all that the run depends on from here, as tensors and plain values."""
@@ -169,12 +170,20 @@ class Training:
         """Go on from what :meth:`state` returned.
 
         Raises:
-            CheckpointError: the state is that of another recipe, method or seed.
+            CheckpointError: the state is that of another recipe, method or seed, or of another network.
         """
-        mine = {"recipe": self.recipe.model_dump(mode="json"), "method": self.method, "seed": self.seed}
-        differing = [key for key, value in mine.items() if state[key] != value]
+        mine = {"recipe": settings(self.recipe.model_dump(mode="json")), "method": self.method, "seed": self.seed}
+        its = {**state, "recipe": settings(state.get("recipe", {}))}
+        differing = [key for key, value in mine.items() if its.get(key) != value]
         if differing:
             raise CheckpointError(f"the checkpoint belongs to a run with another {' and '.join(differing)}")
+        try:
+            self._restore(state)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"the checkpoint does not fit the network or this version ({reason})") from error
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.opt.load_state_dict(state["optimizer"])
         self.loop.schedule.load_state_dict(state["schedule"])

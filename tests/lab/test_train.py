@@ -274,7 +274,8 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
     assert bisam(*args, cwd=tmp_path).returncode == 0
     files = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert len({file.name for file in files}) == 1
-    assert all(word in files[0].read_bytes() for word in (b"validation_score", b"test_score", b"train_loss"))
+    written = b"".join(file.read_bytes() for file in files)
+    assert all(word in written for word in (b"validation_score", b"test_score", b"train_loss"))
 
 
 def test_the_time_left_of_a_run_resumed_at_an_epochs_end():

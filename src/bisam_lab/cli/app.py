@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..recipe import RecipeError
 from . import recipes
@@ -54,11 +55,11 @@ def main() -> None:
     try:
         app()
     except RecipeError as error:
-        _leave(2, f"[red]error:[/red] {error}")
+        _leave(2, error)
     except (OSError, UnicodeDecodeError) as error:
-        _leave(1, f"[red]error:[/red] {error}")
+        _leave(1, error)
 
 
-def _leave(code: int, text: str) -> None:
-    Console(stderr=True).print(text, highlight=False)
+def _leave(code: int, error: Exception) -> None:
+    Console(stderr=True).print("[red]error:[/red]", escape(str(error)), highlight=False)
     sys.exit(code)

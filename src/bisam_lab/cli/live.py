@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,7 +29,7 @@ def run_live(study: Study, jobs: int, console: Console) -> bool:
     console.print(
         f"{len(study.recipe.methods)} methods x {study.recipe.seeds} seeds"
         + (f" x {len(study.recipe.variants)} variants" if study.recipe.variants else "")
-        + f" in [bold]{study.folder}[/bold]"
+        + f" in [bold]{escape(str(study.folder))}[/bold]"
         + (f", {done} of {runs} runs finished before" if done else "")
     )
     failed, elsewhere = 0, 0
@@ -45,11 +46,11 @@ def run_live(study: Study, jobs: int, console: Console) -> bool:
                 failed += event.error is not None
                 elsewhere += event.error is None and event.result is None
             elif isinstance(event, Note):
-                progress.console.print(f"{run}: {event.text}", highlight=False, style="yellow")
+                progress.console.print(escape(f"{run}: {event.text}"), highlight=False, style="yellow")
             else:
                 if run not in lines:
-                    lines[run] = progress.add_task(str(run), total=study.recipe_of(run).train.epochs)
-                score = f"{run}  validation {100 * event.epoch.validation_score:.1f} %"
+                    lines[run] = progress.add_task(escape(str(run)), total=study.recipe_of(run).train.epochs)
+                score = f"{escape(str(run))}  validation {100 * event.epoch.validation_score:.1f} %"
                 progress.update(lines[run], completed=event.epoch.epoch, description=score)
     if elsewhere:
         console.print(f"{elsewhere} runs are being trained by another process: the same command shows them later.")
@@ -70,13 +71,14 @@ def display(console: Console) -> Progress:
 
 
 def _line(event: Finished) -> str:
+    run = escape(str(event.run))
     if event.error is not None:
-        return f"[red]{event.run} failed: {event.error}; the same command tries it again[/red]"
+        return f"[red]{run} failed: {escape(event.error)}; the same command tries it again[/red]"
     if event.result is None:
-        return f"{event.run} is being trained by another process"
+        return f"{run} is being trained by another process"
     r = event.result
     mark = "" if r.status == "ok" else f"  [red]{r.status}[/red]"
-    return f"{event.run}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){mark}"
+    return f"{run}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){mark}"
 
 
 @contextlib.contextmanager

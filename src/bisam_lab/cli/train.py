@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..recipe import RecipeError, variant
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
@@ -18,7 +19,7 @@ def train(
     recipe: RecipeName = "digits",
     overrides: Overrides = None,
     method: Annotated[str | None, typer.Option(help="What to train with; the recipe's last method by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of initial weights, split, noise, data order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of initial weights, split, noise, data order.")] = 0,
     of: Annotated[str | None, typer.Option("--variant", help="Which of the recipe's variants; the first.")] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
@@ -46,15 +47,18 @@ def train(
     from ..logs import WandbLogger
     from ..result import Run
     from ..study.cell import Busy, run_cell
-    from ..study.files import UnreadableError
+    from ..study.files import UnreadableError, make_folder
     from .watch import Watch
 
     run = Run(of, seed, method)
     folder = out or Path("runs") / chosen.name / of / method / f"seed-{seed}"
     console = Console(stderr=as_json)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    if any(folder.iterdir()) and not any((folder / name).exists() for name in (".lock", "checkpoints", "result.json")):
+        raise RecipeError(f"--out {folder} holds files of another kind: choose an empty folder or a run's own")
+    (folder / "checkpoints").mkdir(exist_ok=True)
     loggers = [WandbLogger(wandb, str(run), folder, chosen.model_dump(mode="json"))] if wandb else []
-    console.print(f"{run} of {chosen.name} in [bold]{folder}[/bold]", highlight=False)
+    console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(str(folder))}[/bold]", highlight=False)
     with leaving(), Watch(chosen.train.epochs, console) as watch:
         try:
             result = run_cell(
@@ -65,7 +69,7 @@ def train(
         except (CheckpointError, UnreadableError) as error:
             raise RecipeError(str(error)) from None
     if as_json:
-        print(json.dumps({"folder": str(folder), **result.to_dict()}))
+        print(json.dumps({"folder": str(folder), **result.to_dict()}, allow_nan=False))
         return
     mark = "" if result.status == "ok" else f" [red]{result.status}[/red]"
     console.print(

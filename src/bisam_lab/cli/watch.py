@@ -53,7 +53,7 @@ class Watch(Observer):
 
     def note(self, text: str) -> None:
         """Show a warning."""
-        self._display.console.print(text, style="yellow", highlight=False)
+        self._display.console.print(text, style="yellow", highlight=False, markup=False)
 
     def _left(self, epoch: Epoch) -> str:
         began, share = self._began or (0.0, 1.0)

@@ -1,7 +1,7 @@
 """Recipes: what defines a study, and how it is read."""
 
 from .reading import RecipeError, changed, load, names, only, text, variant, words
-from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe
+from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
 
 __all__ = [
     "DataRecipe",
@@ -15,6 +15,7 @@ __all__ = [
     "load",
     "names",
     "only",
+    "settings",
     "text",
     "variant",
     "words",

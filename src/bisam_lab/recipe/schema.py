@@ -1,5 +1,6 @@
 """A recipe: everything that defines a study, typed and validated."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -7,9 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from .known import data_name, model_name, noise_name
 
-__all__ = ["DataRecipe", "EngineRecipe", "ModelRecipe", "Recipe", "SharpnessRecipe", "TrainRecipe"]
+__all__ = ["DataRecipe", "EngineRecipe", "ModelRecipe", "Recipe", "SharpnessRecipe", "TrainRecipe", "settings"]
 
 Radius = Annotated[float, Field(ge=0)]
+#: Fields that choose or describe runs, and change none.
+_FREE = ("name", "description", "methods", "seeds", "variants")
 
 
 class _Part(BaseModel):
@@ -167,6 +170,20 @@ class Recipe(_Part):
                     raise ValueError(f"{where}: {error}") from None
         return self
 
+    @model_validator(mode="after")
+    def _possible_variants(self) -> "Recipe":
+        for name, given in self.variants.items():
+            if not name or any(part in ("", ".", "..") for part in name.split("/")):
+                raise ValueError(f"variants: {name!r} must name a folder inside the study, such as noisy")
+            for key in given.keys() & set(_FREE):
+                raise ValueError(f"variants.{name}: {key} is the study's, not a variant's")
+        return self
+
     def to_yaml(self) -> str:
         """Return the recipe as it would stand in a file."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def settings(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a recipe's fields that decide what comes out of a run: all but which runs there are."""
+    return {key: value for key, value in fields.items() if key not in _FREE}

@@ -65,7 +65,7 @@ def run_cell(
                 keep=keep,
                 loggers=loggers,
             )
-            write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1) + "\n")
+            write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
             if not keep:
                 Checkpoints(folder / "checkpoints").remove()
             return result

@@ -2,12 +2,14 @@
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..recipe import RecipeError
 from ..result import Run, RunResult
 
-__all__ = ["UnreadableError", "read_result", "results_of", "unreadable", "write_text"]
+__all__ = ["UnreadableError", "make_folder", "read_result", "results_of", "temporary", "unreadable", "write_text"]
 
 
 class UnreadableError(ValueError):
@@ -33,10 +35,33 @@ def read_result(folder: Path, run: Run) -> RunResult | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    """Write a file whole or not at all, and onto the disk itself."""
+    fresh = temporary(path)
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def temporary(path: Path) -> Path:
+    """Return a name beside ``path`` that no other writer has, on whatever machine; its ending is the same."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder that ``--out`` names, where it is missing.
+
+    Raises:
+        RecipeError: it is a file, lies in one, or may not be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"--out {folder} cannot be created ({error.strerror}): name another folder") from None
 
 
 def results_of(folder: Path) -> list[RunResult]:
@@ -52,8 +77,8 @@ def unreadable(folder: Path) -> list[str]:
 
 def _scan(folder: Path) -> Iterator[tuple[Path, RunResult | None]]:
     for path in sorted((folder / "runs").rglob("seed-*/result.json")):
-        *variant, method, seed = path.parent.relative_to(folder / "runs").parts
         try:
+            *variant, method, seed = path.parent.relative_to(folder / "runs").parts
             run = Run("/".join(variant), int(seed.removeprefix("seed-")), method)
             yield path, read_result(path.parent, run)
         except ValueError:

@@ -11,16 +11,16 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from ..recipe import Recipe, RecipeError, variant
+from ..recipe import Recipe, RecipeError, settings, variant
 from ..result import Run, RunResult
-from .files import UnreadableError, read_result, results_of, write_text
+from .files import UnreadableError, make_folder, read_result, results_of, write_text
 
 __all__ = ["SCHEMA", "Study", "differences"]
 
 #: Version of the layout; a folder with a higher one is refused.
 SCHEMA = 2
-#: Fields that may differ between two calls on one folder: they choose runs, and do not change any.
-_FREE = ("name", "description", "methods", "seeds", "variants")
+#: What a call leaves that is killed, or at work, before recipe.yaml is there.
+_BEGUN = (".lock", ".recipe.", "study.json")
 
 
 class Study:
@@ -45,16 +45,16 @@ class Study:
     ) -> None:
         self.folder, self.recipe, self.data_dir, self.note = folder, recipe, data_dir, note
         stored = folder / "recipe.yaml"
-        if stored.is_file():
-            check_schema(folder)
-            if any((folder / "runs").rglob("seed-*/result.json")):  # without a run the folder is free
-                self._check_same(stored)
-        elif folder.is_dir() and any(folder.iterdir()):
+        make_folder(folder)
+        if not stored.is_file() and not all(path.name.startswith(_BEGUN) for path in folder.iterdir()):
             raise RecipeError(f"--out {folder} holds files but no recipe.yaml: choose an empty folder or a study's own")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "study.json", json.dumps({"schema": SCHEMA}) + "\n")
-        write_text(stored, recipe.to_yaml())
-        write_text(folder / "README.txt", _README)
+        with FileLock(folder / ".lock"):  # another call may be opening it, too
+            if stored.is_file():
+                check_schema(folder)
+                self._check_same(stored)
+            write_text(stored, recipe.to_yaml())
+            write_text(folder / "study.json", json.dumps({"schema": SCHEMA}) + "\n")
+            write_text(folder / "README.txt", _README)
 
     @property
     def runs(self) -> list[Run]:
@@ -92,7 +92,7 @@ class Study:
         """Write results.csv and results.jsonl of all runs in the folder, a run a line; return this recipe's."""
         mine = list(self.results().values())
         rows = [result.to_dict() for result in results_of(self.folder)]
-        write_text(self.folder / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.folder / "results.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
         columns = [key for key in (rows[0] if rows else {}) if key not in ("history", "environment")]
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, columns, extrasaction="ignore")
@@ -118,20 +118,31 @@ class Study:
         self.note(f"{reason}; the run is set aside in {aside} and will be run again")
 
     def _check_same(self, stored: Path) -> None:
+        """Refuse another recipe, unless nothing has been trained by the stored one."""
         old, new = (recipe.model_dump(mode="json") for recipe in (read_recipe(stored), self.recipe))
         differing = [
-            f"{key}={before!r} there, {after!r} now"
-            for key, before, after in differences(
-                {k: v for k, v in old.items() if k not in _FREE}, {k: v for k, v in new.items() if k not in _FREE}
-            )
+            f"{key}={before!r} there, {after!r} now" for key, before, after in differences(settings(old), settings(new))
         ]
         for name in old["variants"].keys() & new["variants"].keys():
             if old["variants"][name] != new["variants"][name]:
                 differing.append(f"variants.{name} has other settings")
-        if differing:
+        if differing and _begun(self.folder / "runs"):
             raise RecipeError(
                 f"--out {self.folder} holds a study of another recipe ({'; '.join(differing)}): choose another"
             )
+
+
+def _begun(runs: Path) -> bool:
+    """Whether a run is finished, half finished, or being trained."""
+    if any(any(runs.rglob(f"seed-*/{name}")) for name in ("result.json", "checkpoints/*.pt")):
+        return True
+    try:
+        for lock in runs.rglob("seed-*/.lock"):
+            with FileLock(lock, timeout=0):
+                pass
+    except Timeout:
+        return True
+    return False
 
 
 def read_recipe(path: Path) -> Recipe:

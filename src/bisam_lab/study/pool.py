@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import torch
 
+from ..checkpoint import CheckpointError
 from ..engine import load_examples_and_model
 from ..environment import cores
 from ..processes import context
@@ -18,6 +19,7 @@ from ..result import Epoch, Run, RunResult
 from ..train import Observer, Stopped
 from . import workers
 from .cell import Busy, run_cell
+from .files import UnreadableError
 from .folder import Study
 
 __all__ = ["Event", "Finished", "Note", "Progress", "default_jobs", "run_all"]
@@ -137,7 +139,8 @@ def _finished(run: Run, future: "Future[RunResult]") -> Finished:
         raise error
     if error is None or isinstance(error, Busy):
         return Finished(run, future.result() if error is None else None)
-    return Finished(run, None, str(error) if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}")
+    said = isinstance(error, RecipeError | CheckpointError | UnreadableError)
+    return Finished(run, None, str(error) if said else f"{type(error).__name__}: {error}")
 
 
 def _start(threads: int, events: Events) -> None:

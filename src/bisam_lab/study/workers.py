@@ -47,16 +47,16 @@ def stopping() -> bool:
 
 
 def end(pool: ProcessPoolExecutor) -> None:
-    """Tell every process to save and end, and wait for them."""
+    """Tell every process to save and end, and wait for them; one that is only starting has to be told again."""
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
     end = time.monotonic() + GRACE
-    for process in processes:
-        process.join(max(0.0, end - time.monotonic()))
-        if process.is_alive():
-            process.kill()
+    while (alive := [process for process in processes if process.is_alive()]) and time.monotonic() < end:
+        for process in alive:
+            process.terminate()
+        alive[0].join(0.5)
+    for process in alive:
+        process.kill()
 
 
 def drain(events: "Queue[T]") -> Iterator[T]:
