@@ -15,7 +15,7 @@ from .data.examples import batches
 from .engine import build_fabric, build_optimizer, load_examples_and_model
 from .loop import Loop
 from .method import Method
-from .recipe import Recipe
+from .recipe import Recipe, differences
 from .result import Epoch, Status
 from .score import predictions, score
 
@@ -171,10 +171,11 @@ class Training:
         Raises:
             CheckpointError: the state is that of another recipe, method or seed.
         """
-        mine = {"recipe": self.recipe.model_dump(mode="json"), "method": self.method, "seed": self.seed}
-        differing = [key for key, value in mine.items() if state[key] != value]
+        mine = {"method": self.method, "seed": self.seed, **self.recipe.model_dump(mode="json")}
+        there = {"method": state["method"], "seed": state["seed"], **state["recipe"]}
+        differing = [f"{key}={old!r} there, {new!r} now" for key, old, new in differences(there, mine)]
         if differing:
-            raise CheckpointError(f"the checkpoint belongs to a run with another {' and '.join(differing)}")
+            raise CheckpointError(f"the checkpoint belongs to another run ({'; '.join(differing)})")
         self.model.load_state_dict(state["model"])
         self.opt.load_state_dict(state["optimizer"])
         self.loop.schedule.load_state_dict(state["schedule"])

@@ -1,11 +1,13 @@
 """The command ``bisam compare``."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import Measurement
 
 from .. import recipe as recipes
@@ -72,7 +74,9 @@ def compare(
     from .live import run_live
 
     console = Console(stderr=as_json)
-    study = Study(out or Path("studies") / (chosen.name + ("-smoke" if smoke else "")), chosen, data_dir, console.print)
+    study = Study(
+        out or Path("studies") / (chosen.name + ("-smoke" if smoke else "")), chosen, data_dir, _tell(console)
+    )
     with leaving():
         succeeded = run_live(study, jobs or default_jobs(chosen), console)
     found = write_outcomes(study, against, test, difference)
@@ -81,18 +85,22 @@ def compare(
     else:
         for outcome in found:
             _show(outcome, console)
-        console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{study.folder}[/bold]")
+        console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{escape(str(study.folder))}[/bold]")
     if not succeeded:
         raise typer.Exit(1)
+
+
+def _tell(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, markup=False)
 
 
 def _show(outcome: "Outcome", console: Console) -> None:
     from ..summary import table
 
     if outcome.variant:
-        console.print(f"\n[bold]{outcome.variant}[/bold]")
+        console.print(f"\n[bold]{escape(outcome.variant)}[/bold]")
     if outcome.rows:
         view = table(outcome.rows, outcome.baseline)
         whole = Measurement.get(console, console.options.update(max_width=200), view).maximum
         Console(width=max(console.width, whole)).print(view, crop=False)  # rather a long line than a column lost
-    console.print(outcome.verdict, highlight=False)
+    console.print(outcome.verdict, highlight=False, markup=False)

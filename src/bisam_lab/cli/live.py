@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,9 +27,9 @@ def run_live(study: Study, jobs: int, console: Console) -> bool:
     """Run what is missing under a live display; return whether no run failed."""
     done, runs = len(study.results()), len(study.runs)
     console.print(
-        f"{len(study.recipe.methods)} methods x {study.recipe.seeds} seeds"
-        + (f" x {len(study.recipe.variants)} variants" if study.recipe.variants else "")
-        + f" in [bold]{study.folder}[/bold]"
+        f"{_count(len(study.recipe.methods), 'method')} x {_count(study.recipe.seeds, 'seed')}"
+        + (f" x {_count(len(study.recipe.variants), 'variant')}" if study.recipe.variants else "")
+        + f" in [bold]{escape(str(study.folder))}[/bold]"
         + (f", {done} of {runs} runs finished before" if done else "")
     )
     failed, elsewhere = 0, 0
@@ -45,7 +46,7 @@ def run_live(study: Study, jobs: int, console: Console) -> bool:
                 failed += event.error is not None
                 elsewhere += event.error is None and event.result is None
             elif isinstance(event, Note):
-                progress.console.print(f"{run}: {event.text}", highlight=False, style="yellow")
+                progress.console.print(f"{run}: {event.text}", highlight=False, markup=False, style="yellow")
             else:
                 if run not in lines:
                     lines[run] = progress.add_task(str(run), total=study.recipe_of(run).train.epochs)
@@ -69,9 +70,13 @@ def display(console: Console) -> Progress:
     )
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _line(event: Finished) -> str:
     if event.error is not None:
-        return f"[red]{event.run} failed: {event.error}; the same command tries it again[/red]"
+        return f"[red]{event.run} failed: {escape(event.error)}; the same command tries it again[/red]"
     if event.result is None:
         return f"{event.run} is being trained by another process"
     r = event.result

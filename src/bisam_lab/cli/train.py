@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..recipe import RecipeError, variant
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
@@ -54,7 +55,7 @@ def train(
     console = Console(stderr=as_json)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     loggers = [WandbLogger(wandb, str(run), folder, chosen.model_dump(mode="json"))] if wandb else []
-    console.print(f"{run} of {chosen.name} in [bold]{folder}[/bold]", highlight=False)
+    console.print(f"{run} of {chosen.name} in [bold]{escape(str(folder))}[/bold]", highlight=False)
     with leaving(), Watch(chosen.train.epochs, console) as watch:
         try:
             result = run_cell(
@@ -62,7 +63,9 @@ def train(
             )
         except Busy:
             raise RecipeError(f"--out {folder}: another process is training this run") from None
-        except (CheckpointError, UnreadableError) as error:
+        except UnreadableError as error:
+            raise RecipeError(f"{error}: choose another folder with --out, or remove that file") from None
+        except CheckpointError as error:
             raise RecipeError(str(error)) from None
     if as_json:
         print(json.dumps({"folder": str(folder), **result.to_dict()}))

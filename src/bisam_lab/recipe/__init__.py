@@ -1,6 +1,6 @@
 """Recipes: what defines a study, and how it is read."""
 
-from .reading import RecipeError, load, names, only, text, variant, words
+from .reading import RecipeError, differences, load, names, only, text, variant, words
 from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "RecipeError",
     "SharpnessRecipe",
     "TrainRecipe",
+    "differences",
     "load",
     "names",
     "only",

@@ -4,14 +4,13 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from ..recipe import Recipe, RecipeError, variant
+from ..recipe import Recipe, RecipeError, differences, variant
 from ..result import Run, RunResult
 from .files import UnreadableError, read_result, results_of, write_text
 
@@ -121,7 +120,7 @@ class Study:
         old, new = (recipe.model_dump(mode="json") for recipe in (read_recipe(stored), self.recipe))
         differing = [
             f"{key}={before!r} there, {after!r} now"
-            for key, before, after in _differences(
+            for key, before, after in differences(
                 {k: v for k, v in old.items() if k not in _FREE}, {k: v for k, v in new.items() if k not in _FREE}
             )
         ]
@@ -161,16 +160,6 @@ def check_schema(folder: Path) -> None:
         raise RecipeError(f'{path} is damaged: it should say {{"schema": {SCHEMA}}}') from None
     if schema > SCHEMA:
         raise RecipeError(f"{folder} has the layout {schema}, and this bisam knows {SCHEMA}: update it")
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the dotted names of the values that differ."""
-    for key in {**old, **new}:
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            yield prefix + key, before, after
 
 
 _README = f"""\
