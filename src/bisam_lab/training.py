@@ -46,6 +46,10 @@ class Observer:
         """Called with what the user should know, such as that a checkpoint was damaged."""
 
 
+#: Fields of a recipe that choose runs, and do not change any: more seeds do not make a half-finished run another one.
+_FREE = ("name", "description", "methods", "seeds")
+
+
 class Training:
     """One run's model, optimizer, data and progress.
 
@@ -173,7 +177,9 @@ class Training:
         """
         mine = {"method": self.method, "seed": self.seed, **self.recipe.model_dump(mode="json")}
         there = {"method": state["method"], "seed": state["seed"], **state["recipe"]}
-        differing = [f"{key}={old!r} there, {new!r} now" for key, old, new in differences(there, mine)]
+        differing = [
+            f"{key}={old!r} there, {new!r} now" for key, old, new in differences(there, mine) if key not in _FREE
+        ]
         if differing:
             raise CheckpointError(f"the checkpoint belongs to another run ({'; '.join(differing)})")
         self.model.load_state_dict(state["model"])

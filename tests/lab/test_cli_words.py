@@ -54,6 +54,8 @@ def test_a_run_in_the_folder_of_another_is_refused_with_the_way_out(tmp_path, ca
     assert "seed 0" in error
     assert "--out" in error
     Path("[/r]/result.json").unlink()
+    assert said_by(capsys, monkeypatch, *train, "seeds=3")[0] == 0  # it chooses runs, and changes none
+    Path("[/r]/result.json").unlink()
     code, _, error = said_by(capsys, monkeypatch, *train, "train.lr=0.3")
     assert code == 2
     assert "train.lr=0.1 there, 0.3 now" in error
@@ -75,7 +77,7 @@ def test_data_sets_are_looked_for_where_the_environment_says(tmp_path, capsys, m
 def test_time_left_is_not_guessed_from_no_step(capsys):
     watch = Watch(3000, Console())
     watch.step(96, 2, 2)  # the first step after going on is the last of its epoch
-    watch.epoch(Epoch(96, 0.1, 0.75, 0.05, 1.0, 0.0))
+    watch.epoch(Epoch(96, 0.1, 0.75, 0.05, 1.0))
     assert "left" not in capsys.readouterr().out
 
 
