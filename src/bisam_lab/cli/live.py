@@ -27,8 +27,8 @@ def run_live(study: Study, jobs: int, console: Console) -> bool:
     """Run what is missing under a live display; return whether no run failed."""
     done, runs = len(study.results()), len(study.runs)
     console.print(
-        f"{len(study.recipe.methods)} methods x {study.recipe.seeds} seeds"
-        + (f" x {len(study.recipe.variants)} variants" if study.recipe.variants else "")
+        f"{_count(len(study.recipe.methods), 'method')} x {_count(study.recipe.seeds, 'seed')}"
+        + (f" x {_count(len(study.recipe.variants), 'variant')}" if study.recipe.variants else "")
         + f" in [bold]{escape(str(study.folder))}[/bold]"
         + (f", {done} of {runs} runs finished before" if done else "")
     )
@@ -46,7 +46,7 @@ def run_live(study: Study, jobs: int, console: Console) -> bool:
                 failed += event.error is not None
                 elsewhere += event.error is None and event.result is None
             elif isinstance(event, Note):
-                progress.console.print(escape(f"{run}: {event.text}"), highlight=False, style="yellow")
+                progress.console.print(f"{run}: {event.text}", highlight=False, markup=False, style="yellow")
             else:
                 if run not in lines:
                     lines[run] = progress.add_task(escape(str(run)), total=study.recipe_of(run).train.epochs)
@@ -68,6 +68,10 @@ def display(console: Console) -> Progress:
         console=console,
         transient=True,
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _line(event: Finished) -> str:

@@ -1,6 +1,6 @@
 """Recipes: what defines a study, and how it is read."""
 
-from .reading import RecipeError, changed, load, names, only, text, variant, words
+from .reading import RecipeError, changed, differences, load, names, only, text, variant, words
 from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "SharpnessRecipe",
     "TrainRecipe",
     "changed",
+    "differences",
     "load",
     "names",
     "only",

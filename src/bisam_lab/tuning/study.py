@@ -11,9 +11,8 @@ from optuna.pruners import MedianPruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ..recipe import Recipe, RecipeError
+from ..recipe import Recipe, RecipeError, differences
 from ..study.files import write_text
-from ..study.folder import differences
 from .space import Space
 from .storage import JOURNAL, open_storage
 
