@@ -129,6 +129,6 @@ def check_command(line):
             overrides,
             smoke=given.get("smoke", False),
             label_noise=given.get("label_noise"),
-            methods=named and f"[{named}]",
+            methods=(named and named != "all" and f"[{named}]") or None,
             seeds=given.get("seeds"),
         )

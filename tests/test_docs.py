@@ -21,8 +21,8 @@ import bisam
 from tests.pages import ROOT, blocks, check_command, command_lines, run_console, run_page, write_files
 
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
-#: Pages with Python blocks that tests of their own run.
-ELSEWHERE = {"docs/migration.md", *(page for page in PAGES if page.startswith("docs/engines/"))}
+#: Pages whose Python blocks tests of their own run, or a command on the page.
+ELSEWHERE = {"docs/migration.md", "docs/lab/own-data.md", *(page for page in PAGES if page.startswith("docs/engines/"))}
 #: Modules of bisam beside ``bisam`` itself whose names are public.
 MODULES = ["bounds", "compat", "functional", "loops", "testing", "integrations.lightning", "integrations.transformers"]
 MODULES += ["cadence", "combine", "direction", "geometry", "sparse"]

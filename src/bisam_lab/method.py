@@ -141,8 +141,12 @@ class Method:
         if self.plain:
             return 0.0
         given = self._radii + [radii[name] for name in (self.name, *self.parts) if name in radii]
-        published = max(_published_rho(part) for part in self.parts)
-        return given[0] if given else rho * (published / _published_rho("sam"))
+        return given[0] if given else rho * (self.published / _published_rho("sam"))
+
+    @property
+    def published(self) -> float:
+        """The published radius: the largest of its parts'."""
+        return max(_published_rho(part) for part in self.parts)
 
     def choices(self, steps: int, epochs: int) -> dict[str, Any]:
         """Return the choices by axis, for a training of so many steps and epochs."""

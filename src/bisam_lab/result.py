@@ -124,7 +124,7 @@ def plain(value: Any) -> Any:
 def _epoch(values: dict[str, Any]) -> Epoch:
     """Read an epoch; null is a loss that was not finite, and what a newer version says beside is left out."""
     known = {f.name for f in fields(Epoch)}
-    kept: dict[str, Any] = {key: math.nan if value is None else value for key, value in values.items() if key in known}
+    kept: dict[str, Any] = {k: math.nan if value is None else value for k, value in values.items() if k in known}
     return Epoch(**kept)
 
 

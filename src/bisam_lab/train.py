@@ -60,8 +60,8 @@ def train(
         try:
             training.restore(state)
         except CheckpointError as error:
-            raise CheckpointError(f"{checkpoints.last}: {error}: choose another folder") from None
-        observer.note(f"goes on from epoch {len(training.history) + 1}, after {len(training.losses)} steps of it")
+            raise CheckpointError(f"{checkpoints.last}: {error}: choose another folder with --out") from None
+        observer.note(f"goes on from epoch {len(training.history) + 1}, after {len(training.losses)} of its steps")
     outputs = build_loggers(folder, training.history, loggers)
     try:
         while not training.ended:

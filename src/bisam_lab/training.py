@@ -15,7 +15,7 @@ from .data.examples import batches
 from .engine import build_fabric, build_optimizer, load_examples_and_model
 from .loop import Loop
 from .method import Method
-from .recipe import Recipe, settings
+from .recipe import Recipe, differences, settings
 from .result import Epoch, Status
 from .score import predictions, score
 
@@ -172,11 +172,11 @@ class Training:
         Raises:
             CheckpointError: the state is that of another recipe, method or seed, or of another network.
         """
-        mine = {"recipe": settings(self.recipe.model_dump(mode="json")), "method": self.method, "seed": self.seed}
-        its = {**state, "recipe": settings(state.get("recipe", {}))}
-        differing = [key for key, value in mine.items() if its.get(key) != value]
+        mine = {"method": self.method, "seed": self.seed, **settings(self.recipe.model_dump(mode="json"))}
+        there = {"method": state.get("method"), "seed": state.get("seed"), **settings(state.get("recipe", {}))}
+        differing = [f"{key}={old!r} there, {new!r} now" for key, old, new in differences(there, mine)]
         if differing:
-            raise CheckpointError(f"the checkpoint belongs to a run with another {' and '.join(differing)}")
+            raise CheckpointError(f"the checkpoint belongs to another run ({'; '.join(differing)})")
         try:
             self._restore(state)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:

@@ -267,6 +267,14 @@ def test_a_newer_study_is_refused(tmp_path, capsys, monkeypatch):
         assert words in said
 
 
+def test_the_shell_completes_commands_and_recipes(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENV, "_BISAM_COMPLETE", "complete_bash")
+    for words, found in (("bisam comp", "compare"), ("bisam compare finetune-", "finetune-flowers\nfinetune-pets")):
+        monkeypatch.setitem(ENV, "COMP_WORDS", words)
+        monkeypatch.setitem(ENV, "COMP_CWORD", str(len(words.split()) - 1))
+        assert bisam(cwd=tmp_path).stdout.strip() == found
+
+
 def test_help_and_version(tmp_path):
     assert "--label-noise" in bisam("compare", "--help", cwd=tmp_path).stdout
     assert re.fullmatch(r"bisam \d+\.\d+\.\d+\n", bisam("--version", cwd=tmp_path).stdout)

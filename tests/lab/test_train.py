@@ -1,6 +1,7 @@
 """One run: killed at any moment it goes on to the same bits; checkpoints are whole or refused; SIGTERM saves."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -273,4 +274,20 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
     assert bisam(*args, cwd=tmp_path).returncode == 0
     files = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert len({file.name for file in files}) == 1
-    assert all(word in files[0].read_bytes() for word in (b"validation_score", b"test_score", b"train_loss"))
+    written = b"".join(file.read_bytes() for file in files)
+    assert all(word in written for word in (b"validation_score", b"test_score", b"train_loss"))
+
+
+def test_the_time_left_of_a_run_resumed_at_an_epochs_end():
+    from rich.console import Console
+
+    from bisam_lab.cli.watch import Watch
+    from bisam_lab.result import Epoch
+
+    watch = Watch(3, Console(file=(out := io.StringIO()), width=200))
+    watch.step(1, 8, 8)
+    watch.epoch(Epoch(1, 1.0, 0.5))
+    assert "left" not in out.getvalue()
+    watch.step(2, 8, 8)
+    watch.epoch(Epoch(2, 1.0, 0.5))
+    assert "0 s left" in out.getvalue()

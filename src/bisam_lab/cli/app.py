@@ -1,12 +1,13 @@
 """The command ``bisam`` and its exit codes."""
 
+import inspect
 import sys
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from ..recipe import RecipeError
 from . import recipes
@@ -16,12 +17,14 @@ from .data import data
 from .report import report
 from .rho_range import rho_range
 from .train import train
+from .tune import tune
 
-__all__ = ["main"]
+__all__ = ["flowing", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.command()(train)
 app.command()(compare)
+app.command()(tune)
 app.command("rho-range")(rho_range)
 app.command()(bench)
 app.command()(report)
@@ -48,16 +51,39 @@ def _bisam(
     """
 
 
+def flowing(text: str) -> str:
+    """Return a docstring as help: a paragraph is one line, for the terminal to wrap; dimmed examples keep theirs."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(part if part.startswith("[dim]") else part.replace("\n", " ") for part in paragraphs)
+
+
+for _command in (*app.registered_commands, *recipes.app.registered_commands, *data.registered_commands):
+    assert _command.callback is not None
+    _command.help = flowing(_command.callback.__doc__ or "")
+assert app.registered_callback is not None
+app.registered_callback.help = flowing(_bisam.__doc__ or "")
+
+
 def main() -> None:
     """Run the command; what the user can mend is one sentence, and never a traceback."""
     try:
         app()
     except RecipeError as error:
-        _leave(2, error)
-    except (OSError, UnicodeDecodeError) as error:
-        _leave(1, error)
+        _leave(2, str(error))
+    except OSError as error:
+        _leave(1, _words(error))
+    except UnicodeDecodeError as error:
+        _leave(1, str(error))
 
 
-def _leave(code: int, error: Exception) -> None:
-    Console(stderr=True).print("[red]error:[/red]", escape(str(error)), highlight=False)
+def _words(error: OSError) -> str:
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return (
+        f"{error.filename}: {error.strerror}. Name a path that is there, and that can be written where it is a result's"
+    )
+
+
+def _leave(code: int, text: str) -> None:
+    Console(stderr=True).print(Text.assemble(("error: ", "red"), text))
     sys.exit(code)

@@ -107,10 +107,11 @@ def _cells(row: "Row", report: "Report") -> tuple[str, ...]:
 def _sentences(report: "Report") -> list[str]:
     machine, base = report.machine, report.memory
     device = machine["device"] if machine["device"] != "cpu" else machine["processor"]
+    threads = machine["threads"]
     named = [f"{' '.join(filter(None, (row.peer, row.name)))} failed: {row.error}" for row in report.rows if row.error]
     return [
         f"{report.recipe}: {report.model}, {report.parameters:,} parameters ({report.weights / _MIB:.2f} MiB), batch "
-        f"{report.batch}, {report.precision}, on {device}, {machine['threads']} threads, torch "
+        f"{report.batch}, {report.precision}, on {device}, {threads} thread{'s' * (threads != 1)}, torch "
         f"{machine['packages']['torch']}.",
         f"Plain {report.optimizer}: {report.steps_per_second:.1f} steps a second, {base.peak / _MIB:.2f} MiB at its "
         f"peak, {base.kept / _MIB:.2f} MiB between steps, batches apart. {report.steps} steps a measurement.",

@@ -1,6 +1,7 @@
 """The command ``bisam compare``."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +75,7 @@ def compare(
 
     console = Console(stderr=as_json)
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
-    study = Study(folder, chosen, data_dir, lambda text: console.print(text, markup=False))
+    study = Study(folder, chosen, data_dir, _tell(console))
     with leaving():
         succeeded = run_live(study, jobs or default_jobs(chosen), console)
     found = write_outcomes(study, against, test, difference)
@@ -86,6 +87,10 @@ def compare(
         console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{escape(str(study.folder))}[/bold]")
     if not succeeded:
         raise typer.Exit(1)
+
+
+def _tell(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, markup=False)
 
 
 def _show(outcome: "Outcome", console: Console) -> None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,18 +11,21 @@ from rich.console import Console
 from ..recipe import RecipeError
 from ..recipe.known import DATA, nearest
 
+if TYPE_CHECKING:
+    from ..data.verify import Checked
+
 __all__ = ["data"]
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Data sets: list, verify, fetch, prepare.")
 
-Name = Annotated[str, typer.Argument(help="A set's name, as `bisam data list` has it.")]
-Where = Annotated[Path, typer.Option("--data-dir", help="Where the sets lie.")]
+Name = Annotated[str, typer.Argument(metavar="SET", help="A set's name, as `bisam data list` has it.")]
+Where = Annotated[Path, typer.Option("--data-dir", envvar="BISAM_DATA", help="Where the sets lie.")]
 _MARKS = {"ok": "green", "unchecked": "yellow", "missing": "red", "broken": "red"}
 
 
 @data.command("list")
 def list_sets(
-    data_dir: Annotated[Path | None, typer.Option(help="Look here for the sets.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(envvar="BISAM_DATA", help="Look here for the sets.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of the table.")] = False,
 ) -> None:
     """List the data sets, their terms and homes, and which are here.
@@ -61,10 +64,7 @@ def verify(
     if as_json:
         print(json.dumps([{"path": str(row.path), "state": row.state, "note": row.note} for row in checked]))
     else:
-        console = Console(soft_wrap=True)
-        for path, state, note in checked:
-            console.print(f"[{_MARKS[state]}]{state}[/]", end="  ")
-            console.print(f"{path}{f': {note}' if note else ''}", markup=False, highlight=False)
+        _rows(checked)
     if any(row.state in ("missing", "broken") for row in checked):
         raise typer.Exit(1)
 
@@ -93,9 +93,11 @@ def prepare(name: Name, data_dir: Where = Path("data")) -> None:
     [dim]bisam data prepare imagenet --data-dir data[/dim]
     [dim]bisam data prepare folder:pictures[/dim]
     """
+    from ..data.official import archives
     from ..data.official import prepare as make
     from ..data.read import folder_of
     from ..data.verify import report_folder
+    from ..data.verify import verify as check
 
     _known(name)
     if name.startswith("folder:"):
@@ -105,13 +107,25 @@ def prepare(name: Name, data_dir: Where = Path("data")) -> None:
         if any(line.startswith("broken: ") for line in lines):
             raise typer.Exit(1)
         return
-    make(name, data_dir, _tell)
+    if archives(name):
+        make(name, data_dir, _tell)
+    else:  # nothing to unpack: digits, texts
+        _rows(check(name, data_dir))
+
+
+def _rows(checked: "list[Checked]") -> None:
+    console = Console(soft_wrap=True)
+    for path, state, note in checked:
+        console.print(f"[{_MARKS[state]}]{state}[/]", end="  ")
+        console.print(f"{path}{f': {note}' if note else ''}", markup=False, highlight=False)
 
 
 def _known(name: str) -> None:
     known = (*DATA, "cifar-n")
     if name not in known and name.partition(":")[0] not in ("glue", "folder", "text"):
-        raise RecipeError(f"{name!r} is none of {', '.join(known)}, glue:TASK, folder:PATH{nearest(name, known)}")
+        raise RecipeError(
+            f"{name!r} is none of {', '.join(known)}, glue:TASK, folder:PATH, text:PATH{nearest(name, known)}"
+        )
 
 
 def _tell(line: str) -> None:

@@ -20,20 +20,20 @@ from ..result import Run
 from ..study.folder import Study
 from ..study.pool import Finished, Note, run_all
 
-__all__ = ["display", "run_live"]
+__all__ = ["display", "lost_processes", "run_live"]
 
 
 def run_live(study: Study, jobs: int, console: Console) -> bool:
     """Run what is missing under a live display; return whether no run failed."""
     done, runs = len(study.results()), len(study.runs)
     console.print(
-        f"{len(study.recipe.methods)} methods x {study.recipe.seeds} seeds"
-        + (f" x {len(study.recipe.variants)} variants" if study.recipe.variants else "")
+        f"{_count(len(study.recipe.methods), 'method')} x {_count(study.recipe.seeds, 'seed')}"
+        + (f" x {_count(len(study.recipe.variants), 'variant')}" if study.recipe.variants else "")
         + f" in [bold]{escape(str(study.folder))}[/bold]"
         + (f", {done} of {runs} runs finished before" if done else "")
     )
     failed, elsewhere = 0, 0
-    with _lost_processes(console) as lost, display(console) as progress:
+    with lost_processes(console) as lost, display(console) as progress:
         whole = progress.add_task("all runs", total=runs, completed=done)
         lines: dict[Run, TaskID] = {}
         for event in run_all(study, jobs):
@@ -46,7 +46,7 @@ def run_live(study: Study, jobs: int, console: Console) -> bool:
                 failed += event.error is not None
                 elsewhere += event.error is None and event.result is None
             elif isinstance(event, Note):
-                progress.console.print(escape(f"{run}: {event.text}"), highlight=False, style="yellow")
+                progress.console.print(f"{run}: {event.text}", highlight=False, markup=False, style="yellow")
             else:
                 if run not in lines:
                     lines[run] = progress.add_task(escape(str(run)), total=study.recipe_of(run).train.epochs)
@@ -70,6 +70,10 @@ def display(console: Console) -> Progress:
     )
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _line(event: Finished) -> str:
     run = escape(str(event.run))
     if event.error is not None:
@@ -82,7 +86,7 @@ def _line(event: Finished) -> str:
 
 
 @contextlib.contextmanager
-def _lost_processes(console: Console) -> Iterator[list[str]]:
+def lost_processes(console: Console) -> Iterator[list[str]]:
     """Turn the death of a process into one sentence; the list it yields then holds it."""
     lost: list[str] = []
     try:

@@ -8,10 +8,21 @@ import typer
 from .. import recipe as recipes
 from ..recipe import Recipe
 
-__all__ = ["DataDir", "Json", "LabelNoise", "Overrides", "RecipeName", "Smoke", "Test", "read"]
+__all__ = ["DataDir", "Json", "LabelNoise", "Overrides", "RecipeName", "Smoke", "Test", "complete_recipe", "read"]
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Return the names of recipes that begin so, for the shell."""
+    return [name for name in recipes.names() if name.startswith(incomplete)]
+
 
 RecipeName: TypeAlias = Annotated[
-    str, typer.Argument(metavar="[RECIPE]", help="A recipe's name (bisam recipes list) or a YAML file.")
+    str,
+    typer.Argument(
+        metavar="[RECIPE]",
+        help="A recipe's name (bisam recipes list) or a YAML file.",
+        autocompletion=complete_recipe,
+    ),
 ]
 Overrides: TypeAlias = Annotated[
     list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Any field, such as train.lr=0.05.")

@@ -11,13 +11,13 @@ from rich.table import Table
 
 from .. import recipe as recipes
 from ..recipe import RecipeError
-from .options import Json
+from .options import Json, complete_recipe
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="The experiments that come with the library: list, show, copy.")
 
-Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A name from the list.")]
+Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A name from the list.", autocompletion=complete_recipe)]
 
 
 @app.command("list")

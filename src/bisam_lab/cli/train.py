@@ -66,7 +66,9 @@ def train(
             )
         except Busy:
             raise RecipeError(f"--out {folder}: another process is training this run") from None
-        except (CheckpointError, UnreadableError) as error:
+        except UnreadableError as error:
+            raise RecipeError(f"{error}: choose another folder with --out, or remove that file") from None
+        except CheckpointError as error:
             raise RecipeError(str(error)) from None
     if as_json:
         print(json.dumps({"folder": str(folder), **result.to_dict()}, allow_nan=False))

@@ -56,11 +56,11 @@ class Watch(Observer):
         self._display.console.print(text, style="yellow", highlight=False, markup=False)
 
     def _left(self, epoch: Epoch) -> str:
-        if self._began is None or epoch.epoch == self.epochs:
-            return ""
-        began, share = self._began
+        began, share = self._began or (0.0, 1.0)
         done = epoch.epoch / self.epochs
-        seconds = (time.perf_counter() - began) / max(done - share, 1e-9) * (1 - done)
+        if done == 1 or done <= share:  # at the end, or resumed after its epoch's last step but one
+            return ""
+        seconds = (time.perf_counter() - began) / (done - share) * (1 - done)
         return f"  {seconds:.0f} s left" if seconds < 120 else f"  {seconds / 60:.0f} min left"
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -43,7 +43,9 @@ def read_folder(folder: Path) -> Pictures:
         RecipeError: no such folder, fewer than two classes, one without pictures, or a file that is no picture.
     """
     if not folder.is_dir():
-        raise RecipeError(f"no folder {folder}: it must hold train/CLASS/*.jpg and test/CLASS/*.jpg, or CLASS/*.jpg")
+        raise RecipeError(
+            f"no folder {folder}: folder:PATH must hold train/CLASS/*.jpg and test/CLASS/*.jpg, or CLASS/*.jpg"
+        )
     train = folder / "train"
     classes = _classes(train if train.is_dir() else folder)
     pool = listed(train if train.is_dir() else folder, classes)

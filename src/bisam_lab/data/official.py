@@ -164,7 +164,9 @@ def prepare(name: str, data_dir: Path, tell: Callable[[str], None] = lambda line
             raise RecipeError(f"no {path}: `bisam data fetch {name} --data-dir {data_dir}` gets it")
         if archive.md5 is not None and md5(path) != archive.md5:
             raise RecipeError(f"{path} is not the official file: its MD5 is {md5(path)}, not {archive.md5}")
-        if archive.makes is not None:
+        if archive.makes is None:
+            tell(f"{path}: here already")
+        else:
             tell(f"{path}: unpacking")
             _unpack(name, path, data_dir / archive.makes)
 

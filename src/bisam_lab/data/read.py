@@ -50,7 +50,7 @@ def read(recipe: DataRecipe, data_dir: Path | None, tokenizer: str | None) -> Re
         return _read(recipe.name, recipe.max_length, data_dir, tokenizer)
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         if isinstance(error, RecipeError):
-            raise
+            raise RecipeError(f"data.name={recipe.name!r}: {error}") if kind in ("folder", "text") else error from None
         raise RecipeError(f"{recipe.name} in --data-dir {data_dir} cannot be read: {error}") from error
 
 

@@ -41,7 +41,9 @@ def verify(name: str, data_dir: Path) -> list[Checked]:
         try:
             DataRecipe(name=name)
         except ValueError as error:
-            raise RecipeError(str(error).splitlines()[2].strip().removeprefix("Value error, ")) from None
+            raise RecipeError(
+                str(error).splitlines()[2].strip().removeprefix("Value error, ").partition(" [type=")[0]
+            ) from None
     if name == "digits":
         return [Checked(Path("digits"), "ok", "comes with scikit-learn")]
     if kind == "folder":

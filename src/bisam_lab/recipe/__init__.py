@@ -1,6 +1,6 @@
 """Recipes: what defines a study, and how it is read."""
 
-from .reading import RecipeError, load, names, only, text, variant, words
+from .reading import RecipeError, changed, differences, load, names, only, text, variant, words
 from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
 
 __all__ = [
@@ -11,6 +11,8 @@ __all__ = [
     "RecipeError",
     "SharpnessRecipe",
     "TrainRecipe",
+    "changed",
+    "differences",
     "load",
     "names",
     "only",

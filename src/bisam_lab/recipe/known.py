@@ -32,9 +32,11 @@ def data_name(name: str) -> str:
     if name in DATA or (kind in ("folder", "text") and rest) or (kind == "glue" and rest in GLUE):
         return name
     if kind == "glue":
-        raise ValueError(f"glue:{rest} is none of {', '.join(f'glue:{task}' for task in GLUE)}{nearest(rest, GLUE)}")
+        raise ValueError(f"{name} is none of {', '.join(f'glue:{task}' for task in GLUE)}{nearest(rest, GLUE)}")
     known = [*DATA, "glue:TASK", "folder:PATH", "text:PATH"]
-    raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, DATA)}")
+    own = difflib.get_close_matches(kind, ("folder", "text", "glue"), n=1) if rest else []
+    hint = f": did you mean {own[0]}:{rest}?" if own else nearest(name, DATA)
+    raise ValueError(f"{name!r} is none of {', '.join(known)}{hint}")
 
 
 def noise_name(name: str) -> str:

@@ -1,7 +1,7 @@
 """Recipes by name or from a file: read, overridden word by word, validated, and explained where they are wrong."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from .known import nearest
 from .schema import Recipe
 
-__all__ = ["RecipeError", "load", "names", "only", "text", "variant", "words"]
+__all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "text", "variant", "words"]
 
 
 class RecipeError(ValueError):
@@ -77,6 +77,18 @@ def variant(recipe: Recipe, name: str) -> Recipe:
             raise RecipeError(f"variant {name!r} is none of the recipe's, {known}{nearest(name, recipe.variants)}")
         for key, value in recipe.variants[name].items():
             _set(fields, key.split("."), value)
+    return _validated(fields)
+
+
+def changed(recipe: Recipe, settings: Mapping[tuple[str, ...], Any]) -> Recipe:
+    """Return the recipe with other values; each key is the way to a field, such as ``("train", "lr")``.
+
+    Raises:
+        RecipeError: no such field, or an impossible value.
+    """
+    fields = recipe.model_dump(mode="json")
+    for path, value in settings.items():
+        _set(fields, path, value)
     return _validated(fields)
 
 
@@ -180,3 +192,13 @@ def _elsewhere(key: str) -> str:
     keys |= {name: name for name in sections}
     found = difflib.get_close_matches(key, keys, n=1)
     return f": did you mean {keys[found[0]]}?" if found else ""
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted names of the values that differ between two plain recipes, and the values."""
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield prefix + key, before, after

@@ -156,7 +156,10 @@ class Recipe(_Part):
             raise ValueError(f"methods={list(self.methods)} names a method twice")
         for name in PLAIN:
             if name in self.methods and name != self.train.optimizer:
-                raise ValueError(f"methods: {name} is not train.optimizer={self.train.optimizer}: name that instead")
+                raise ValueError(
+                    f"methods: {name} is not the optimizer that the others wrap: name {self.train.optimizer} instead, "
+                    f"or set train.optimizer={name}"
+                )
         given = {
             "methods": self.methods,
             "sharpness.radii": self.sharpness.radii,

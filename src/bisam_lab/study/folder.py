@@ -4,14 +4,13 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from ..recipe import Recipe, RecipeError, settings, variant
+from ..recipe import Recipe, RecipeError, differences, settings, variant
 from ..result import Run, RunResult
 from .files import UnreadableError, make_folder, read_result, results_of, write_text
 
@@ -121,8 +120,7 @@ class Study:
         """Refuse another recipe, unless nothing has been trained by the stored one."""
         old, new = (recipe.model_dump(mode="json") for recipe in (read_recipe(stored), self.recipe))
         differing = [
-            f"{key}={before!r} there, {after!r} now"
-            for key, before, after in _differences(settings(old), settings(new))
+            f"{key}={before!r} there, {after!r} now" for key, before, after in differences(settings(old), settings(new))
         ]
         for name in old["variants"].keys() & new["variants"].keys():
             if old["variants"][name] != new["variants"][name]:
@@ -173,16 +171,6 @@ def check_schema(folder: Path) -> None:
         raise RecipeError(f'{path} is damaged: it should say {{"schema": {SCHEMA}}}') from None
     if schema > SCHEMA:
         raise RecipeError(f"{folder} has the layout {schema}, and this bisam knows {SCHEMA}: update it")
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the dotted names of the values that differ."""
-    for key in {**old, **new}:
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            yield prefix + key, before, after
 
 
 _README = f"""\

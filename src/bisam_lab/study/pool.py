@@ -1,19 +1,11 @@
 """The runs of a study in parallel processes."""
 
-import logging
-import multiprocessing
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
-from queue import Empty
-from types import FrameType
 from typing import TypeAlias
 
 import torch
@@ -25,14 +17,12 @@ from ..processes import context
 from ..recipe import Recipe, RecipeError
 from ..result import Epoch, Run, RunResult
 from ..train import Observer, Stopped
+from . import workers
 from .cell import Busy, run_cell
 from .files import UnreadableError
 from .folder import Study
 
 __all__ = ["Event", "Finished", "Note", "Progress", "default_jobs", "run_all"]
-
-#: Seconds that processes have to save what they do when they are told to stop.
-GRACE = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,6 @@ Event: TypeAlias = Progress | Note | Finished
 Events: TypeAlias = "Queue[Progress | Note]"
 
 _events: Events
-_stopping = False
 
 
 def default_jobs(recipe: Recipe) -> int:
@@ -104,11 +93,11 @@ def run_all(study: Study, jobs: int, every: float = 30.0) -> Iterator[Event]:
         }
         while futures:
             ended, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
-            yield from _drain(events)
+            yield from workers.drain(events)
             for future in ended:
                 yield _finished(futures.pop(future), future)
     finally:
-        _end(pool)
+        workers.end(pool)
 
 
 def check_accelerator(name: str) -> None:
@@ -129,7 +118,7 @@ class _Reporting(Observer):
         self.run = run
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        self.stop = _stopping
+        self.stop = workers.stopping()
 
     def epoch(self, epoch: Epoch) -> None:
         _events.put(Progress(self.run, epoch))
@@ -139,7 +128,7 @@ class _Reporting(Observer):
 
 
 def _run(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, every: float) -> RunResult:
-    if _stopping:
+    if workers.stopping():
         raise Stopped
     return run_cell(recipe, run, folder, data_dir=data_dir, observer=_Reporting(run), every=every)
 
@@ -154,44 +143,7 @@ def _finished(run: Run, future: "Future[RunResult]") -> Finished:
     return Finished(run, None, str(error) if said else f"{type(error).__name__}: {error}")
 
 
-def _drain(events: Events) -> Iterator[Progress | Note]:
-    while True:
-        try:
-            yield events.get_nowait()
-        except Empty:
-            return
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """Tell every process to save and end, and wait for them; one that is only starting has to be told again."""
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    end = time.monotonic() + GRACE
-    while (alive := [process for process in processes if process.is_alive()]) and time.monotonic() < end:
-        for process in alive:
-            process.terminate()
-        alive[0].join(0.5)
-    for process in alive:
-        process.kill()
-
-
 def _start(threads: int, events: Events) -> None:
-    """Set up a process: its share of the cores, Ctrl-C left to the parent, and an end when the parent is gone."""
     global _events
-    _events, parent = events, multiprocessing.parent_process()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop)
-    torch.set_num_threads(threads)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    global _stopping
-    _stopping = True
+    _events = events
+    workers.start(threads)

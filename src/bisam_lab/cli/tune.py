@@ -1,0 +1,159 @@
+"""The command ``bisam tune``."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ..processes import warm_up
+from ..recipe import changed, variant
+from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
+from .signals import leaving
+
+if TYPE_CHECKING:
+    from ..tuning.outcome import Outcome
+    from ..tuning.space import Dimension
+    from ..tuning.study import Tuning
+
+__all__ = ["tune"]
+
+
+def tune(
+    recipe: RecipeName = "digits",
+    overrides: Overrides = None,
+    method: Annotated[str | None, typer.Option(help="What to tune; the recipe's last method by default.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="In all, those that ended before counted.")] = 30,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs a trial, from seed 1000 on; the score is their mean.")] = 1,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=LOW:HIGH[:log]", help="A range for rho, mu, alpha, lr or any field; repeatable."),
+    ] = None,
+    tune_lr: Annotated[bool, typer.Option("--tune-lr", help="Search the learning rate, too.")] = False,
+    of: Annotated[str | None, typer.Option("--variant", help="Which of the recipe's variants; the first.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so long; unfinished trials go on later.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Optuna's, such as sqlite:///FILE; a file in the folder without.")
+    ] = None,
+    label_noise: LabelNoise = None,
+    smoke: Smoke = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Trials at once; a core each, one on a GPU.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder; tuning/RECIPE-METHOD by default.")] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Search rho, and what else a method has, for the best score on validation.
+
+    The first trial is the recipe's own setting, so the best is never worse on validation; trials that lag are pruned.
+    The test set is not read. After Ctrl-C, a kill or with more trials the same command goes on; several processes or
+    machines may run it on one folder, or on one --storage with folders of one name.
+
+    [dim]bisam tune digits --method bisam-tanh --trials 20[/dim]
+    [dim]bisam tune cifar10 --data-dir data --method sam --space rho=0.02:0.5:log --tune-lr[/dim]
+    [dim]bisam tune glue --method bisam-log --storage postgresql://host/db --out tuning/glue[/dim]
+    """
+    warm_up("bisam_lab.tuning.pool")
+    whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise)
+    chosen = variant(whole, of if of is not None else next(iter(whole.variants), ""))
+    method = method or chosen.methods[-1]
+    changed(chosen, {("methods",): [method]})
+    from ..study.pool import default_jobs  # here, for torch takes seconds to import and --help should not
+    from ..tuning.outcome import outcome, write_best, write_trials
+    from ..tuning.space import Space
+    from ..tuning.study import Tuning
+    from .searching import search
+
+    searched = Space.of(chosen, method, tune_lr=tune_lr, given=space or [])
+    name = "-".join([chosen.name, *([of] if of else []), method, *(["smoke"] if smoke else [])])
+    folder = out or Path("tuning") / name.replace("/", "-")
+    tuning = Tuning(folder, chosen, method, searched, seeds, trials, storage, data_dir)
+    study, console = tuning.create(), Console(stderr=as_json)
+    with leaving():
+        succeeded = search(tuning, study, jobs or default_jobs(chosen), timeout, console)
+    found = outcome(tuning, study)
+    write_trials(tuning, study)
+    write_best(tuning, found, _command())
+    if found.tried:
+        from ..tuning.figure import draw  # here, for matplotlib takes seconds to import and the search need not wait
+
+        draw(
+            found,
+            searched,
+            f"{chosen.name}, {method}: {found.trials} trials",
+            chosen.data.metric,
+            folder / "figure.png",
+        )
+    if as_json:
+        print(json.dumps({**found.to_dict(), "folder": str(folder)}))
+    else:
+        _show(found, tuning, console)
+    if not succeeded:
+        raise typer.Exit(1)
+
+
+def _command() -> str:
+    """Return what was typed, without the storage's URL, which may hold a password."""
+    words, kept = iter(sys.argv[1:]), ["bisam"]
+    for word in words:
+        if word == "--storage":
+            next(words, None)
+        elif not word.startswith("--storage="):
+            kept.append(word)
+    return shlex.join(kept)
+
+
+def _show(found: "Outcome", tuning: "Tuning", console: Console) -> None:
+    from .searching import percent, setting
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    counts = f"{found.trials} trials, {found.pruned} of them pruned"
+    if found.running:
+        say(f"{found.running} trials run in other processes: the same command shows them later.")
+    if found.best is None:
+        say(f"{counts}: none has run to its end, so there is no best one.")
+        return
+    metric = f"validation {tuning.recipe.data.metric}"
+    say(f"{counts}. Best, trial {found.best.trial}: [bold]{setting(found.best.settings)}[/bold]")
+    say(f"{metric} {percent(found.best.score)}{_against(found)}")
+    if len(tuning.space) > 1:
+        say(_importances(found))
+    for name, end in found.borders.items():
+        say(f"[yellow]{_border(next(d for d in tuning.space if d.name == name), end)}[/yellow]")
+    where = "" if tuning.data_dir is None else f" --data-dir {shlex.quote(str(tuning.data_dir))}"
+    say(
+        f"The best of {found.trials} scores is too high an estimate, for it was chosen among them. Other seeds and the "
+        f"test set tell:\n  bisam compare {shlex.quote(str(tuning.folder / 'best.yaml'))}{where}"
+    )
+    say(f"Recipe, trials, figure: [bold]{tuning.folder}[/bold]")
+
+
+def _border(dimension: "Dimension", end: str) -> str:
+    low, high = (dimension.low / 8, dimension.high) if end == "lower" else (dimension.low, dimension.high * 8)
+    wider = f": --space {dimension.name}={low:.4g}:{high:.4g}:log, with another --out" if dimension.log else ""
+    return f"The best {dimension.name} lies at the {end} end of its range, and a wider one may hold a better{wider}."
+
+
+def _against(found: "Outcome") -> str:
+    from .searching import percent
+
+    if found.default is None:
+        return "; the recipe's own setting is not among the trials."
+    if found.default == found.best:
+        return ": the recipe's own setting, and none was better."
+    return f"; the recipe's own setting {percent(found.default.score)}."
+
+
+def _importances(found: "Outcome") -> str:
+    from ..tuning.outcome import ENOUGH
+
+    if found.importances:
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.importances.items())
+        return f"What the score varied with (fANOVA over {len(found.tried)} trials, so roughly): {shares}."
+    return f"No importances: they need {ENOUGH} trials with scores that differ."

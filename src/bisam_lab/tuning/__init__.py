@@ -1,0 +1,1 @@
+"""Tuning: a few numbers of a recipe, searched by Optuna on validation, in a folder or a shared storage."""

@@ -1,0 +1,142 @@
+"""Handing out trials: each to one process, and again to another where that process has died.
+
+A trial is marked as running in the storage by its process, which holds a lock on a file beside it. The kernel frees the
+lock when the process ends, however it does. Where another machine has a folder of its own, and so no lock to look at,
+its processes note the time in the storage once a minute.
+"""
+
+import contextlib
+import platform
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from .study import Tuning, ended
+
+__all__ = ["Claim", "claim", "recover"]
+
+#: Seconds between a process's signs of life, and those without one after which it counts as dead.
+BEAT, DEAD = 60.0, 600.0
+#: Times that a setting is run; one that kills its process each time would otherwise be run for ever.
+TRIES = 3
+
+
+class Claim:
+    """A trial that this process runs, until :meth:`end` or :meth:`put_back`."""
+
+    def __init__(self, tuning: Tuning, study: Study, trial: Trial) -> None:
+        self.tuning, self.study, self.trial = tuning, study, trial
+        self._lock = _lock(tuning, trial.number)
+        self._lock.acquire(timeout=0)
+        self._over = threading.Event()
+        if tuning.storage is not None:
+            trial.set_user_attr("place", _place(tuning))
+            threading.Thread(target=self._beat, daemon=True).start()
+
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoints lie: the folder of the trial whose work it goes on with."""
+        name = str(self.trial.user_attrs.get("folder", _name(self.trial.number)))
+        return self.tuning.folder / "trials" / name
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """The numbers to train with."""
+        return self.tuning.space.settings(self.trial.params)
+
+    def end(self, state: TrialState, score: float | None = None, error: str | None = None) -> None:
+        """Record how it ended, and delete its checkpoints."""
+        if error is not None:
+            self.trial.set_user_attr("error", error)
+        with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another took this process for dead
+            self.study.tell(self.trial.number, score, state)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._release()
+
+    def put_back(self) -> None:
+        """Let another process go on with it."""
+        with self.tuning.lock:
+            self._release()
+            _again(self.study, self.study.trials[self.trial.number], tries=0)
+
+    def _release(self) -> None:
+        self._over.set()
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT):
+            with contextlib.suppress(UpdateFinishedTrialError):
+                self.trial.set_user_attr("alive", time.time())
+
+
+def claim(tuning: Tuning, study: Study) -> Claim | None:
+    """Take the next trial, with values for all its parameters; None when enough have ended or are running."""
+    with tuning.lock:
+        recover(tuning, study)
+        trials = study.get_trials(deepcopy=False)
+        taken = sum(ended(trial) or trial.state == TrialState.RUNNING for trial in trials)
+        if taken >= tuning.trials:
+            return None
+        study.sampler = TPESampler(seed=taken)  # processes differ, and a study repeats itself, interrupted or not
+        trial = study.ask()
+        for dimension in tuning.space:
+            dimension.suggest(trial)
+        return Claim(tuning, study, trial)
+
+
+def recover(tuning: Tuning, study: Study) -> None:
+    """Put back the trials whose processes have died."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if not _alive(tuning, trial):
+            _again(study, trial, tries=1)
+
+
+def _again(study: Study, trial: FrozenTrial, tries: int) -> None:
+    """Mark a trial as failed and queue its setting, which goes on from its checkpoints."""
+    tries += trial.user_attrs.get("tries", 0)
+    if tries >= TRIES:
+        with contextlib.suppress(UpdateFinishedTrialError):
+            study._storage.set_trial_user_attr(trial._trial_id, "error", f"its process died, {tries} times")
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (UpdateFinishedTrialError, ValueError):
+        return
+    parameters: dict[str, Any] = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    if tries < TRIES and parameters:
+        kept = {key: value for key, value in trial.user_attrs.items() if key in ("default", "folder")}
+        study.enqueue_trial(parameters, {"folder": _name(trial.number), **kept, "tries": tries})
+
+
+def _alive(tuning: Tuning, trial: FrozenTrial) -> bool:
+    if tuning.storage is None or trial.user_attrs.get("place") == _place(tuning):
+        lock = _lock(tuning, trial.number)
+        try:
+            with lock.acquire(timeout=0):
+                Path(lock.lock_file).unlink(missing_ok=True)
+                return False
+        except Timeout:
+            return True
+    started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+    return time.time() - float(trial.user_attrs.get("alive", started)) < DEAD
+
+
+def _lock(tuning: Tuning, number: int) -> FileLock:
+    (tuning.folder / "trials").mkdir(exist_ok=True)
+    return FileLock(tuning.folder / "trials" / f"{_name(number)}.lock")
+
+
+def _name(number: int) -> str:
+    return f"{number:04d}"
+
+
+def _place(tuning: Tuning) -> str:
+    return f"{platform.node()}:{tuning.folder.resolve()}"

@@ -1,0 +1,192 @@
+"""What a tuning searches: a few numbers of the recipe, each with a range, in a logarithmic scale where that is apt.
+
+Unless told otherwise a range reaches a factor of 8 below and above the published value, and at least a factor of 4
+around the recipe's own: so the recipe's setting is inside, and can be the first that is tried.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from optuna.trial import Trial
+
+from bisam.bounds import as_bound
+
+from ..method import Method
+from ..recipe import Recipe, RecipeError, changed
+
+__all__ = ["Dimension", "Space"]
+
+#: How far from an end of its range, as a share of it, the best value should lie.
+BORDER = 0.05
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A number that is searched.
+
+    Attributes:
+        name: ``rho``, ``mu``, ``alpha``, ``lr``, or the dotted name of a field.
+        path: the way to the recipe's field.
+        low, high: the range.
+        log: whether it is searched by its logarithm.
+        default: the recipe's own value, if it has one.
+        whole: whether it is an integer.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    low: float
+    high: float
+    log: bool
+    default: float | None
+    whole: bool = False
+
+    @property
+    def holds_default(self) -> bool:
+        """Whether the recipe's own value is in the range."""
+        return self.default is not None and self.low <= self.default <= self.high
+
+    def suggest(self, trial: Trial) -> None:
+        """Let the sampler choose a value."""
+        if self.whole:
+            trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
+        else:
+            trial.suggest_float(self.name, self.low, self.high, log=self.log)
+
+    def value(self, chosen: float) -> float:
+        """Return the number that is trained with: four digits of the one that was chosen, or the recipe's own."""
+        if self.whole:
+            return int(chosen)
+        rounded = min(max(float(f"{chosen:.4g}"), self.low), self.high)
+        return self.default if self.default is not None and math.isclose(chosen, self.default) else rounded
+
+    def border(self, value: float) -> str | None:
+        """Return "lower" or "upper" if ``value`` lies at that end of the range."""
+        low, high, x = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        share = (x - low) / (high - low)
+        return "lower" if share < BORDER else "upper" if share > 1 - BORDER else None
+
+
+class Space(tuple[Dimension, ...]):
+    """The dimensions of a search."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, recipe: Recipe, method: str, *, tune_lr: bool = False, given: Sequence[str] = ()) -> "Space":
+        """Return what is searched for a method: its radius, its lower bound's numbers, and what is ``given``.
+
+        Args:
+            recipe: without variants.
+            method: by its name; a number in it, as in ``bisam-tanh@mu=5``, is kept.
+            tune_lr: search the learning rate, too.
+            given: ``name=low:high`` or ``name=low:high:log``, for a range of one's own or another field.
+
+        Raises:
+            RecipeError: a range that cannot be searched, or nothing to search.
+        """
+        known = {dimension.name: dimension for dimension in _usual(recipe, method)}
+        chosen = {name: dimension for name, dimension in known.items() if name != "lr" or tune_lr}
+        for text in given:
+            dimension = _read(text, recipe, method, known)
+            chosen[dimension.name] = dimension
+        if not chosen:
+            raise RecipeError(f"{method} has nothing to search: give --tune-lr, or a --space of your own")
+        for dimension in chosen.values():
+            for end in (dimension.low, dimension.high):
+                changed(recipe, {dimension.path: end})
+        return cls(chosen.values())
+
+    @property
+    def default(self) -> dict[str, float] | None:
+        """The recipe's own setting; None where a range leaves it out."""
+        if not all(dimension.holds_default for dimension in self):
+            return None
+        return {dimension.name: dimension.default for dimension in self if dimension.default is not None}
+
+    def settings(self, parameters: Mapping[str, float]) -> dict[str, float]:
+        """Return the numbers to train with for what the sampler chose."""
+        return {dimension.name: dimension.value(parameters[dimension.name]) for dimension in self}
+
+    def apply(self, recipe: Recipe, settings: Mapping[str, float]) -> Recipe:
+        """Return the recipe with these numbers in place."""
+        return changed(recipe, {dimension.path: settings[dimension.name] for dimension in self})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ranges by name, as plain values."""
+        return {d.name: {k: v for k, v in asdict(d).items() if k in ("low", "high", "log", "whole")} for d in self}
+
+
+def _usual(recipe: Recipe, method: str) -> Iterator[Dimension]:
+    """Yield the dimensions that have short names."""
+    chosen, sharpness = Method(method, recipe.sharpness.options), recipe.sharpness
+    named = {key for numbers in chosen.numbers.values() for key in numbers}
+    if not chosen.plain and "rho" not in named:
+        own = chosen.radius(sharpness.rho, sharpness.radii)
+        yield _around("rho", ("sharpness", "radii", method), chosen.published / 8, chosen.published * 8, own)
+    if chosen.bound is not None:
+        part = next(part for part in chosen.parts if part.startswith("bisam"))
+        bound = as_bound(chosen.bound)
+        usual = {"mu": (0.5, 50.0, sharpness.mu or bound.mu)}
+        if repr(bound) != repr(as_bound(chosen.bound, alpha=1.0)):  # some have no slope to choose
+            usual["alpha"] = (0.01, 1.0, sharpness.alpha)
+        for name, (low, high, own) in usual.items():
+            options = sharpness.options.get(part, {})
+            path = ("sharpness", "options", part, name) if name in options else ("sharpness", name)
+            if name not in named:
+                yield _around(name, path, low, high, options.get(name, own))
+    yield _around("lr", ("train", "lr"), recipe.train.lr / 8, recipe.train.lr * 8, recipe.train.lr)
+
+
+def _around(name: str, path: tuple[str, ...], low: float, high: float, own: float) -> Dimension:
+    if own > 0:
+        low, high = min(low, own / 4), max(high, own * 4)
+    return Dimension(name, path, low, high, log=True, default=own)
+
+
+def _read(text: str, recipe: Recipe, method: str, known: Mapping[str, Dimension]) -> Dimension:
+    """Read ``name=low:high[:log]``."""
+    name, _, ends = text.partition("=")
+    low, high, log = _ends(text, ends)
+    if name in known:
+        path, default, whole = known[name].path, known[name].default, False
+    else:
+        path = tuple(name.split("."))
+        default = _field(name, path, recipe, method, known)
+        whole = isinstance(default, int) and low.is_integer() and high.is_integer()
+    if not low < high:
+        raise RecipeError(f"--space {text}: the lower end comes first, and the upper one is larger")
+    if log and low <= 0:
+        raise RecipeError(f"--space {text}: a logarithmic scale starts above 0")
+    twin = next((d.name for d in known.values() if d.path == path and d.name != name), name)
+    return Dimension(twin, path, low, high, log, default, whole)
+
+
+def _ends(text: str, ends: str) -> tuple[float, float, bool]:
+    low, high, *rest = [*ends.split(":"), "", ""][: max(2, len(ends.split(":")))]
+    try:
+        numbers = float(low), float(high)
+    except ValueError:
+        numbers = math.nan, math.nan
+    if not all(map(math.isfinite, numbers)) or rest not in ([], ["log"]):
+        raise RecipeError(f"--space {text!r} must look like rho=0.01:0.5 or rho=0.01:0.5:log")
+    return *numbers, bool(rest)
+
+
+def _field(
+    name: str, path: tuple[str, ...], recipe: Recipe, method: str, known: Mapping[str, Dimension]
+) -> int | float | None:
+    """Return the recipe's value of a field that a range is given for."""
+    if len(path) == 1:
+        why = f"{method} has {', '.join(known)}; any other number of the recipe goes by its dotted name"
+        raise RecipeError(f"--space {name}=...: {why}, such as train.weight_decay")
+    value: Any = recipe.model_dump(mode="json")
+    for key in path:
+        if not isinstance(value, dict):
+            raise RecipeError(f"--space {name}=...: {key} does not exist")
+        value = value.get(key)
+    if value is not None and type(value) not in (int, float):
+        raise RecipeError(f"--space {name}=...: {value!r} is no number that could be searched")
+    return None if value is None else cast(int | float, value)

@@ -1,0 +1,136 @@
+"""A tuning: a recipe, a method and a space, searched in a folder and a storage that several processes may share."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.pruners import MedianPruner
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from ..recipe import Recipe, RecipeError, differences
+from ..study.files import write_text
+from .space import Space
+from .storage import JOURNAL, open_storage
+
+__all__ = ["FIRST_SEED", "Tuning", "ended"]
+
+#: Seeds of a tuning start here, so that a comparison, whose seeds start at 0, is made on others.
+FIRST_SEED = 1000
+#: Trials that run to their end before any is pruned.
+UNPRUNED = 5
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is searched, and where; the same in every process that takes part.
+
+    Attributes:
+        folder: of the study, whose name is that of the study in the storage.
+        recipe: without variants.
+        method: by its name.
+        space: what is searched.
+        seeds: runs a trial.
+        trials: how many are wanted in all.
+        storage: Optuna's URL; None is a journal in the folder.
+        data_dir: where data sets lie.
+        every: seconds between checkpoints.
+    """
+
+    folder: Path
+    recipe: Recipe
+    method: str
+    space: Space
+    seeds: int
+    trials: int
+    storage: str | None = None
+    data_dir: Path | None = None
+    every: float = 30.0
+
+    @property
+    def lock(self) -> FileLock:
+        """Held in this folder while a trial is handed out."""
+        return FileLock(self.folder / ".claim.lock")
+
+    def create(self) -> Study:
+        """Create the study with the recipe's own setting as its first trial, or open the one that is there.
+
+        Raises:
+            RecipeError: the folder or the storage holds another study, or something else.
+        """
+        if self.storage is None and self.folder.is_dir():
+            foreign = [path.name for path in self.folder.iterdir() if path.name not in (JOURNAL, ".claim.lock")]
+            if foreign and not (self.folder / JOURNAL).is_file():
+                raise RecipeError(f"--out {self.folder} holds files but no {JOURNAL}: choose an empty folder")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.lock:
+            study = self.open()
+            self._check(study)
+            if self.space.default is not None and not study.get_trials(deepcopy=False):
+                study.enqueue_trial(self.space.default, {"default": True}, skip_if_exists=True)
+        write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        write_text(self.folder / "README.txt", _README)
+        return study
+
+    def open(self) -> Study:
+        """Open the study.
+
+        The pruner stops a trial whose best score so far is below the median of the others' at the same epoch, once five
+        have run to their end, and not in its first third: large radii learn slowly at first.
+        """
+        pruner = MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=self.recipe.train.epochs // 3)
+        return optuna.create_study(
+            storage=open_storage(self.folder, self.storage),
+            study_name=self.folder.resolve().name,
+            direction="maximize",
+            pruner=pruner,
+            load_if_exists=True,
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two calls on one study must agree on."""
+        recipe = self.recipe.model_dump(mode="json")
+        for free in ("name", "description", "methods", "seeds"):
+            del recipe[free]
+        return {"method": self.method, "seeds": self.seeds, "space": self.space.to_dict(), **recipe}
+
+    def _check(self, study: Study) -> None:
+        stored = study.user_attrs.get("bisam")
+        if stored is None:
+            if study.get_trials(deepcopy=False):
+                raise RecipeError(f"study {study.study_name!r} in the storage is not of bisam: choose another --out")
+            study.set_user_attr("bisam", json.dumps({"schema": SCHEMA, **self.identity}))
+            return
+        there = json.loads(stored)
+        if (schema := there.pop("schema")) > SCHEMA:
+            raise RecipeError(f"--out {self.folder} has the layout {schema}, and this bisam knows {SCHEMA}: update it")
+        differing = [f"{key}={a!r} there, {b!r} now" for key, a, b in differences(there, self.identity)]
+        if differing:
+            raise RecipeError(
+                f"--out {self.folder}: its study is another ({'; '.join(differing)}): choose another folder, whose "
+                "name is the study's"
+            )
+
+
+def ended(trial: FrozenTrial) -> bool:
+    """Whether a trial counts: it has run to its end, was pruned, or cannot be run; others are tried again."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "error" in trial.user_attrs
+
+
+_README = f"""\
+A tuning of bisam, layout {SCHEMA}. All files are plain; copy the folder to move the study.
+
+best.yaml         a recipe with the best setting: `bisam compare best.yaml` is the next step
+trials.csv        a trial a line: its state, validation score and setting
+figure.png        history, importances, and score against each parameter
+recipe.yaml       what was tuned
+{JOURNAL}        all trials, as Optuna's journal, unless a --storage holds them; `bisam tune`, repeated, goes on
+trials/           checkpoints of trials that are not finished, and the locks of the processes that run them
+
+The scores are of the validation examples. The test set was not read.
+"""
