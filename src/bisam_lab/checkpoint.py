@@ -137,13 +137,13 @@ def _dump(state: Mapping[str, Any], fresh: Path, path: Path) -> None:
         raise
 
 
-def random_state() -> dict[str, Any]:
-    """Return the state of every global source of random numbers: torch's on each device, Python's, NumPy's."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of every global source of random numbers: torch's, also on ``device``, Python's, NumPy's."""
     numpy = np.random.get_state(legacy=False)
     assert isinstance(numpy, dict)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "python": random.getstate(),
         "numpy": {
             **{key: numpy[key] for key in ("bit_generator", "has_gauss", "gauss")},
@@ -152,11 +152,11 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Restore what :func:`random_state` returned."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
     random.setstate(state["python"])
     keys = np.array(state["numpy"]["state"]["key"], dtype=np.uint32)
     np.random.set_state(state["numpy"] | {"state": {**state["numpy"]["state"], "key": keys}})

@@ -1,5 +1,7 @@
 """What validation and test measure."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,11 +14,15 @@ LEARNT = 0.02
 
 
 @torch.no_grad()
-def predictions(net: nn.Module, source: Source) -> Tensor:
-    """Return the predicted class of every example (N,), on the CPU; -1 where a logit is not a number."""
+def predictions(net: nn.Module, source: Source, between: Callable[[], None] = lambda: None) -> Tensor:
+    """Return the predicted class of every example (N,), on the CPU; -1 where a logit is not a number.
+
+    ``between`` is called before each batch; what it raises ends the evaluation.
+    """
     net.eval()
     parts = []
     for batch in source.in_order():
+        between()
         logits = net(batch.x)
         parts.append(logits.argmax(1).where(~logits.isnan().any(1), -1))
     return torch.cat(parts).cpu()

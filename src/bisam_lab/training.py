@@ -30,11 +30,15 @@ class Observer:
     """Watches a run; this one says nothing and never stops it.
 
     Attributes:
-        stop: set it, from a signal handler say, and the run saves its state after the present step and raises
-            :class:`Stopped`.
+        stop: set it, from a signal handler say, and the run saves its state after the present step or batch of
+            validation, and raises :class:`Stopped`.
     """
 
     stop: bool = False
+
+    def stopping(self) -> bool:
+        """Return whether the run is to stop: what :attr:`stop` says."""
+        return self.stop
 
     def step(self, epoch: int, done: int, total: int) -> None:
         """Called after each step: ``done`` of the epoch's ``total``."""
@@ -104,21 +108,28 @@ class Training:
         for loss in self.loop.steps(parts):
             self.losses.append(loss)
             observer.step(number, len(self.losses), self.batches)
-            if checkpoints is not None and (observer.stop or time.perf_counter() - self.saved >= every):
+            stop = observer.stopping()  # once: a signal may come between two looks
+            if checkpoints is not None and (stop or time.perf_counter() - self.saved >= every):
                 self.epoch_seconds += time.perf_counter() - began
                 self.save(checkpoints)
                 began = time.perf_counter()
-            if observer.stop:
+            if stop:
                 raise Stopped
-        mean = float(torch.stack(self.losses).mean())
-        seconds = self.epoch_seconds + time.perf_counter() - began
-        labels = self.validation.labels
+        self.epoch_seconds += time.perf_counter() - began
+
+        def stop_if_asked() -> None:
+            if observer.stopping():
+                if checkpoints is not None:
+                    self.save(checkpoints)
+                raise Stopped
+
+        predicted = predictions(self.net, self.validation, stop_if_asked)
         result = Epoch(
             epoch=number,
-            train_loss=mean,
-            validation_score=score(predictions(self.net, self.validation), labels, self.recipe.data.metric),
+            train_loss=float(torch.stack(self.losses).mean()),
+            validation_score=score(predicted, self.validation.labels, self.recipe.data.metric),
             learning_rate=self.opt.param_groups[0]["lr"],
-            seconds=seconds,
+            seconds=self.epoch_seconds,
         )
         self._finish(result)
         return result
@@ -156,7 +167,7 @@ class Training:
             "optimizer": self.opt.state_dict(),
             "schedule": self.loop.schedule.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
-            "random": random_state(),
+            "random": random_state(self.fabric.device),
             "history": [vars(epoch) for epoch in self.history],
             "status": self.status,
             "selected": self.selected,
@@ -193,4 +204,4 @@ class Training:
         self.chosen = copy.deepcopy(self.model.state_dict()) if state["chosen"] is None else state["chosen"]
         self.losses = [] if state["losses"] is None else list(state["losses"].to(self.fabric.device))
         self.epoch_seconds, self.seconds = state["epoch_seconds"], state["seconds"]
-        set_random_state(state["random"])
+        set_random_state(state["random"], self.fabric.device)

@@ -142,6 +142,27 @@ def test_stopped_in_mid_epoch_every_method_goes_on_exactly(method, given, tmp_pa
     assert whole.test_score == resumed.test_score
 
 
+def test_stopped_in_validation_it_validates_anew(tmp_path, monkeypatch):
+    """SIGTERM may come while a large validation set is gone through, and the grace of a scheduler is short."""
+
+    class StopWhenAsked(Observer):
+        left = 3  # asked after each of three steps, and then before a batch of validation
+
+        def stopping(self):
+            self.left -= 1
+            return self.left < 0
+
+    recipe = load("digits", [*TINY, "train.epochs=2"])
+    whole = train(recipe, "bisam-log", 0, folder=tmp_path / "a")
+    with pytest.raises(Stopped):
+        train(recipe, "bisam-log", 0, folder=tmp_path / "b", observer=(asked := StopWhenAsked()), every=1e9)
+    state = read(tmp_path / "b" / "checkpoints" / "last.pt")
+    assert (len(state["history"]), len(state["losses"]), asked.left) == (0, 3, -1)
+    resumed = train(recipe, "bisam-log", 0, folder=tmp_path / "b")
+    assert same(weights(tmp_path / "a")["last"], weights(tmp_path / "b")["last"])
+    assert [e.validation_score for e in whole.history] == [e.validation_score for e in resumed.history]
+
+
 def test_the_place_alone_decides_what_is_random():
     draws = [torch.rand(3, generator=stream(*place)).tolist() for place in ((0, 1), (0, 1, 0), (1, 0), (0, 1))]
     assert draws[0] == draws[3]
@@ -158,7 +179,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_previous_one_used(tmp_path):
     watcher = StopAfter(-1)
     resumed = train(recipe, "sam", 0, folder=folder, observer=watcher)
     assert "no checkpoint, or only a part" in watcher.notes[0]
-    assert watcher.notes[1] == "goes on from epoch 2, after 1 steps of it"
+    assert watcher.notes[1] == "goes on from epoch 2, after 1 of its steps"
     assert (folder / "checkpoints" / "last.unreadable").exists()
     assert resumed.test_score == whole.test_score
     assert same(weights(tmp_path / "whole")["last"], weights(folder)["last"])
@@ -196,9 +217,9 @@ def test_a_checkpoint_is_read_whole_or_refused(tmp_path):
 def test_another_runs_checkpoint_is_refused(tmp_path):
     with pytest.raises(Stopped):
         train(load("digits", RECIPE), "sam", 0, folder=tmp_path, observer=StopAfter(1))
-    with pytest.raises(CheckpointError, match="another seed: choose another folder"):
+    with pytest.raises(CheckpointError, match=r"seed=0 there, 1 now.*choose another folder"):
         train(load("digits", RECIPE), "sam", 1, folder=tmp_path)
-    with pytest.raises(CheckpointError, match="another recipe and method"):
+    with pytest.raises(CheckpointError, match=r"method=.sam. there, .sgd. now; train.lr=0.1 there, 0.2 now"):
         train(load("digits", [*RECIPE, "train.lr=0.2"]), "sgd", 0, folder=tmp_path)
 
 

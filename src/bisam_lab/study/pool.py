@@ -117,8 +117,8 @@ class _Reporting(Observer):
     def __init__(self, run: Run) -> None:
         self.run = run
 
-    def step(self, epoch: int, done: int, total: int) -> None:
-        self.stop = workers.stopping()
+    def stopping(self) -> bool:
+        return workers.stopping()
 
     def epoch(self, epoch: Epoch) -> None:
         _events.put(Progress(self.run, epoch))

@@ -120,8 +120,8 @@ class _Reporting(Observer):
     def __init__(self, trial: int) -> None:
         self.trial = trial
 
-    def step(self, epoch: int, done: int, total: int) -> None:
-        self.stop = workers.stopping()
+    def stopping(self) -> bool:
+        return workers.stopping()
 
     def note(self, text: str) -> None:
         _events.put(Note(self.trial, text))
