@@ -157,7 +157,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_previous_one_used(tmp_path):
     watcher = StopAfter(-1)
     resumed = train(recipe, "sam", 0, folder=folder, observer=watcher)
     assert "no checkpoint, or only a part" in watcher.notes[0]
-    assert watcher.notes[1] == "goes on from epoch 2, after 1 steps of it"
+    assert watcher.notes[1] == "goes on from epoch 2, after 1 of its steps"
     assert (folder / "checkpoints" / "last.unreadable").exists()
     assert resumed.test_score == whole.test_score
     assert same(weights(tmp_path / "whole")["last"], weights(folder)["last"])
