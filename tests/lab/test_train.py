@@ -195,9 +195,9 @@ def test_a_checkpoint_is_read_whole_or_refused(tmp_path):
 def test_another_runs_checkpoint_is_refused(tmp_path):
     with pytest.raises(Stopped):
         train(load("digits", RECIPE), "sam", 0, folder=tmp_path, observer=StopAfter(1))
-    with pytest.raises(CheckpointError, match="another seed: choose another folder"):
+    with pytest.raises(CheckpointError, match=r"seed=0 there, 1 now\): choose another folder"):
         train(load("digits", RECIPE), "sam", 1, folder=tmp_path)
-    with pytest.raises(CheckpointError, match="another recipe and method"):
+    with pytest.raises(CheckpointError, match=r"method=.sam. there, .sgd. now; train.lr=0.1 there, 0.2 now"):
         train(load("digits", [*RECIPE, "train.lr=0.2"]), "sgd", 0, folder=tmp_path)
 
 
