@@ -184,7 +184,9 @@ class Training:
             CheckpointError: the state is that of another recipe, method or seed, or of another network.
         """
         mine = {"method": self.method, "seed": self.seed, **settings(self.recipe.model_dump(mode="json"))}
-        there = {"method": state.get("method"), "seed": state.get("seed"), **settings(state.get("recipe", {}))}
+        if "method" not in state:
+            raise CheckpointError("it holds weights alone, and no run to go on from")
+        there = {"method": state["method"], "seed": state["seed"], **settings(state["recipe"])}
         differing = [f"{key}={old!r} there, {new!r} now" for key, old, new in differences(there, mine)]
         if differing:
             raise CheckpointError(f"the checkpoint belongs to another run ({'; '.join(differing)})")

@@ -252,7 +252,7 @@ def test_the_table_shows_every_row(capsys, monkeypatch):
     ("args", "words"),
     [
         (["--methods", "sma"], "did you mean sam?"),
-        (["--methods", "adam"], "name that instead"),
+        (["--methods", "adam"], "name sgd instead"),
         (["nowhere"], "neither a file nor one of"),
     ],
 )
