@@ -32,9 +32,15 @@ def load_examples_and_model(recipe: Recipe, data_dir: Path | None, seed: int) ->
 
 
 def build_optimizer(name: str, recipe: Recipe, model: nn.Module, steps: int) -> SharpnessAware:
-    """Build the recipe's optimizer, and around it the method of that name, for a training of so many steps."""
+    """Build the recipe's optimizer, and around it the method of that name, for a training of so many steps.
+
+    Raises:
+        ValueError: a name that is no method's, or that of another plain optimizer than the recipe's.
+    """
     t, s = recipe.train, recipe.sharpness
     method = Method(name, s.options)
+    if method.plain and name != t.optimizer:
+        raise ValueError(f"{name!r} is not the recipe's optimizer, train.optimizer={t.optimizer}")
     return method.build(
         _base(t, model.parameters()),
         model=model,

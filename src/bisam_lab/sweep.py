@@ -51,7 +51,9 @@ def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None 
     fabric = build_fabric(recipe)
     splits, model = load_examples_and_model(recipe, data_dir, seed)
     epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
-    plain, opt = (build_optimizer(name, recipe, model, recipe.train.epochs * epoch) for name in ("sgd", method))
+    plain, opt = (
+        build_optimizer(name, recipe, model, recipe.train.epochs * epoch) for name in (recipe.train.optimizer, method)
+    )
     net, stepper = fabric.setup(model, plain)
     data = splits.train.to(fabric.device)
     warmup, n = _shares(epoch, 1 if opt.estimator.ascent is opt.estimator.descent else 2)

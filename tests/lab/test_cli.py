@@ -245,14 +245,14 @@ def test_variants_are_compared_each_on_its_own(tmp_path):
 
 
 def test_two_calls_on_one_folder_share_the_work(tmp_path):
-    args = ["compare", "--methods", "sgd,sam", "--seeds", "3", "--jobs", "1", "--out", "s", *TINY, "train.epochs=20"]
+    args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "1", "--out", "s", *TINY, "train.epochs=10"]
     both = [start(*args, cwd=tmp_path) for _ in range(2)]
     told = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    assert len(finished(tmp_path / "s")) == 6
+    assert len(finished(tmp_path / "s")) == 4
     trained = [line for text in told for line in text.splitlines() if ": test" in line]
     assert any("is being trained by another process" in text for text in told)
-    assert len(set(trained)) >= 6
+    assert len(set(trained)) >= 4
     assert not (tmp_path / "s" / "quarantine").exists()
 
 

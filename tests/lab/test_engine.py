@@ -109,9 +109,11 @@ def test_epoch_is_chosen_on_validation():
 
 def test_the_test_set_is_read_once(monkeypatch):
     sizes, whole_of = [], InMemory.in_order
-    monkeypatch.setattr(InMemory, "in_order", lambda source: sizes.append(len(source)) or whole_of(source))
+    monkeypatch.setattr(
+        InMemory, "in_order", lambda source, *size: sizes.append(len(source)) or whole_of(source, *size)
+    )
     train(load("digits", TINY), "sgd", 0)
-    assert sizes == [50, 50, 597]
+    assert sizes == [50, 50, 50, 597]  # once for its shape, and after each epoch; the test set at the end
 
 
 def test_a_collapsed_run_is_called_so():

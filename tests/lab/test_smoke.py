@@ -8,7 +8,7 @@ from bisam_lab.recipe import load, names, only
 from bisam_lab.study.cell import run_cell
 from bisam_lab.study.folder import Study
 
-from .layouts import BUILDERS
+from .layouts import BUILDERS, own
 
 #: The recipes with many cells in parts, for the suite runs in several processes.
 PARTS = [(name, part) for name in names() for part in (load(name, smoke=True).variants or [""])]
@@ -30,6 +30,8 @@ def data_dir(tmp_path, real_data, monkeypatch):
         if name in BUILDERS:
             monkeypatch.setattr(Flowers102, "_check_integrity", lambda self: True)  # ours is a small one
             BUILDERS[name](root, real_data("cifar100"))
+        elif name == "folder:pictures":
+            own(root, real_data("cifar100"))
         elif name != "digits":
             linked(root, real_data(name.partition(":")[0]))
             if name == "cifar10":
