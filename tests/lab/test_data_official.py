@@ -280,6 +280,8 @@ def test_a_changed_byte_is_found(real_data, tmp_path):
     found = command("verify", "cifar100", "--data-dir", tmp_path)
     assert found.exit_code == 1
     assert f"broken  {inner / 'meta'}: MD5" in found.stdout
+    assert f"Delete {inner}" in found.stderr
+    assert f"bisam data fetch cifar100 --data-dir {tmp_path}" in found.stderr
 
 
 def test_folders_and_texts_are_verified_by_reading_them(tmp_path):

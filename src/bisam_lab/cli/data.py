@@ -65,7 +65,11 @@ def verify(
         print(json.dumps([{"path": str(row.path), "state": row.state, "note": row.note} for row in checked]))
     else:
         _rows(checked)
-    if any(row.state in ("missing", "broken") for row in checked):
+    wrong = [row.path.parent for row in checked if row.state in ("missing", "broken")]
+    if wrong:
+        if name in DATA and not as_json:
+            remedy = f"Delete {wrong[0]}, for what is there is not got again; then: bisam data fetch {name} --data-dir"
+            Console(stderr=True, soft_wrap=True).print(f"{remedy} {data_dir}", highlight=False, markup=False)
         raise typer.Exit(1)
 
 
