@@ -1,7 +1,9 @@
-"""The comparison as a table (terminal and Markdown) and as a picture."""
+"""The comparison as a table (terminal and Markdown) and as a picture, and both in the study's folder."""
 
 import math
-from collections.abc import Iterable, Sequence
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,10 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
+from .comparison import Outcome
 from .result import RunResult, metric_name
-from .statistics import TESTS, Comparison, compare
+from .statistics import TESTS, Comparison
+from .study.files import temporary, write_text
+from .study.folder import Study
 
-__all__ = ["draw", "markdown", "table"]
+__all__ = ["draw", "markdown", "table", "write_summary"]
 
 
 def _columns(rows: Sequence[Comparison]) -> tuple[str, ...]:
@@ -78,17 +83,11 @@ def _p(p: float) -> str:
     return "?" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
-def draw(
-    results: Iterable[RunResult], baseline: str, path: Path, title: str, test: str = "t", level: float = 0.95
-) -> None:
-    """Draw learning curves with bands, and the paired differences to the baseline with their intervals.
-
-    Raises:
-        ValueError: as :func:`.statistics.compare` does.
-    """
-    results = list(results)
-    metric = metric_name(results[0].metric)
-    rows = {row.method: row for row in compare(results, baseline, test, level)}
+def draw(results: Sequence[RunResult], outcome: Outcome, path: Path, title: str) -> None:
+    """Draw learning curves with bands, and the paired differences to the baseline with their intervals."""
+    first, baseline = outcome.rows[0], outcome.baseline
+    metric = metric_name(first.metric)
+    rows = {row.method: row for row in outcome.rows}
     by_method: dict[str, list[RunResult]] = {}
     for result in results:
         by_method.setdefault(result.method, []).append(result)
@@ -109,7 +108,7 @@ def draw(
         differences.set_yticks(range(len(others)), others[::-1])
         differences.set(
             xlabel=f"test {metric} minus that of {baseline} (points)",
-            title=f"one dot a seed, bar: {TESTS[test].interval(level)}",
+            title=f"one dot a seed, bar: {TESTS[first.test].interval(first.level)}",
         )
         differences.set_ylim(-0.6, len(others) - 0.4)
         figure.savefig(path, dpi=150)
@@ -134,3 +133,29 @@ def _difference(axes: "mpl.axes.Axes", height: int, row: Comparison, colour: str
     axes.plot(row.differences, [height] * row.pairs, "o", color=colour, alpha=0.4, markersize=5)
     axes.plot([row.low, row.high], [height + 0.15] * 2, color=colour, linewidth=2)
     axes.plot(row.difference, height + 0.15, "D", color=colour, markersize=6)
+
+
+def write_summary(study: Study, results: Sequence[RunResult], found: Sequence[Outcome]) -> None:
+    """Write table.md and the figures into the study's folder."""
+    text = []
+    for outcome in found:
+        heading = f"## {outcome.variant}\n\n" if outcome.variant else ""
+        table = markdown(outcome.rows, outcome.baseline) + "\n" if outcome.rows else ""
+        text.append(f"{heading}{table}{outcome.verdict}\n")
+        if outcome.rows:
+            mine = [result for result in results if result.variant == outcome.variant]
+            path = study.folder / f"figure{_suffix(outcome.variant)}.png"
+            fresh = temporary(path)
+            draw(mine, outcome, fresh, _title(study, outcome.variant))
+            os.replace(fresh, path)
+    write_text(study.folder / "table.md", "\n".join(text))
+
+
+def _suffix(variant: str) -> str:
+    return "-" + re.sub(r"[^\w.-]+", "-", variant) if variant else ""
+
+
+def _title(study: Study, variant: str) -> str:
+    recipe = study.recipe_of(next(run for run in study.runs if run.variant == variant))
+    noise = f", {100 * recipe.data.label_noise:g} % of the training labels wrong" if recipe.data.label_noise else ""
+    return f"{recipe.data.name}, {recipe.model.name}{noise}, rho = {recipe.sharpness.rho:g}, {recipe.seeds} seeds"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bisam import RhoRange, rho_range
 
+from .data.examples import count_batches
 from .engine import build_fabric, build_optimizer, load_examples_and_model
 from .recipe import Recipe, RecipeError
 
@@ -50,7 +51,7 @@ def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None 
     """
     fabric = build_fabric(recipe)
     splits, model = load_examples_and_model(recipe, data_dir, seed)
-    epoch = math.ceil(len(splits.train) / recipe.train.batch_size)
+    epoch = count_batches(len(splits.train), recipe.train.batch_size)
     plain, opt = (
         build_optimizer(name, recipe, model, recipe.train.epochs * epoch) for name in (recipe.train.optimizer, method)
     )

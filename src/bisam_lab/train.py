@@ -10,7 +10,7 @@ from .environment import environment
 from .fabric import Logger
 from .logs import build_loggers, metrics
 from .recipe import Recipe
-from .result import RunResult
+from .result import RunResult, Status
 from .score import collapsed, predictions, score
 from .training import Observer, Stopped, Training
 
@@ -84,7 +84,7 @@ def train(
 def _result(training: Training, variant: str, place: dict[str, Any]) -> RunResult:
     training.model.load_state_dict(training.chosen)
     predicted, labels = predictions(training.net, training.test.to(training.fabric.device)), training.test.labels
-    status = "collapsed" if training.status == "ok" and collapsed(predicted, labels) else training.status
+    status: Status = "diverged" if training.diverged else "collapsed" if collapsed(predicted, labels) else "ok"
     seconds = sum(epoch.seconds for epoch in training.history)
     return RunResult(
         method=training.method,

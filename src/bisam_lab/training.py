@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from .checkpoint import CheckpointError, Checkpoints, random_state, set_random_state, write
-from .data.examples import batches
+from .data.examples import count_batches
 from .engine import build_fabric, build_optimizer, load_examples_and_model
 from .loop import Loop
 from .method import Method
 from .recipe import Recipe, differences, settings
-from .result import Epoch, Status
+from .result import Epoch
 from .score import predictions, score
 
 __all__ = ["Observer", "Stopped", "Training"]
@@ -66,7 +66,7 @@ class Training:
         self.recipe, self.method, self.seed = recipe, method, seed
         self.fabric = build_fabric(recipe)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
-        self.batches = len(batches(torch.arange(len(splits.train)), recipe.train.batch_size))
+        self.batches = count_batches(len(splits.train), recipe.train.batch_size)
         steps = self.batches * recipe.train.epochs
         self.opt = build_optimizer(method, recipe, self.model, steps)
         self.net, self.stepper = self.fabric.setup(self.model, self.opt)
@@ -82,19 +82,33 @@ class Training:
         self.train, self.validation = (source.to(self.fabric.device) for source in (splits.train, splits.validation))
         self.test = splits.test  # moved when it is read, once
         self.history: list[Epoch] = []
-        self.status: Status = "ok"
-        self.selected = self._exported = 0
+        self._exported = 0
         self.chosen: dict[str, Any] = copy.deepcopy(self.model.state_dict())
         self.losses: list[Tensor] = []  # of the present epoch
         self.seconds = self.epoch_seconds = 0.0
         self.started = self.saved = time.perf_counter()
 
     @property
+    def diverged(self) -> bool:
+        """Whether the last epoch's loss is no longer a number."""
+        return bool(self.history) and not math.isfinite(self.history[-1].train_loss)
+
+    @property
+    def selected(self) -> int:
+        """The epoch whose weights are chosen: the first of the best, or the last; 0 before the first has ended."""
+        if self.recipe.train.select == "last" or self.diverged:
+            return len(self.history)
+        return self._best
+
+    @property
     def ended(self) -> bool:
         """Whether there is nothing left to train."""
         t, epochs = self.recipe.train, len(self.history)
-        idle = epochs - max(range(epochs), key=lambda i: self.history[i].validation_score, default=0) - 1
-        return self.status == "diverged" or epochs == t.epochs or (t.patience is not None and idle >= t.patience)
+        return self.diverged or epochs == t.epochs or (t.patience is not None and epochs - self._best >= t.patience)
+
+    @property
+    def _best(self) -> int:
+        return max(range(1, len(self.history) + 1), key=lambda i: self.history[i - 1].validation_score, default=0)
 
     def epoch(self, observer: Observer, checkpoints: Checkpoints | None, every: float) -> Epoch:
         """Train to the end of the present epoch and score it, saving after every so many seconds.
@@ -131,18 +145,11 @@ class Training:
             learning_rate=self.opt.param_groups[0]["lr"],
             seconds=self.epoch_seconds,
         )
-        self._finish(result)
-        return result
-
-    def _finish(self, result: Epoch) -> None:
-        best = max((e.validation_score for e in self.history), default=-math.inf)
         self.history.append(result)
         self.losses, self.epoch_seconds = [], 0.0
-        finite = math.isfinite(result.train_loss)
-        if self.recipe.train.select == "last" or result.validation_score > best or not finite:
-            self.chosen, self.selected = copy.deepcopy(self.model.state_dict()), result.epoch
-        if not finite:
-            self.status = "diverged"
+        if self.selected == number:
+            self.chosen = copy.deepcopy(self.model.state_dict())
+        return result
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Write the state after the last step taken, and the best epoch's weights where they are new."""
@@ -169,8 +176,6 @@ class Training:
             "precision": self.fabric.strategy.precision.state_dict(),
             "random": random_state(self.fabric.device),
             "history": [vars(epoch) for epoch in self.history],
-            "status": self.status,
-            "selected": self.selected,
             "chosen": None if fresh else self.chosen,
             "losses": torch.stack(self.losses).cpu() if self.losses else None,
             "epoch_seconds": self.epoch_seconds,
@@ -202,7 +207,6 @@ class Training:
         self.loop.schedule.load_state_dict(state["schedule"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
-        self.status, self.selected = state["status"], state["selected"]
         self.chosen = copy.deepcopy(self.model.state_dict()) if state["chosen"] is None else state["chosen"]
         self.losses = [] if state["losses"] is None else list(state["losses"].to(self.fabric.device))
         self.epoch_seconds, self.seconds = state["epoch_seconds"], state["seconds"]

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import bisam_lab
 
@@ -245,14 +246,23 @@ def test_variants_are_compared_each_on_its_own(tmp_path):
 
 
 def test_two_calls_on_one_folder_share_the_work(tmp_path):
+    """And leave to a third, here this test, the run that it has in hand."""
     args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "1", "--out", "s", *TINY, "train.epochs=10"]
-    both = [start(*args, cwd=tmp_path) for _ in range(2)]
-    told = [process.communicate(timeout=120)[0] for process in both]
+    third = tmp_path / "s" / "runs" / "sam" / "seed-1"
+    first = start(*args, cwd=tmp_path)
+    wait_for(lambda: (tmp_path / "s" / "recipe.yaml").exists())
+    third.mkdir(parents=True)
+    with FileLock(third / ".lock"):
+        both = [first, start(*args, cwd=tmp_path)]
+        told = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    assert len(finished(tmp_path / "s")) == 4
+    assert all("sam seed 1 is being trained by another process" in text for text in told)
+    assert len(finished(tmp_path / "s")) == 3
     trained = [line for text in told for line in text.splitlines() if ": test" in line]
-    assert any("is being trained by another process" in text for text in told)
-    assert len(set(trained)) >= 4
+    assert len({line.partition(":")[0] for line in trained}) == 3
+    done = bisam(*args, cwd=tmp_path)
+    assert "3 of 4 runs finished before" in done.stdout
+    assert len(finished(tmp_path / "s")) == 4
     assert not (tmp_path / "s" / "quarantine").exists()
 
 

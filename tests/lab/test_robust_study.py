@@ -8,11 +8,11 @@ import signal
 import pytest
 from filelock import FileLock
 
-from bisam_lab.comparison import write_outcomes
+from bisam_lab.comparison import outcomes
 from bisam_lab.recipe import RecipeError, load
 from bisam_lab.result import Run, RunResult
 from bisam_lab.study.cell import run_cell
-from bisam_lab.study.files import read_result, results_of, write_text
+from bisam_lab.study.files import read_result, read_results, write_text
 from bisam_lab.study.folder import Study
 from bisam_lab.train import Stopped
 
@@ -56,9 +56,9 @@ def test_a_diverged_run_is_valid_json_wherever_it_is_written(tmp_path, capsys, m
     again = read_result(study.path(run), run)
     assert again is not None
     assert math.isnan(again.history[-1].train_loss)
-    outcomes = write_outcomes(study, "sgd")
+    found = outcomes(study.write_results(), "sgd")
     strict((study.folder / "results.jsonl").read_text())
-    strict(json.dumps([outcome.to_dict() for outcome in outcomes]))
+    strict(json.dumps([outcome.to_dict() for outcome in found]))
     monkeypatch.setattr("sys.argv", ["bisam", "train"])
     command.train("digits", ["train.lr=1e30", *TINY], method="sgd", out=study.path(run), as_json=True)
     strict(capsys.readouterr().out)
@@ -114,7 +114,7 @@ def test_writers_with_one_process_number_do_not_meet(tmp_path, monkeypatch):
 def test_a_stray_result_is_passed_over(tmp_path):
     (tmp_path / "runs" / "seed-0").mkdir(parents=True)
     (tmp_path / "runs" / "seed-0" / "result.json").write_text("{}")
-    assert results_of(tmp_path) == []
+    assert read_results(tmp_path)[0] == []
 
 
 @pytest.mark.parametrize("command", ["compare", "train"])

@@ -3,10 +3,11 @@
 import pytest
 from torchvision.datasets import Flowers102
 
-from bisam_lab.comparison import write_outcomes
+from bisam_lab.comparison import outcomes
 from bisam_lab.recipe import load, names, only
 from bisam_lab.study.cell import run_cell
 from bisam_lab.study.folder import Study
+from bisam_lab.summary import write_summary
 
 from .layouts import BUILDERS, own
 
@@ -54,5 +55,7 @@ def test_it_runs(name, part, tmp_path, data_dir):
         assert result.status in ("ok", "collapsed")
         assert len(result.history) == own.train.epochs
         assert result.metric == own.data.metric
-    (outcome,) = write_outcomes(study, recipe.methods[0])
+    results = study.write_results()
+    (outcome,) = outcomes(results, recipe.methods[0])
+    write_summary(study, results, [outcome])
     assert [row.method for row in outcome.rows] == list(recipe.methods)

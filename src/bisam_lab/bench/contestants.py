@@ -3,7 +3,6 @@
 import copy
 import inspect
 import itertools
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from bisam import SharpnessAware
 from bisam.cadence import Decides, Every
 
 from ..data import Examples
+from ..data.examples import count_batches
 from ..engine import build_fabric, build_optimizer, load_examples_and_model
 from ..loop import Loop
 from ..method import Method
@@ -66,7 +66,7 @@ class Problem:
         self.recipe = recipe
         self.fabric = build_fabric(recipe)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
-        self.steps = recipe.train.epochs * math.ceil(len(splits.train) / recipe.train.batch_size)
+        self.steps = recipe.train.epochs * count_batches(len(splits.train), recipe.train.batch_size)
         source = splits.train.to(self.fabric.device)
         first = list(itertools.islice(source.shuffled(recipe.train.batch_size, seed, epoch=1), BATCHES))
         self.batches = [batch for batch in first if len(batch) == len(first[0])]

@@ -68,9 +68,10 @@ def compare(
     against = baseline or chosen.methods[0]
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
-    from ..comparison import write_outcomes  # here, for torch takes seconds to import and --help should not
+    from ..comparison import outcomes  # here, for torch takes seconds to import and --help should not
     from ..study.folder import Study
     from ..study.pool import default_jobs
+    from ..summary import write_summary
     from .live import run_live
 
     console = Console(stderr=as_json)
@@ -78,7 +79,9 @@ def compare(
     study = Study(folder, chosen, data_dir, _tell(console))
     with leaving():
         succeeded = run_live(study, jobs or default_jobs(chosen), console)
-    found = write_outcomes(study, against, test, difference)
+    results = study.write_results()
+    found = outcomes(results, against, test, difference)
+    write_summary(study, results, found)
     if as_json:
         print(json.dumps({"folder": str(folder), "outcomes": [row.to_dict() for row in found]}, allow_nan=False))
     else:

@@ -1,15 +1,15 @@
 """The command ``bisam rho-range``."""
 
 import json
-import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from .. import recipe as recipes
 from ..recipe import RecipeError
+from ..result import plain
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def rho_range(
 
     advice = advise(chosen, method, seed, data_dir=data_dir)
     if as_json:
-        print(json.dumps(_plain(advice)))
+        print(json.dumps(plain(asdict(advice) | {"passes": advice.passes}), allow_nan=False))
         return
     where = [] if data_dir is None else ["--data-dir", str(data_dir)]
     Console(soft_wrap=True).print(_text(advice, " ".join([recipe, *where, *given])), highlight=False, markup=False)
@@ -71,11 +71,3 @@ def _text(advice: "Advice", words: str) -> str:
         for r in upwards
     ]
     return "\n".join(lines)
-
-
-def _plain(advice: "Advice") -> dict[str, Any]:
-    """Return plain values; JSON has no NaN and no infinity."""
-    values = asdict(advice) | {"passes": advice.passes}
-    for row in values["range"]["rows"]:
-        row.update({key: None for key, value in row.items() if not math.isfinite(value)})
-    return values

@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .examples import Augment
+from .examples import Augment, placed
 
 __all__ = ["AUGMENT", "crop_flip", "crop_flip_cutout", "cutout", "draw_boxes", "flip", "resized_crop_flip"]
 
 
 def flip(x: Tensor, rng: torch.Generator) -> Tensor:
     """Mirror half of the images (B, C, H, W), left to right."""
-    mirrored = (torch.rand(len(x), 1, 1, 1, generator=rng) < 0.5).to(x.device)
+    mirrored = placed(torch.rand(len(x), 1, 1, 1, generator=rng) < 0.5, x.device)
     return torch.where(mirrored, x.flip(-1), x)
 
 
@@ -27,7 +27,7 @@ def crop_flip(x: Tensor, rng: torch.Generator, pad: int | None = None) -> Tensor
     mirrored = torch.rand(batch, 1, generator=rng) < 0.5
     rows = top + torch.arange(height)
     columns = left + torch.where(mirrored, torch.arange(width - 1, -1, -1), torch.arange(width))
-    rows, columns = rows.to(x.device), columns.to(x.device)
+    rows, columns = placed(rows, x.device), placed(columns, x.device)
     padded = F.pad(x, (pad, pad, pad, pad)).movedim(1, -1)
     each = torch.arange(batch, device=x.device)[:, None, None]
     return padded[each, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
@@ -45,7 +45,7 @@ def cutout(x: Tensor, rng: torch.Generator, side: int | None = None, share: floa
     chosen = torch.rand(batch, 1, generator=rng) < share
     rows = _inside(torch.arange(height), row, side) & chosen
     columns = _inside(torch.arange(width), column, side)
-    rows, columns = rows.to(x.device), columns.to(x.device)
+    rows, columns = placed(rows, x.device), placed(columns, x.device)
     return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
 
 
@@ -78,7 +78,7 @@ def resized_crop_flip(x: Tensor, rng: torch.Generator) -> Tensor:
     middle_y, middle_x = ((2 * at - 1) * (1 - size) for at, size in ((top, height), (left, width)))
     nothing = torch.zeros_like(height)
     maps = torch.stack([mirror * width, nothing, middle_x, nothing, height, middle_y], 1).reshape(-1, 2, 3)
-    grid = F.affine_grid(maps.to(x), list(x.shape), align_corners=False)
+    grid = F.affine_grid(placed(maps, x.device).to(x.dtype), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 

@@ -1,5 +1,6 @@
 """Examples, and where batches of them come from."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -9,7 +10,19 @@ from torch import Tensor
 
 from bisam._random import seeded
 
-__all__ = ["Augment", "Examples", "InMemory", "Source", "Splits", "batches", "bounded", "stream", "whole"]
+__all__ = [
+    "Augment",
+    "Examples",
+    "InMemory",
+    "Source",
+    "Splits",
+    "batches",
+    "bounded",
+    "count_batches",
+    "placed",
+    "stream",
+    "whole",
+]
 
 #: Changes a batch of inputs with random numbers from the generator, which lives on the CPU.
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
@@ -30,7 +43,12 @@ class Examples:
 
     def to(self, device: torch.device) -> "Examples":
         """Move to ``device``."""
-        return Examples(self.x.to(device, non_blocking=True), self.y.to(device, non_blocking=True))
+        return Examples(placed(self.x, device), placed(self.y, device))
+
+
+def placed(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on ``device``, without waiting for what CUDA is computing."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 class Source(Protocol):
@@ -100,7 +118,7 @@ class InMemory:
         """Yield one epoch's batches in random order, augmented, beginning with batch number ``start``."""
         order = batches(torch.randperm(len(self), generator=stream(seed, epoch)), size)
         for number, index in enumerate(order[start:], start):
-            batch = self.examples[index.to(self.examples.y.device)]
+            batch = self.examples[placed(index, self.examples.y.device)]
             x = self.prepare(batch.x)
             yield Examples(x if self.augment is None else self.augment(x, stream(seed, epoch, number)), batch.y)
 
@@ -121,6 +139,11 @@ def batches(order: Tensor, size: int) -> list[Tensor]:
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts
+
+
+def count_batches(examples: int, size: int) -> int:
+    """Return how many batches :func:`batches` makes."""
+    return max(1, math.ceil((examples - 1) / size))
 
 
 def whole(source: Source) -> Examples:

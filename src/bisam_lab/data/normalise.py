@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .examples import bounded
+from .examples import bounded, placed
 
 __all__ = ["Normalise", "floats", "moments"]
 
@@ -27,7 +27,7 @@ class Normalise:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (B, C, S, S) with mean 0 and deviation 1 over the training images."""
-        x = (floats(x) - self.mean.to(x.device)) / self.std.to(x.device)
+        x = (floats(x) - placed(self.mean, x.device)) / placed(self.std, x.device)
         return x if self.size is None else F.interpolate(x, (self.size, self.size), mode="bilinear")
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..recipe import RecipeError
 from .augment import draw_boxes
-from .examples import Augment, Examples, batches, bounded, stream
+from .examples import Augment, Examples, batches, bounded, placed, stream
 from .normalise import Normalise
 from .pictures import Files, decode
 
@@ -109,5 +109,5 @@ class Streamed:
         for batch, pixels in zip(plan, loader, strict=True):
             if isinstance(pixels, str):
                 raise RecipeError(pixels)
-            x = self.prepare(pixels.to(self.device, non_blocking=pinned))
-            yield Examples(x, self.files.y[batch.at].to(self.device))
+            x = self.prepare(placed(pixels, self.device))
+            yield Examples(x, placed(self.files.y[batch.at], self.device))

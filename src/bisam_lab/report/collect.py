@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ..comparison import compare_variant
 from ..recipe import RecipeError
 from ..result import RunResult
-from ..statistics import TESTS, Comparison, compare, verdict
-from ..study.files import results_of, unreadable
+from ..statistics import TESTS, Comparison
+from ..study.files import read_results
 from .reading import recipe_of
 
 __all__ = ["Block", "Curve", "Difference", "Environment", "Report", "Study", "collect", "plain"]
@@ -129,7 +130,7 @@ def plain(value: Any) -> Any:
 
 def _study(folder: Path, baseline: str | None, test: str) -> Study:
     recipe = recipe_of(folder)
-    results, damaged = results_of(folder), unreadable(folder)
+    results, damaged = read_results(folder)
     methods = list(dict.fromkeys([*map(str, recipe["methods"]), *(result.method for result in results)]))
     variants = recipe["variants"] if isinstance(recipe.get("variants"), dict) else {}
     named = list(dict.fromkeys([*map(str, variants), *sorted(result.variant for result in results)])) or [""]
@@ -158,11 +159,7 @@ def _block(
     place = {method: i for i, method in enumerate(methods)}
     ordered = sorted(runs, key=lambda run: (place[run.method], run.seed))
     present = list(dict.fromkeys(run.method for run in ordered))
-    if baseline in present:
-        rows = compare(ordered, baseline, test)
-        sentence = verdict(rows, baseline)
-    else:
-        rows, sentence = [], f"There is no finished run of {baseline}, so there is nothing to compare with."
+    outcome = compare_variant(variant, ordered, baseline, test)
     base = {run.seed: run.test_score for run in ordered if run.method == baseline}
     return Block(
         variant=variant,
@@ -171,8 +168,8 @@ def _block(
         baseline=baseline,
         interval=TESTS[test].interval(),
         methods=present,
-        verdict=sentence,
-        comparison=rows,
+        verdict=outcome.verdict,
+        comparison=outcome.rows,
         differences=[
             Difference(run.method, run.seed, 100 * (run.test_score - base[run.seed]))
             for run in ordered

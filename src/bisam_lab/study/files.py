@@ -3,13 +3,12 @@
 import json
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..recipe import RecipeError
 from ..result import Run, RunResult
 
-__all__ = ["UnreadableError", "make_folder", "read_result", "results_of", "temporary", "unreadable", "write_text"]
+__all__ = ["UnreadableError", "make_folder", "read_result", "read_results", "temporary", "write_text"]
 
 
 class UnreadableError(ValueError):
@@ -64,22 +63,15 @@ def make_folder(folder: Path) -> None:
         raise RecipeError(f"--out {folder} cannot be created ({error.strerror}): name another folder") from None
 
 
-def results_of(folder: Path) -> list[RunResult]:
-    """Read every finished run in a study's folder, whoever ran it; unreadable ones are left out."""
-    found = [result for _, result in _scan(folder) if isinstance(result, RunResult)]
-    return sorted(found, key=lambda result: result.run)
-
-
-def unreadable(folder: Path) -> list[str]:
-    """Return the places, inside the folder, of results that cannot be read."""
-    return [str(path.relative_to(folder)) for path, result in _scan(folder) if result is None]
-
-
-def _scan(folder: Path) -> Iterator[tuple[Path, RunResult | None]]:
+def read_results(folder: Path) -> tuple[list[RunResult], list[str]]:
+    """Read every finished run in a study's folder, whoever ran it; also where those lie that cannot be read."""
+    found, unreadable = [], []
     for path in sorted((folder / "runs").rglob("seed-*/result.json")):
         try:
             *variant, method, seed = path.parent.relative_to(folder / "runs").parts
             run = Run("/".join(variant), int(seed.removeprefix("seed-")), method)
-            yield path, read_result(path.parent, run)
+            if (result := read_result(path.parent, run)) is not None:
+                found.append(result)
         except ValueError:
-            yield path, None
+            unreadable.append(str(path.relative_to(folder)))
+    return sorted(found, key=lambda result: result.run), unreadable

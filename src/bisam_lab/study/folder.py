@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ..recipe import Recipe, RecipeError, differences, settings, variant
 from ..result import Run, RunResult
-from .files import UnreadableError, make_folder, read_result, results_of, write_text
+from .files import UnreadableError, make_folder, read_result, read_results, write_text
 
 __all__ = ["SCHEMA", "Study"]
 
@@ -90,7 +90,7 @@ class Study:
     def write_results(self) -> list[RunResult]:
         """Write results.csv and results.jsonl of all runs in the folder, a run a line; return this recipe's."""
         mine = list(self.results().values())
-        rows = [result.to_dict() for result in results_of(self.folder)]
+        rows = [result.to_dict() for result in read_results(self.folder)[0]]
         write_text(self.folder / "results.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
         columns = [key for key in (rows[0] if rows else {}) if key not in ("history", "environment")]
         table = io.StringIO(newline="")

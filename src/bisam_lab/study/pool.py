@@ -1,10 +1,9 @@
 """The runs of a study in parallel processes."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,7 +12,6 @@ import torch
 from ..checkpoint import CheckpointError
 from ..engine import load_examples_and_model
 from ..environment import cores
-from ..processes import context
 from ..recipe import Recipe, RecipeError
 from ..result import Epoch, Run, RunResult
 from ..train import Observer, Stopped
@@ -51,9 +49,6 @@ class Finished:
 
 
 Event: TypeAlias = Progress | Note | Finished
-Events: TypeAlias = "Queue[Progress | Note]"
-
-_events: Events
 
 
 def default_jobs(recipe: Recipe) -> int:
@@ -79,25 +74,16 @@ def run_all(study: Study, jobs: int, every: float = 30.0) -> Iterator[Event]:
         recipe = study.recipe_of(Run(name, 0, ""))
         check_accelerator(recipe.engine.accelerator)
         load_examples_and_model(recipe, study.data_dir, seed=0)
-    processes = context()
-    events: Events = processes.Queue()
-    pool = ProcessPoolExecutor(
-        max_workers=min(jobs, len(pending)),
-        mp_context=processes,
-        initializer=_start,
-        initargs=(max(1, cores() // jobs), events),
-    )
-    try:
+    with workers.pool(min(jobs, len(pending)), max(1, cores() // jobs)) as (processes, told):
         futures: dict[Future[RunResult], Run] = {
-            pool.submit(_run, study.recipe_of(run), run, study.path(run), study.data_dir, every): run for run in pending
+            processes.submit(_run, study.recipe_of(run), run, study.path(run), study.data_dir, every): run
+            for run in pending
         }
         while futures:
             ended, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
-            yield from workers.drain(events)
+            yield from told()
             for future in ended:
                 yield _finished(futures.pop(future), future)
-    finally:
-        workers.end(pool)
 
 
 def check_accelerator(name: str) -> None:
@@ -121,10 +107,10 @@ class _Reporting(Observer):
         return workers.stopping()
 
     def epoch(self, epoch: Epoch) -> None:
-        _events.put(Progress(self.run, epoch))
+        workers.tell(Progress(self.run, epoch))
 
     def note(self, text: str) -> None:
-        _events.put(Note(self.run, text))
+        workers.tell(Note(self.run, text))
 
 
 def _run(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, every: float) -> RunResult:
@@ -141,9 +127,3 @@ def _finished(run: Run, future: "Future[RunResult]") -> Finished:
         return Finished(run, future.result() if error is None else None)
     said = isinstance(error, RecipeError | CheckpointError | UnreadableError)
     return Finished(run, None, str(error) if said else f"{type(error).__name__}: {error}")
-
-
-def _start(threads: int, events: Events) -> None:
-    global _events
-    _events = events
-    workers.start(threads)

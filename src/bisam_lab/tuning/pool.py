@@ -3,9 +3,8 @@
 import math
 import time
 from collections.abc import Generator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from multiprocessing.queues import Queue
 from typing import TypeAlias
 
 from optuna.study import Study
@@ -13,7 +12,6 @@ from optuna.trial import TrialState
 
 from ..engine import load_examples_and_model
 from ..environment import cores
-from ..processes import context
 from ..study import workers
 from ..study.pool import check_accelerator
 from ..training import Observer, Stopped
@@ -61,9 +59,7 @@ class Failed:
 
 
 Event: TypeAlias = Progress | Note | Ended | Failed
-Events: TypeAlias = "Queue[Progress | Note]"
 
-_events: Events
 _study: Study | None = None
 
 
@@ -83,24 +79,16 @@ def run_all(tuning: Tuning, study: Study, jobs: int, timeout: float | None = Non
         return
     check_accelerator(tuning.recipe.engine.accelerator)
     load_examples_and_model(tuning.recipe, tuning.data_dir, FIRST_SEED)
-    processes = context(__name__)
-    events: Events = processes.Queue()
-    jobs = min(jobs, missing)
-    pool = ProcessPoolExecutor(
-        max_workers=jobs, mp_context=processes, initializer=_start, initargs=(max(1, cores() // jobs), events)
-    )
-    try:
-        futures = {pool.submit(_run, tuning) for _ in range(jobs)}
+    with workers.pool(min(jobs, missing), max(1, cores() // jobs), __name__) as (processes, told):
+        futures = {processes.submit(_run, tuning) for _ in range(min(jobs, missing))}
         end = math.inf if timeout is None else time.monotonic() + timeout
         while futures and time.monotonic() < end:
             over, futures = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
-            yield from workers.drain(events)
+            yield from told()
             for future in over:
                 if (event := _outcome(future)) is not None:  # else enough have ended, or run elsewhere
-                    futures.add(pool.submit(_run, tuning))
+                    futures.add(processes.submit(_run, tuning))
                     yield event
-    finally:
-        workers.end(pool)
 
 
 def _outcome(future: "Future[Ended | None]") -> Ended | Failed | None:
@@ -124,7 +112,7 @@ class _Reporting(Observer):
         return workers.stopping()
 
     def note(self, text: str) -> None:
-        _events.put(Note(self.trial, text))
+        workers.tell(Note(self.trial, text))
 
 
 def _run(tuning: Tuning) -> Ended | None:
@@ -137,12 +125,6 @@ def _run(tuning: Tuning) -> Ended | None:
     if claimed is None:
         return None
     number = claimed.trial.number
-    score = run(claimed, _Reporting(number), lambda *told: _events.put(Progress(number, *told)))
+    score = run(claimed, _Reporting(number), lambda *told: workers.tell(Progress(number, *told)))
     pruned = _study.trials[number].state == TrialState.PRUNED
     return Ended(number, claimed.settings, score, pruned, time.perf_counter() - began)
-
-
-def _start(threads: int, events: Events) -> None:
-    global _events
-    _events = events
-    workers.start(threads)

@@ -11,8 +11,8 @@ from optuna.pruners import MedianPruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ..recipe import Recipe, RecipeError, differences
-from ..study.files import write_text
+from ..recipe import Recipe, RecipeError, differences, settings
+from ..study.files import make_folder, write_text
 from .space import Space
 from .storage import JOURNAL, open_storage
 
@@ -66,7 +66,7 @@ class Tuning:
             foreign = [path.name for path in self.folder.iterdir() if path.name not in (JOURNAL, ".claim.lock")]
             if foreign and not (self.folder / JOURNAL).is_file():
                 raise RecipeError(f"--out {self.folder} holds files but no {JOURNAL}: choose an empty folder")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with self.lock:
             study = self.open()
             self._check(study)
@@ -94,9 +94,7 @@ class Tuning:
     @property
     def identity(self) -> dict[str, Any]:
         """What two calls on one study must agree on."""
-        recipe = self.recipe.model_dump(mode="json")
-        for free in ("name", "description", "methods", "seeds"):
-            del recipe[free]
+        recipe = settings(self.recipe.model_dump(mode="json"))
         return {"method": self.method, "seeds": self.seeds, "space": self.space.to_dict(), **recipe}
 
     def _check(self, study: Study) -> None:

@@ -106,7 +106,7 @@ class _Objective:
 
     def _best(self, history: list[Epoch], training: Training) -> float:
         """Return the score of the epoch that would be tested if the run ended here."""
-        if training.status == "diverged" and len(history) == len(training.history):
+        if training.diverged and len(history) == len(training.history):
             return worst(self.recipe.data.metric)
         scores = [epoch.validation_score for epoch in history]
         return scores[-1] if self.recipe.train.select == "last" else max(scores)
