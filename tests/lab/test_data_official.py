@@ -284,6 +284,17 @@ def test_a_changed_byte_is_found(real_data, tmp_path):
     assert f"bisam data fetch cifar100 --data-dir {tmp_path}" in found.stderr
 
 
+def test_the_way_out_never_leads_through_the_data_dir_itself(tmp_path):
+    """What is deleted is the set's own folder, and no folder that may hold anything else."""
+    assert "Delete" not in command("verify", "pets", "--data-dir", tmp_path).stderr
+    assert f"bisam data fetch pets --data-dir {tmp_path}" in command("verify", "pets", "--data-dir", tmp_path).stderr
+    (tmp_path / "oxford-iiit-pet").mkdir()
+    assert f"Delete {tmp_path / 'oxford-iiit-pet'}," in command("verify", "pets", "--data-dir", tmp_path).stderr
+    (tmp_path / "train").mkdir()
+    (tmp_path / "val").mkdir()
+    assert "Delete" not in command("verify", "imagenet", "--data-dir", tmp_path).stderr
+
+
 def test_folders_and_texts_are_verified_by_reading_them(tmp_path):
     for k in range(6):
         path = tmp_path / "own" / "ab"[k % 2] / f"{k}.jpg"

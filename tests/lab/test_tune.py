@@ -8,6 +8,7 @@ import signal
 
 import optuna
 import pytest
+import sqlalchemy.exc
 from optuna.trial import TrialState
 
 import bisam_lab
@@ -18,6 +19,7 @@ from bisam_lab.train import train
 from bisam_lab.training import Observer, Stopped
 from bisam_lab.tuning import claim as claiming
 from bisam_lab.tuning import outcome as outcomes
+from bisam_lab.tuning import storage as storages
 from bisam_lab.tuning.claim import claim, recover
 from bisam_lab.tuning.figure import draw
 from bisam_lab.tuning.space import Space
@@ -325,3 +327,22 @@ def test_real_processes_share_a_study_through_a_kill_and_a_signal(tmp_path, caps
     assert "# bisam tune digits" in (out / "best.yaml").read_text()
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert not list((out / "trials").iterdir())
+
+
+def test_a_storage_that_another_process_is_just_making_is_opened_a_moment_later(tmp_path, monkeypatch):
+    """Optuna makes its tables without a lock: of two machines that begin at once, one finds them half made."""
+    made, calls = optuna.storages.RDBStorage, []
+
+    def half_made(url):
+        calls.append(url)
+        if len(calls) < 3:
+            raise sqlalchemy.exc.IntegrityError("INSERT INTO alembic_version", None, Exception("UNIQUE failed"))
+        return made(url)
+
+    monkeypatch.setattr(storages, "RDBStorage", half_made)
+    monkeypatch.setattr(storages, "PAUSE", 0.0)
+    assert isinstance(storages.open_storage(tmp_path, f"sqlite:///{tmp_path / 't.db'}"), made)
+    assert len(calls) == 3
+    monkeypatch.setattr(storages, "RDBStorage", lambda url: half_made(calls.clear() or url))
+    with pytest.raises(RecipeError, match=r"cannot be opened.*UNIQUE"):
+        storages.open_storage(tmp_path, "sqlite:///x.db")

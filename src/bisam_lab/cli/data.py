@@ -65,11 +65,9 @@ def verify(
         print(json.dumps([{"path": str(row.path), "state": row.state, "note": row.note} for row in checked]))
     else:
         _rows(checked)
-    wrong = [row.path.parent for row in checked if row.state in ("missing", "broken")]
-    if wrong:
-        if name in DATA and not as_json:
-            remedy = f"Delete {wrong[0]}, for what is there is not got again; then: bisam data fetch {name} --data-dir"
-            Console(stderr=True, soft_wrap=True).print(f"{remedy} {data_dir}", highlight=False, markup=False)
+    if any(row.state in ("missing", "broken") for row in checked):
+        if name in DATA and name != "imagenet" and not as_json:
+            Console(stderr=True, soft_wrap=True).print(_remedy(name, data_dir), highlight=False, markup=False)
         raise typer.Exit(1)
 
 
@@ -134,3 +132,12 @@ def _known(name: str) -> None:
 
 def _tell(line: str) -> None:
     Console(soft_wrap=True).print(line, markup=False, highlight=False)
+
+
+def _remedy(name: str, data_dir: Path) -> str:
+    """Say how to get a set whole; what is deleted for it is the set's own folder, and nothing else."""
+    from ..data.catalogue import CATALOGUE
+
+    there = [data_dir / inner for inner in CATALOGUE[name].inner if (data_dir / inner).exists()]
+    delete = f"Delete {there[0]}, for what is there is not got again; then: " if there else "To get it: "
+    return f"{delete}bisam data fetch {name} --data-dir {data_dir}"

@@ -6,7 +6,9 @@ a folder shared by machines lies. Optuna's own locks for it are files that a kil
 minute; the one here is the kernel's, gone with the process, and whoever takes it first cuts an unfinished line off.
 """
 
+import contextlib
 import os
+import time
 from pathlib import Path
 
 import optuna
@@ -21,6 +23,8 @@ __all__ = ["JOURNAL", "open_storage"]
 
 #: Name of the journal in the folder.
 JOURNAL = "optuna.log"
+#: Times that a database is opened, and seconds between them.
+TRIES, PAUSE = 8, 0.5
 
 
 class _Lock(BaseJournalFileLock):
@@ -61,12 +65,21 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     if url is None:
         path = folder / JOURNAL
         return JournalStorage(JournalFileBackend(str(path), _Lock(path)))
-    from sqlalchemy.exc import SQLAlchemyError  # here, for the journal does without
+    from sqlalchemy.exc import DatabaseError, SQLAlchemyError  # here, for the journal does without
 
     try:
         if url.startswith("redis"):
             return JournalStorage(JournalRedisBackend(url))
-        return RDBStorage(url)
+        return _database(url, DatabaseError)
     except (ImportError, SQLAlchemyError, ValueError, OSError) as error:
         said, scheme = str(error).strip().splitlines()[0], url.partition(":")[0]  # a URL may hold a password
         raise RecipeError(f"--storage {scheme}:... cannot be opened ({said}); sqlite:///FILE needs no server") from None
+
+
+def _database(url: str, error: type[Exception]) -> RDBStorage:
+    """Open a database; Optuna makes its tables without a lock, and another process may just be at it."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(error):
+            return RDBStorage(url)
+        time.sleep(PAUSE)
+    return RDBStorage(url)
