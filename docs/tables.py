@@ -15,22 +15,18 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
-from bisam import METHODS, SAM, LowerBoundLoss, SharpnessAware
-from bisam.cadence import Always, Decides, Every
+from bisam import METHODS, Method
 from bisam.testing import BATTERY
 
-__all__ = ["COMMAND", "Facts", "fill", "main", "of_the_code", "of_the_tests", "stale"]
+__all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_tests", "stale"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/methods.md", "src/bisam/__init__.py")
 COMMAND = "make tables (or python docs/tables.py)"
-AXES = ("ascent", "direction", "geometry", "cadence", "combine")
 COMBINATIONS = "combinations"
 #: The columns of the matrix, and what the tests below each of them ask.
 COLUMNS = {
@@ -55,127 +51,46 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the code says of a method.
-
-    Attributes:
-        name: of its class.
-        idea: what it does, in words.
-        source: authors, venue and year.
-        arxiv: number of the paper.
-        choices: the class of each choice that SAM does not make, by axis.
-        numbers: its own arguments with their defaults.
-        rho: default radius.
-        passes: forward-backward pairs a step.
-        third: the same with ``third_pass=True``, if it needs one under another ascent objective, else None.
-    """
-
-    name: str
-    idea: str
-    source: str
-    arxiv: str
-    choices: Mapping[str, str]
-    numbers: Sequence[str]
-    rho: float
-    passes: str
-    third: str | None
-
-    @classmethod
-    def of(cls, method: type[SharpnessAware]) -> "Facts":
-        """Read them.
-
-        Raises:
-            ValueError: the docstring does not begin ``Name (Authors, Venue Year, arXiv NUMBER): idea.``
-        """
-        found = re.fullmatch(r"[^(]+\((.+?), arXiv (\d{4}\.\d{5})\): (.+)", _first_line(method))
-        if found is None:
-            raise ValueError(f"{method.__name__}'s docstring must begin 'Name (Authors, Venue Year, arXiv N): idea.'")
-        opt, plain = method(_base()), SAM(_base())
-        chosen = {axis: type(getattr(opt.estimator, axis)) for axis in AXES}
-        return cls(
-            name=method.__name__,
-            idea=found[3],
-            source=found[1],
-            arxiv=found[2],
-            choices={a: kind.__name__ for a, kind in chosen.items() if kind is not type(getattr(plain.estimator, a))},
-            numbers=_own_arguments(method),
-            rho=opt.param_groups[0]["rho"],
-            passes=_passes(opt, 2),
-            third=_passes(opt, 3) if _needs_third_pass(method) else None,
-        )
-
-    @property
-    def cost(self) -> str:
-        """Passes a step, in brackets those with a third pass."""
-        return self.passes if self.third is None else f"{self.passes} ({self.third})"
-
-    @property
-    def link(self) -> str:
-        """To the paper."""
-        return f"[{self.arxiv}](https://arxiv.org/abs/{self.arxiv})"
-
-    def chooses(self, quote: str, leave_out: str = "") -> str:
-        """Its choices in words, each class in quotes."""
-        chosen = [f"{axis} {quote}{name}{quote}" for axis, name in self.choices.items() if axis != leave_out]
-        return ", ".join(chosen) or "none"
+def _chooses(method: Method, quote: str, leave_out: str = "") -> str:
+    """Return its choices in words, each class in quotes."""
+    chosen = [f"{axis} {quote}{name}{quote}" for axis, name in choices(method).items() if axis != leave_out]
+    return ", ".join(chosen) or "none"
 
 
-def _base() -> torch.optim.Optimizer:
-    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+def choices(method: Method) -> dict[str, str]:
+    """Return the class of each choice that a method makes, by axis."""
+    numbers = {"total_steps": 100} if "total_steps" in method.numbers else {}
+    made = {axis: type(method.choose(axis, **numbers)).__name__ for axis in method.choices}
+    return made if method.couple is None else {**made, "descent": "OutputGradient"}
 
 
-def _own_arguments(method: type[SharpnessAware]) -> list[str]:
-    shared = {"self", "choices", *inspect.signature(SharpnessAware.__init__).parameters}
-    arguments = inspect.signature(method.__init__).parameters.items()
-    return [f"{name}={argument.default!r}" for name, argument in arguments if name not in shared]
-
-
-def _passes(opt: SharpnessAware, most: int) -> str:
-    """What the cadence makes of ``most`` passes on a step that perturbs and one on a step that does not."""
-    cadence = opt.estimator.cadence
-    if isinstance(cadence, Always):
-        return str(most)
-    if isinstance(cadence, Every):
-        return f"1 + {most - 1}/k"
-    if isinstance(cadence, Decides):
-        return f"1 to {most}"
-    raise ValueError(f"{type(opt).__name__} has cadence={cadence!r}, whose cost docs/tables.py does not know: add it")
-
-
-def _needs_third_pass(method: type[SharpnessAware]) -> bool:
-    try:
-        method(_base(), ascent=LowerBoundLoss())
-    except ValueError as error:
-        if "third_pass=True" not in str(error):
-            raise
-        return True
-    return False
+def _link(method: Method) -> str:
+    return f"[{method.arxiv}](https://arxiv.org/abs/{method.arxiv})"
 
 
 def of_the_code() -> dict[str, str]:
     """Return the tables that the code alone tells, by name."""
-    every = [Facts.of(method) for method in METHODS.values()]
-    brief = [[f"`{f.name}`", f.chooses("`"), f.cost, f.link] for f in every]
+    every = list(METHODS.values())
+    brief = [[f"`{m.name}`", _chooses(m, "`"), m.passes, _link(m)] for m in every]
     whole = [
         [
-            f"`{f.name}`",
-            f"{f.idea} ({f.source}, {f.link})",
-            f.chooses("`"),
-            ", ".join(f"`{number}`" for number in f.numbers),
-            f"{f.rho:g}",
-            f.cost,
+            f"`{m.name}`",
+            f"{m.idea} ({m.source}, {_link(m)})",
+            _chooses(m, "`"),
+            ", ".join(f"`{name}={default!r}`" for name, default in m.numbers.items()),
+            f"{m.rho:g}",
+            m.passes,
         ]
-        for f in every
+        for m in every
     ]
     plain = [
         [
-            f.name,
-            f"``{f.choices['ascent']}``" if "ascent" in f.choices else "descent objective",
-            f.chooses("``", leave_out="ascent"),
-            f.cost,
+            m.name,
+            f"``{choices(m)['ascent']}``" if "ascent" in choices(m) else "descent objective",
+            _chooses(m, "``", leave_out="ascent"),
+            m.passes,
         ]
-        for f in every
+        for m in every
     ]
     checks = [[f"`{check.__name__}`", _first_line(check)] for check in BATTERY]
     return {
@@ -211,7 +126,7 @@ def of_the_tests(items: Iterable[pytest.Item]) -> dict[str, str]:
         raise ValueError(
             f"no test whose id names a method is marked matrix({empty[0]!r}): mark one, or drop the column"
         )
-    rows = {**{name: f"`{method.__name__}`" for name, method in METHODS.items()}, COMBINATIONS: COMBINATIONS}
+    rows = {**{name: f"`{method.name}`" for name, method in METHODS.items()}, COMBINATIONS: COMBINATIONS}
     matrix = [[words, *(str(count[row, column] or "") for column in COLUMNS)] for row, words in rows.items()]
     legend = [[f"**{c}**", asked, ", ".join(f"`{f}`" for f in sorted(files[c]))] for c, asked in COLUMNS.items()]
     return {

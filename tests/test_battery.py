@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from bisam import ASAM, METHODS, SAM, BiSAM, ScaledBall
+from bisam import ASAM, SAM, BiSAM, ScaledBall
 from bisam.cadence import Every
 from bisam.combine import Blend
 from bisam.testing import BATTERY
+from tests.makers import MAKERS
 
 
 def sgd(model):
@@ -18,7 +19,7 @@ def adamw(model):
 
 
 MAKERS = {
-    **{name: lambda model, m=method: m(sgd(model), model=model) for name, method in METHODS.items()},
+    **{name: lambda model, m=method: m(sgd(model), model=model) for name, method in MAKERS.items()},
     "bisam-tanh": lambda model: BiSAM(sgd(model), model=model, bound="tanh"),
     "bisam+asam": lambda model: BiSAM(sgd(model), model=model, geometry=ScaledBall()),
     "sam-adamw": lambda model: SAM(adamw(model), model=model),

@@ -9,6 +9,7 @@ from bisam import METHODS, RhoScheduler
 from bisam.cadence import Adaptive
 from bisam.geometry import OnlyModules
 from bisam.testing import Net, batches, run_steps
+from tests.makers import MAKERS
 
 X, Y = batches(1)[0]
 
@@ -32,7 +33,7 @@ def test_a_closure_that_clears_gradients_first_equals_the_loop(name):
     weights = []
     for closures in (True, False):
         model = Net()
-        opt = METHODS[name](sgd(model), model=model)
+        opt = MAKERS[name](sgd(model), model=model)
         for x, y in batches(6):
 
             def closure(model=model, opt=opt, x=x, y=y):
@@ -54,7 +55,7 @@ def test_a_closure_that_clears_gradients_first_equals_the_loop(name):
 
 def test_an_overflow_does_not_redraw_the_sparse_mask():
     model = Net()
-    opt = bisam.SSAM(sgd(model), model=model, mask={"every": 1})
+    opt = bisam.SSAM(sgd(model), model=model, every=1)
     turn(opt, model)
     opt.step()
     before = resting(opt)
@@ -66,7 +67,7 @@ def test_an_overflow_does_not_redraw_the_sparse_mask():
 
 def test_the_sparse_mask_changes_once_a_step_whatever_the_micro_batches():
     model = Net()
-    opt = bisam.SSAM(sgd(model), model=model, mask={"every": 1})
+    opt = bisam.SSAM(sgd(model), model=model, every=1)
     turn(opt, model)
     first = resting(opt)
     turn(opt, model)
@@ -79,7 +80,7 @@ def test_the_sparse_mask_changes_once_a_step_whatever_the_micro_batches():
 @pytest.mark.parametrize("name", ["looksam", "vasso", "friendlysam", "ssam"])
 def test_the_memory_follows_a_model_to_another_dtype(name):
     model = nn.Linear(6, 4)
-    opt = METHODS[name](sgd(model), model=model, rho=0.5)
+    opt = MAKERS[name](sgd(model), model=model, rho=0.5)
     opt.state_dict()
     model.double()
     for _ in range(2):
@@ -94,7 +95,7 @@ def test_the_memory_follows_a_model_to_another_dtype(name):
 @pytest.mark.parametrize("scale", [1e-39, 1e38])
 def test_combining_gradients_at_the_ends_of_float32(name, scale):
     model = nn.Linear(6, 4)
-    opt = METHODS[name](sgd(model), model=model)
+    opt = MAKERS[name](sgd(model), model=model)
     for loss in opt.passes():
         (loss(model(X.float()), Y) * scale).backward()
     assert model.weight.grad.isfinite().all()
@@ -104,15 +105,15 @@ def test_combining_gradients_at_the_ends_of_float32(name, scale):
 def test_learning_a_fisher_mask_leaves_every_gradient_as_it_was():
     model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)).double()
     groups = [{"params": model[0].parameters()}, {"params": model[1].parameters(), "rho": 0.0}]
-    opt = bisam.SSAM(torch.optim.SGD(groups, lr=0.1), model=model, mask={"rule": "fisher"})
+    opt = bisam.SSAM(torch.optim.SGD(groups, lr=0.1), model=model, rule="fisher")
 
     def backward(i, factor=1.0):
         (nn.functional.cross_entropy(model(X[i : i + 1]), Y[i : i + 1]) * factor).backward()
 
-    bisam.sparse.learn_fisher_mask(opt, range(4), backward)
+    bisam.loops.learn_fisher_mask(opt, range(4), backward)
     assert all(p.grad is None for p in model.parameters())
     with pytest.raises(ValueError, match="not finite"):
-        bisam.sparse.learn_fisher_mask(opt, range(4), lambda i: backward(i, torch.inf))
+        bisam.loops.learn_fisher_mask(opt, range(4), lambda i: backward(i, torch.inf))
 
 
 def test_looksam_reuses_on_the_steps_an_adaptive_cadence_leaves_plain():
@@ -145,8 +146,8 @@ def test_a_sparse_support_over_some_modules_only():
 
 def test_two_memories_of_one_name_are_refused():
     model = Net()
-    with pytest.raises(ValueError, match="vectors of one name"):
-        bisam.SSAM(sgd(model), model=model, inner=bisam.sparse.SparseSupport())
+    with pytest.raises(ValueError, match="of one name"):
+        bisam.SSAM(sgd(model), model=model, inner=bisam.geometry.SparseSupport())
 
 
 def test_a_model_given_later_counts_as_one_given_at_once():

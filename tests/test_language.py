@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-import bisam.language
-from bisam import SAM, BiSAM, LowerBoundLoss
-from bisam.language import CausalLMLoss
+import bisam.losses.language
+from bisam import SAM, BiSAM, CausalLMLoss, LowerBoundLoss
 
 V = 17
 
@@ -148,6 +147,6 @@ def test_an_output_without_logits_is_refused():
 
 
 def test_docstring_example():
-    found = doctest.testmod(bisam.language, extraglobs={"torch": torch, "nn": nn})
+    found = doctest.testmod(bisam.losses.language, extraglobs={"torch": torch, "nn": nn})
     assert found.attempted > 0
     assert found.failed == 0

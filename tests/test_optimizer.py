@@ -14,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import bisam
 from bisam import ASAM, SAM, BiSAM, LowerBoundLoss, RhoScheduler, ScaledBall, SharpnessAware
-from bisam.cadence import Every
+from bisam.cadence import Cadence, Every
 from bisam.combine import Blend
-from bisam.geometry import Ball
+from bisam.direction import Direction
+from bisam.geometry import Ellipsoid, FisherBall
 from bisam.testing import Net, batches, bits, run_steps
 
 X, Y = batches(1)[0]
@@ -166,7 +167,7 @@ def test_a_closure_that_ignores_the_objective_is_refused_not_turned_into_sam():
 def test_ending_the_loop_from_inside_is_said_not_silent(method):
     model = Net()
     opt, before = SAM(sgd(model), model=model), bits(model)
-    with pytest.raises(RuntimeError, match=r"inside `for loss in opt.passes\(\)`"):
+    with pytest.raises(RuntimeError, match=r"inside `for objective in opt.passes\(\)`"):
         for _ in opt.passes():
             getattr(opt, method)()
             nn.functional.cross_entropy(model(X), Y).backward()
@@ -440,7 +441,7 @@ def test_coarse_weights_report_the_realised_norm_and_warn_once():
     with pytest.warns(UserWarning, match=r"bfloat16.*opt\.last\.norm"):
         turn(opt, layer, x, y)
     assert 0.005 < opt.last.norm < 0.2
-    assert not math.isclose(opt.last.norm, 0.05, rel_tol=1e-3)  # what bf16 weights really took
+    assert not math.isclose(opt.last.norm, 0.05, rel_tol=1e-4)  # what bf16 weights really took
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         turn(opt, layer, x, y)
@@ -639,7 +640,7 @@ def test_nothing_is_kept_alive():
     ("error", "words", "call"),
     [
         (TypeError, ["base", "torch.optim.SGD("], lambda m: SAM(m.parameters())),
-        (TypeError, ["base", "SAM", "base.base"], lambda m: SAM(SAM(sgd(m)))),
+        (TypeError, ["base", "SAM", "base.unwrap()"], lambda m: SAM(SAM(sgd(m)))),
         (ValueError, ["LBFGS", "AdamW"], lambda m: SAM(torch.optim.LBFGS(m.parameters()))),
         (ValueError, ["rho=-0.1", "0 or greater"], lambda m: SAM(sgd(m), rho=-0.1)),
         (ValueError, ["rho=nan"], lambda m: SAM(sgd(m), rho=math.nan)),
@@ -652,7 +653,7 @@ def test_nothing_is_kept_alive():
         (ValueError, ["model=", "none of the parameters"], lambda m: SAM(sgd(m), model=Net())),
         (ValueError, ["eta=-1"], lambda m: ASAM(sgd(m), eta=-1)),
         (ValueError, ["bound='huber'"], lambda m: BiSAM(sgd(m), bound="huber")),
-        (ValueError, ["combine=Blend(2.0)", "leave out"], lambda m: BiSAM(sgd(m), combine=Blend(2))),
+        (ValueError, ["combine=Blend(weight=2.0)", "leave out"], lambda m: BiSAM(sgd(m), combine=Blend(2))),
         (ValueError, ["k=0"], lambda m: SAM(sgd(m), cadence=Every(0))),
         (ValueError, ["weight=0"], lambda m: Blend(0)),
     ],
@@ -687,27 +688,41 @@ def test_bisam_ignores_what_its_descent_ignores():
     turn(opt, model)
 
 
-def test_five_choices_can_all_be_ones_own():
-    """A direction, a geometry, a cadence and a combination from outside fit in by shape alone."""
-    seen = []
-
-    def downhill(gradient, memory):
+class Downhill(Direction):
+    def __call__(self, gradient, memory):
         gradient.mul_(-1.0)
 
-    def first_layer(buckets, memory):
-        (bucket,) = buckets
-        seen.extend(bucket.names)
-        bucket.keep(lambda number: bucket.names[number].startswith("first"))
-        return [Ball(metric=[torch.full_like(p, 2.0) for p in bucket.params])]
 
-    model = Net()
+class FirstLayer(Ellipsoid):
+    """An ellipsoid of radius 2 over the parameters of the first layer."""
+
+    def __init__(self):
+        self.seen = []
+
+    def metric(self, bucket, memory):
+        return [torch.full_like(p, 2.0) for p in bucket.params]
+
+    def __call__(self, buckets, memory):
+        (bucket,) = buckets
+        self.seen.extend(bucket.names)
+        bucket.select(lambda number: bucket.names[number].startswith("first"))
+        super().__call__(buckets, memory)
+
+
+class FirstStep(Cadence):
+    def __call__(self, step):
+        return step == 0
+
+
+def test_every_choice_can_be_ones_own():
+    model, geometry = Net(), FirstLayer()
     opt = SharpnessAware(
         sgd(model),
         model=model,
         ascent=LowerBoundLoss(),
-        direction=downhill,
-        geometry=first_layer,
-        cadence=lambda step: step == 0,
+        direction=Downhill(),
+        geometry=geometry,
+        cadence=FirstStep(),
     )
     eps = dict(zip([n for n, _ in model.named_parameters()], moves(opt, model), strict=True))
     assert (eps["first.weight"] != 0).any()
@@ -715,9 +730,28 @@ def test_five_choices_can_all_be_ones_own():
     plain = Net()
     LowerBoundLoss()(plain(X), Y).backward()
     assert (eps["first.weight"] * plain.first.weight.grad).sum() < 0
-    assert "head.bias" in seen
+    assert "head.bias" in geometry.seen
     opt.step()
     assert [loss.is_ascent for loss in opt.passes() if loss(model(X), Y) is not None] == [False]
+
+
+@pytest.mark.parametrize(
+    ("axis", "base"),
+    [
+        ("direction", "bisam.direction.Direction"),
+        ("geometry", "bisam.geometry.Geometry"),
+        ("radius", "bisam.radius.Radius"),
+        ("cadence", "bisam.cadence.Cadence"),
+        ("combine", "bisam.combine.Combine"),
+    ],
+)
+def test_a_plain_callable_is_refused_with_the_class_to_derive(axis, base):
+    model = Net()
+    inner = FisherBall()
+    with pytest.raises(TypeError, match=f"{axis}=.*{base}.*bisam.choice.Wrapper"):
+        SharpnessAware(sgd(model), model=model, **{axis: lambda buckets, memory: inner(buckets, memory)})
+    with pytest.raises(TypeError, match="is a class: pass an object"):
+        SharpnessAware(sgd(model), model=model, geometry=FisherBall)
 
 
 # -- the schedule of rho ---------------------------------------------------------------------------------------------

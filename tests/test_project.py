@@ -64,21 +64,16 @@ def test_the_import_contract_holds():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src" / "bisam").rglob("*.py")), ids=lambda p: p.stem)
-def test_foreach_is_called_in_one_place(path):
-    assert path.name == "_foreach.py" or "torch._foreach" not in path.read_text()
+def test_foreach_is_called_in_one_package(path):
+    assert path.parent.name == "_vectors" or "torch._foreach" not in path.read_text()
 
 
 def test_docstring_examples():
-    for name in ("functional", "methods"):
+    for name in ("losses.functional", "losses.language", "methods"):
         module = sys.modules[f"bisam.{name}"]
         results = doctest.testmod(module, extraglobs={"torch": torch})
         assert results.attempted > 0
         assert results.failed == 0
-
-
-def test_files_stay_readable():
-    for path in (ROOT / "src").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 300, path
 
 
 def test_every_public_name_of_bisam_is_documented():

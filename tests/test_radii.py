@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 import bisam
-from bisam import ASAM, GSAM, METHODS, SAM, BiSAM, LowerBoundLoss, VaSSO
+from bisam import ASAM, GSAM, SAM, BiSAM, LowerBoundLoss, VaSSO
 from bisam.cadence import Window
 from bisam.testing import Net, batches, bits
+from tests.makers import MAKERS
 
 DATA = batches(8)
 
@@ -59,7 +60,7 @@ def same(a, b):
     return a == b
 
 
-CHOICES = {name: lambda m, k=kind: k(sgd(m), model=m) for name, kind in METHODS.items()} | {
+CHOICES = {name: lambda m, k=kind: k(sgd(m), model=m) for name, kind in MAKERS.items()} | {
     "bisam+gsam": lambda m: GSAM(sgd(m), model=m, ascent=LowerBoundLoss(), third_pass=True),
     "bisam+vasso": lambda m: VaSSO(sgd(m), model=m, ascent=LowerBoundLoss("tanh")),
 }
@@ -225,6 +226,7 @@ def test_groups_keep_the_ratio_of_their_radii():
     assert row.norm == pytest.approx(opt.last.norm, rel=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:cadence=Window")
 def test_steps_that_do_not_perturb_are_swept_as_if_they_did():
     model, opt = trained(lambda m: SAM(sgd(m), model=m, cadence=Window(1000)))
     assert bisam.rho_range(opt, model, DATA, radii=(0.5,)).rows[0].cosine < 0.9999

@@ -121,7 +121,7 @@ def test_combine_with_an_engine_that_keeps_gradients_in_one_place():
 def test_one_pass_steps_give_gradients_back_too():
     model = Net()
     opt = BiSAM(sgd(model), model=model, cadence=Every(2))
-    opt.param_groups[0]["sharpness_steps"] = 1
+    run_steps(model, opt, batches(1))
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     for loss in opt.passes():
@@ -173,7 +173,7 @@ def test_gradients_come_back_even_where_a_buffer_cannot(monkeypatch):
     def broken(self):
         raise RuntimeError("no such buffer")
 
-    monkeypatch.setattr("bisam._keep.Buffers.restore", broken)
+    monkeypatch.setattr("bisam._step.model.Buffers.restore", broken)
     with pytest.raises(MemoryError):
         for loss in opt.passes():
             loss(model(X), Y).backward()

@@ -2,23 +2,30 @@
 
 .. table: methods-in-rst
 
-===========  ==================  ====================================  =================
-method       what it climbs      its other choices                     passes a step
-===========  ==================  ====================================  =================
-SAM          descent objective   none                                  2
-ASAM         descent objective   geometry ``ScaledBall``               2
-BiSAM        ``LowerBoundLoss``  none                                  2
-ESAM         descent objective   geometry ``RandomSupport``            2
-GSAM         descent objective   combine ``Surrogate``                 2 (3)
-WSAM         descent objective   combine ``Blend``                     2 (3)
-LookSAM      descent objective   cadence ``Every``, combine ``Reuse``  1 + 1/k (1 + 2/k)
-FriendlySAM  descent objective   direction ``Friendly``                2
-VaSSO        descent objective   direction ``Smoothed``                2
-SAMON        descent objective   geometry ``OnlyModules``              2
-FisherSAM    descent objective   geometry ``FisherBall``               2
-SSAM         descent objective   geometry ``SparseSupport``            2
-AESAM        descent objective   cadence ``Adaptive``                  1 to 2 (1 to 3)
-===========  ==================  ====================================  =================
+=============  ==================  ====================================  =================
+method         what it climbs      its other choices                     passes a step
+=============  ==================  ====================================  =================
+SAM            descent objective   none                                  2
+ASAM           descent objective   geometry ``ScaledBall``               2
+BiSAM          ``LowerBoundLoss``  none                                  2
+ESAM           descent objective   geometry ``RandomSupport``            2
+GSAM           descent objective   combine ``Surrogate``                 2 (3)
+WSAM           descent objective   combine ``Blend``                     2 (3)
+LookSAM        descent objective   cadence ``Every``, combine ``Reuse``  1 + 1/k (1 + 2/k)
+FriendlySAM    descent objective   direction ``Friendly``                2
+VaSSO          descent objective   direction ``Smoothed``                2
+SAMON          descent objective   geometry ``OnlyModules``              2
+FisherSAM      descent objective   geometry ``FisherBall``               2
+SSAM           descent objective   geometry ``SparseSupport``            2
+AESAM          descent objective   cadence ``Adaptive``                  1 to 2 (1 to 3)
+TailSAM        descent objective   cadence ``Tail``                      1 + tail
+MomentumSAM    ``BaseMomentum``    none                                  1
+AsyncSAM       ``LastGradient``    none                                  1
+USAM           descent objective   radius ``PartlyNormalised``           2
+LESAM          descent objective   radius ``LossBudget``                 2
+StableSAM      descent objective   combine ``Renormalise``               2 (3)
+FunctionalSAM  descent objective   descent ``OutputGradient``            2
+=============  ==================  ====================================  =================
 
 .. end
 
@@ -29,34 +36,43 @@ combinations (BiSAM + ASAM is ``BiSAM(base, geometry=ScaledBall())``) need no cl
 
     opt = BiSAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), model=model, rho=0.05)
     for x, y in loader:
-        for loss in opt.passes():
-            loss(model(x), y).backward()
+        for objective in opt.passes():
+            objective(model(x), y).backward()
         opt.step(); opt.zero_grad()
 """
 
-from . import bounds, cadence, combine, direction, functional, geometry, loops, sparse
-from .bounds import Bound
+from . import ascent, bounds, cadence, choice, combine, direction, functional, geometry, loops, losses, radius
+from ._step.passes import Objective, StepStats
 from .geometry import L2Ball, ScaledBall
-from .language import CausalLMLoss
+from .losses.bounds import Bound
+from .losses.language import CausalLMLoss
+from .losses.modules import LowerBoundLoss, ZeroOneLoss
+from .method import Method
 from .methods import (
     AESAM,
     ASAM,
     ESAM,
     GSAM,
+    LESAM,
     METHODS,
     SAM,
     SAMON,
     SSAM,
+    USAM,
     WSAM,
+    AsyncSAM,
     BiSAM,
     FisherSAM,
     FriendlySAM,
+    FunctionalSAM,
     LookSAM,
+    MomentumSAM,
+    StableSAM,
+    TailSAM,
     VaSSO,
 )
-from .objectives import LowerBoundLoss, ZeroOneLoss
 from .optimizer import SharpnessAware
-from .radii import RhoRange, rho_range
+from .range_test import RadiusResult, RhoRange, rho_range
 from .schedule import RhoScheduler
 
 __version__ = "0.1.0"
@@ -66,32 +82,46 @@ __all__ = [
     "ASAM",
     "ESAM",
     "GSAM",
+    "LESAM",
     "METHODS",
     "SAM",
     "SAMON",
     "SSAM",
+    "USAM",
     "WSAM",
+    "AsyncSAM",
     "BiSAM",
     "Bound",
     "CausalLMLoss",
     "FisherSAM",
     "FriendlySAM",
+    "FunctionalSAM",
     "L2Ball",
     "LookSAM",
     "LowerBoundLoss",
+    "Method",
+    "MomentumSAM",
+    "Objective",
+    "RadiusResult",
     "RhoRange",
     "RhoScheduler",
     "ScaledBall",
     "SharpnessAware",
+    "StableSAM",
+    "StepStats",
+    "TailSAM",
     "VaSSO",
     "ZeroOneLoss",
+    "ascent",
     "bounds",
     "cadence",
+    "choice",
     "combine",
     "direction",
     "functional",
     "geometry",
     "loops",
+    "losses",
+    "radius",
     "rho_range",
-    "sparse",
 ]

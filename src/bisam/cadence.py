@@ -1,49 +1,71 @@
 """Cadence: on which steps is the gradient sharpness-aware?
 
-On the others ``passes()`` yields one pass, the plain descent. A cadence is a pure function of the number of steps
-taken, which is saved with the optimizer: it resumes in mid-cycle, and every micro-batch and every worker agrees.
+On the other steps ``passes()`` yields one pass, the plain descent. A cadence is a pure function of the number of steps
+taken, which is saved with the optimizer. So a run resumes in mid-cycle, and all micro-batches and workers agree.
 """
 
 import math
 import random
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
-from ._errors import count, share
-from ._random import seeded
+from ._validation import count, finite
+from ._validation import fraction as in_unit_interval
+from ._vectors.random import seeded
+from .choice import Choice
 
-__all__ = ["Adaptive", "Always", "Bernoulli", "Cadence", "Decides", "Every", "Window"]
+__all__ = ["Adaptive", "Always", "Bernoulli", "Cadence", "Every", "GradientCadence", "Tail", "Window"]
 
 
-@runtime_checkable
-class Cadence(Protocol):
+class Cadence(Choice):
     """Chooses the steps that perturb."""
 
+    @abstractmethod
     def __call__(self, step: int) -> bool:
         """Return whether step number ``step`` (from 0) perturbs."""
 
+    @property
+    def fraction(self) -> float | None:
+        """Fraction of the steps that perturb, in the long run; None where only the training can tell."""
+        return None
 
-@runtime_checkable
-class Decides(Protocol):
-    """The seam of a cadence that decides by the gradient at w, once a step, waiting for the device."""
+    def opened_before(self, step: int) -> bool:
+        """Whether one of the steps before number ``step`` was to perturb."""
+        return any(self(earlier) for earlier in range(step))
 
+
+class GradientCadence(Cadence):
+    """A cadence that also looks at the gradient at w, on each step that its call allows. The host waits for the device.
+
+    It remembers its running moments as the number ``moments``; a subclass defines :meth:`decide`.
+    """
+
+    numbers = {"moments": ()}
+    needs_scale = True
+
+    @abstractmethod
     def decide(self, step: int, squared_norm: float, moments: Sequence[float]) -> tuple[bool, list[float]]:
-        """Return whether to perturb, and the running moments, which are saved (empty at first), as they become."""
+        """Return whether this step perturbs, and the new running moments.
+
+        Args:
+            step: number of the step, from 0.
+            squared_norm: of the descent objective's gradient at w, with the loss's scale taken out.
+            moments: as the last step left them; empty at first.
+        """
 
 
-class Always:
+class Always(Cadence):
     """Every step, as in SAM."""
+
+    fraction = 1.0
 
     def __call__(self, step: int) -> bool:
         """Return True."""
         return True
 
-    def __repr__(self) -> str:
-        return "Always()"
 
-
-class Every:
-    """One step in ``k``, the first included: costs 1 + 1/k forward-backward pairs a step.
+class Every(Cadence):
+    """One step in ``k``, the first included: 1 + 1/k forward-backward pairs a step.
 
     Args:
         k: length of the cycle, >= 1.
@@ -53,19 +75,23 @@ class Every:
         self.k = count("k", k)
 
     def __call__(self, step: int) -> bool:
-        """Return whether ``step`` starts a cycle."""
+        """Return whether ``step`` begins a cycle."""
         return step % self.k == 0
 
-    def __repr__(self) -> str:
-        return f"Every({self.k})"
+    @property
+    def fraction(self) -> float:
+        """1/k."""
+        return 1 / self.k
 
 
-class Window:
-    """The steps from ``start`` on and before ``stop``: sharpness-aware late in training, say, and plain before.
+class Window(Cadence):
+    """The steps from ``start`` up to ``stop``, and plain steps before and after: late in training, for instance.
+
+    The optimizer warns, once, if a run ends and the window never opened.
 
     Args:
         start: first step that perturbs, >= 0.
-        stop: first step after them; None means the rest of training.
+        stop: first step after the window; None means the end of training.
     """
 
     def __init__(self, start: int = 0, stop: int | None = None) -> None:
@@ -78,54 +104,75 @@ class Window:
         """Return whether ``step`` lies inside."""
         return step >= self.start and (self.stop is None or step < self.stop)
 
-    def __repr__(self) -> str:
-        return f"Window({self.start}, {self.stop})"
+    def opened_before(self, step: int) -> bool:
+        """Whether ``step`` lies behind the window's first step."""
+        return step > self.start
 
 
-class Bernoulli:
+class Tail(Window):
+    """The last part of a training of known length (Zhou et al., ICLR 2025, arXiv 2410.10373).
+
+    The optimizer warns, once, if the training goes on beyond ``total_steps``, or ends before the tail begins: then
+    ``total_steps`` is not the number of ``step()`` calls.
+
+    Args:
+        total_steps: number of optimizer steps of the whole training, >= 1: the length of the learning-rate schedule.
+        tail: the last part that perturbs, as a fraction in (0, 1].
+    """
+
+    def __init__(self, total_steps: int, tail: float = 0.2) -> None:
+        self.total_steps = count("total_steps", total_steps)
+        self.tail = in_unit_interval("tail", tail)
+        super().__init__(self.total_steps - max(1, round(self.tail * self.total_steps)))
+
+    @property
+    def fraction(self) -> float:
+        """The tail's share of the training."""
+        return 1 - self.start / self.total_steps
+
+
+class Bernoulli(Cadence):
     """Each step with probability ``p``, drawn from (seed, step), so that a resumed run draws the same.
 
     Args:
-        p: in (0, 1]; costs 1 + p forward-backward pairs a step on average.
+        p: in (0, 1]; 1 + p forward-backward pairs a step on average.
         seed: of the draws.
     """
 
     def __init__(self, p: float, seed: int = 0) -> None:
-        self.p = share("p", p)
+        self.p = in_unit_interval("p", p)
         self.seed = seed
 
     def __call__(self, step: int) -> bool:
         """Draw."""
         return random.Random(seeded(self.seed, step)).random() < self.p
 
-    def __repr__(self) -> str:
-        return f"Bernoulli({self.p}, seed={self.seed})"
+    @property
+    def fraction(self) -> float:
+        """The probability."""
+        return self.p
 
 
-class Adaptive:
+class Adaptive(GradientCadence):
     """AE-SAM's cadence (Jiang et al., ICLR 2023, arXiv 2304.14647): perturb where the gradient is large for its time.
 
     With n = ||g||^2 and running moments mu = delta mu + (1 - delta) n, s^2 = delta s^2 + (1 - delta) (n - mu)^2, a step
     perturbs where n >= mu + c_t s, with c_t = t/T lambda_1 + (1 - t/T) lambda_2: rarely at first, often at the end. The
     other steps are plain and cost one pass.
 
-    Deciding needs the number itself, so the host waits for the device once a step.
-
     Args:
         total_steps: T; None keeps c at the middle of the two.
         lambda_1: c at the end.
         lambda_2: c at the start.
-        delta: how much of the moments stays from step to step, in (0, 1].
+        delta: weight of the old moments, in (0, 1].
     """
-
-    needs_scale = True
 
     def __init__(
         self, total_steps: int | None = None, lambda_1: float = -1.0, lambda_2: float = 1.0, delta: float = 0.9
     ) -> None:
         self.total_steps = total_steps if total_steps is None else count("total_steps", total_steps)
-        self.lambda_1, self.lambda_2 = float(lambda_1), float(lambda_2)
-        self.delta = share("delta", delta)
+        self.lambda_1, self.lambda_2 = finite("lambda_1", lambda_1), finite("lambda_2", lambda_2)
+        self.delta = in_unit_interval("delta", delta)
 
     def __call__(self, step: int) -> bool:
         """Return True: every step may perturb."""
@@ -134,7 +181,7 @@ class Adaptive:
     def decide(self, step: int, squared_norm: float, moments: Sequence[float]) -> tuple[bool, list[float]]:
         """Return whether ``squared_norm`` is large, and the new (mu, s^2).
 
-        One that is not finite leaves them as they are and goes on to the climb, whose last pass then runs at w.
+        A norm that is not finite leaves the moments as they are. The step then perturbs, and its last pass runs at w.
         """
         mu, variance = moments or (0.0, math.exp(-10))
         if not math.isfinite(squared_norm):
@@ -144,9 +191,3 @@ class Adaptive:
         done = 0.5 if self.total_steps is None else min(1.0, step / self.total_steps)
         c = done * self.lambda_1 + (1 - done) * self.lambda_2
         return squared_norm >= mu + c * math.sqrt(variance), [mu, variance]
-
-    def __repr__(self) -> str:
-        return (
-            f"Adaptive(total_steps={self.total_steps}, lambda_1={self.lambda_1}, lambda_2={self.lambda_2}, "
-            f"delta={self.delta})"
-        )

@@ -1,41 +1,50 @@
 """Combine: what becomes the gradient, given g at w and g_s at w + eps?
 
-The default, ``None``, is SAM's: g_s, and nothing is kept of the other. A combination needs the gradient of the
-*descent* objective at w: the ascent objective must be the same one, or a third pass computes it (``third_pass=True``).
+The default, ``None``, is SAM's: g_s alone. A combination needs the gradient of the *descent* objective at w. So the
+ascent objective must be the same one, or a third pass computes that gradient (``third_pass=True``).
 """
 
-from typing import Protocol, runtime_checkable
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
-from ._errors import not_negative, positive
-from .memory import Memory
-from .vector import Vector, unit_of
+from ._validation import not_negative, positive
+from ._vectors.vector import unit_of
+from .choice import Choice, Memory, Vector
 
-__all__ = ["Blend", "Combine", "Reuse", "Surrogate", "combine_", "reuse_"]
+__all__ = ["Blend", "Combine", "EveryStepCombine", "Renormalise", "Reuse", "Surrogate", "combine_", "combine_plain_"]
 
 
-@runtime_checkable
-class Combine(Protocol):
-    """Makes one gradient of two; it must be homogeneous, for it sees both in some common unit.
+class Combine(Choice):
+    """Makes one gradient of two. It must be homogeneous, because it sees both in a common unit.
 
-    One that says ``linear = True`` takes no norm and no product of the two, and is given them as they are.
+    Attributes:
+        linear: whether it takes no norm and no product of the two. A linear one is given both as they are.
     """
 
+    linear: bool = False
+
+    @abstractmethod
     def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
-        """Change ``at_perturbed`` in place; ``at_w`` may be used up."""
+        """Change ``at_perturbed`` in place; ``at_w`` may be overwritten.
+
+        Args:
+            at_w: the descent objective's gradient at w.
+            at_perturbed: its gradient at w + eps, over the same parameters.
+            memory: what this choice has declared in ``memory`` and ``numbers``.
+        """
 
 
-@runtime_checkable
-class Reuses(Combine, Protocol):
-    """The seam of a combination that changes the gradient on steps which do not perturb, too."""
+class EveryStepCombine(Combine):
+    """A combination that also changes the gradient of steps that do not perturb."""
 
-    def reuse(self, at_w: Vector, memory: Memory) -> None:
+    @abstractmethod
+    def plain_step(self, at_w: Vector, memory: Memory) -> None:
         """Change ``at_w``, the only gradient of such a step, in place."""
 
 
-class Blend:
+class Blend(Combine):
     """weight g_s + (1 - weight) g, the coupled form of WSAM (Yue et al., KDD 2023, arXiv 2305.15817).
 
     Args:
@@ -51,15 +60,12 @@ class Blend:
         """Blend ``at_w`` into ``at_perturbed``."""
         at_perturbed.lerp_(at_w, 1 - self.weight)
 
-    def __repr__(self) -> str:
-        return f"Blend({self.weight})"
 
-
-class Surrogate:
+class Surrogate(Combine):
     """GSAM's descent (Zhuang et al., ICLR 2022, arXiv 2203.08065): g_s - alpha times the part of g orthogonal to g_s.
 
-    That part changes the loss at w, and to first order not the perturbed one: going up along it closes the gap
-    between the two.
+    To first order that part changes the loss at w and not the perturbed loss. Ascent along it closes the gap between
+    the two.
 
     Args:
         alpha: >= 0; 0 is SAM.
@@ -70,21 +76,30 @@ class Surrogate:
 
     def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
         """Subtract the orthogonal part."""
-        at_w.add_(at_perturbed, _minus_share(at_w, at_perturbed))
+        at_w.add_(at_perturbed, _minus_projection(at_w, at_perturbed))
         at_perturbed.add_(at_w, -self.alpha)
 
-    def __repr__(self) -> str:
-        return f"Surrogate(alpha={self.alpha})"
+
+class Renormalise(Combine):
+    """StableSAM's descent (Tan et al., JMLR 2025, arXiv 2401.07250): g_s ||g|| / ||g_s||.
+
+    The gradient keeps the norm that it has at w, which widens the range of learning rates that train.
+    """
+
+    def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
+        """Give ``at_perturbed`` the norm of ``at_w``."""
+        length = at_perturbed.norm()
+        at_perturbed.mul_(at_w.norm() / torch.where(length > 0, length, 1))
 
 
-class Reuse:
-    """LookSAM's combination (Liu et al., CVPR 2022, arXiv 2203.02714): on steps without a perturbation, reuse the last.
+class Reuse(EveryStepCombine):
+    """LookSAM's combination (Liu et al., CVPR 2022, arXiv 2203.02714): steps that do not perturb reuse the last one.
 
-    A step that perturbs descends g_s and remembers g_v, the part of g_s orthogonal to g; the steps until the next one
+    A step that perturbs descends g_s and remembers g_v, the part of g_s orthogonal to g. The steps until the next one
     descend g + alpha ||g|| / ||g_v|| g_v (Algorithm 1).
 
     Args:
-        alpha: length of the reused part beside ||g||, >= 0.
+        alpha: length of the reused part relative to ||g||, >= 0.
     """
 
     memory = ("orthogonal",)
@@ -94,36 +109,33 @@ class Reuse:
 
     def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
         """Remember the orthogonal part, of which only the direction counts; the gradient stays as it is."""
-        memory.write("orthogonal", at_perturbed.plus(at_w, _minus_share(at_perturbed, at_w)))
+        memory.write("orthogonal", at_perturbed.plus(at_w, _minus_projection(at_perturbed, at_w)))
 
-    def reuse(self, at_w: Vector, memory: Memory) -> None:
+    def plain_step(self, at_w: Vector, memory: Memory) -> None:
         """Add the remembered part."""
         orthogonal = memory.read("orthogonal", at_w)
         length = orthogonal.norm()
         at_w.add_(orthogonal, self.alpha * at_w.norm() / torch.where(length > 0, length, 1))
 
-    def __repr__(self) -> str:
-        return f"Reuse(alpha={self.alpha})"
 
-
-def _minus_share(vector: Vector, other: Vector) -> Tensor:
+def _minus_projection(vector: Vector, other: Vector) -> Tensor:
     """Return how much of ``other`` to add to ``vector``, so that they become orthogonal: 0-dim."""
     square = other.norm().square()
     return -vector.dot(other) / torch.where(square > 0, square, 1)
 
 
 def combine_(combine: Combine, at_w: Vector, gradient: Vector, perturbed: Tensor, memory: Memory) -> None:
-    """Combine ``gradient``, taken at w + eps, in place with that at w, which is used up.
+    """Combine ``gradient``, taken at w + eps, in place with the gradient at w, which is overwritten.
 
-    Without a perturbation, or where the gradient at w is not finite, both are the former.
+    Without a perturbation, or where the gradient at w is not finite, ``gradient`` stands for both.
     """
-    at_perturbed, peak = gradient.copy(), at_w.peak()
-    memory.sound = sound = perturbed & peak.isfinite()
-    at_w.keep_unless_(sound, at_perturbed)
-    if getattr(combine, "linear", False):
+    at_perturbed, max_abs = gradient.copy(), at_w.max_abs()
+    memory.valid = valid = perturbed & max_abs.isfinite()
+    at_w.replace_unless_(valid, at_perturbed)
+    if combine.linear:
         combine(at_w, at_perturbed, memory)
     else:
-        unit = unit_of(at_w, torch.maximum(at_perturbed.peak(), torch.where(sound, peak, 0)))
+        unit = unit_of(at_w, torch.maximum(at_perturbed.max_abs(), torch.where(valid, max_abs, 0)))
         at_w.mul_(1 / unit)
         at_perturbed.mul_(1 / unit)
         combine(at_w, at_perturbed, memory)
@@ -131,12 +143,12 @@ def combine_(combine: Combine, at_w: Vector, gradient: Vector, perturbed: Tensor
     gradient.copy_(at_perturbed)
 
 
-def reuse_(combine: Reuses, gradient: Vector, memory: Memory) -> None:
-    """Change ``gradient``, taken at w, in place by what a combination adds to it."""
-    at_w = gradient.wide()
-    unit = unit_of(at_w, at_w.peak())
+def combine_plain_(combine: EveryStepCombine, gradient: Vector, memory: Memory) -> None:
+    """Change ``gradient``, taken at w, in place on a step that does not perturb."""
+    at_w = gradient.at_least_float32()
+    unit = unit_of(at_w, at_w.max_abs())
     at_w.mul_(1 / unit)
-    combine.reuse(at_w, memory)
+    combine.plain_step(at_w, memory)
     at_w.mul_(unit)
     if at_w is not gradient:
         gradient.copy_(at_w)

@@ -9,7 +9,8 @@
     optimizer.second_step(zero_grad=True)
 
 It is there to migrate in two moves: first the import, then, where BiSAM, accumulation, mixed precision or BatchNorm's
-running statistics matter, the loop ``for loss in opt.passes()``. The page ``docs/migration.md`` tells the differences.
+running statistics matter, the loop ``for objective in opt.passes()``. The page ``docs/migration.md`` tells the
+differences.
 """
 
 import warnings
@@ -20,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ._step.passes import Objective, Passes
 from .geometry import L2Ball, ScaledBall
 from .optimizer import SharpnessAware
-from .passes import Objective, Passes
 
 __all__ = ["SAM"]
 
@@ -78,6 +79,10 @@ class SAM(SharpnessAware):
         self._loop: Passes | None = None  # held: a loop that nobody holds gives the weights back
         self._known: list[tuple[Tensor, Tensor, int]] = []
         self._entered = False
+
+    @classmethod
+    def _check_call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Leave the arguments to ``__init__``: most of them are the base optimizer's."""
 
     # -- the two half steps --------------------------------------------------------------------------------------
 

@@ -1,23 +1,30 @@
-"""What stands around or inside the loop: micro-batches (mSAM) and the choice of samples (ESAM)."""
+"""What stands around or inside the loop: micro-batches (mSAM), the choice of samples (ESAM), the Fisher mask (SSAM)."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ._errors import count, share
-from .passes import Objective
+from ._step.passes import Objective
+from ._step.saved import CarriedGradients
+from ._validation import count, fraction
+from ._vectors.foreach import accumulation_dtype
+from ._vectors.vector import Vector, real
+from .geometry.sparse import SparseSupport, entries_of, mark_largest
+from .optimizer import SharpnessAware
 
-__all__ = ["SharpestSamples", "micro_batches"]
+__all__ = ["SharpestSamples", "learn_fisher_mask", "micro_batches"]
+
+Sample = TypeVar("Sample")
 
 
 def micro_batches(m: int, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
     """Split a batch for mSAM (Behdin et al., arXiv 2302.09693): each part gets a perturbation of its own.
 
         for xs, ys, part in micro_batches(4, x, y):
-            for loss in opt.passes():
-                (loss(model(xs), ys) * part).backward()
+            for objective in opt.passes():
+                (objective(model(xs), ys) * part).backward()
         opt.step()
 
     Args:
@@ -45,9 +52,9 @@ class SharpestSamples:
 
         choose = SharpestSamples(0.5)
         for x, y in loader:
-            for loss in opt.passes():
-                xs, ys = choose(loss, model, x, y)
-                loss(model(xs), ys).backward()
+            for objective in opt.passes():
+                xs, ys = choose(objective, model, x, y)
+                objective(model(xs), ys).backward()
             opt.step()
             opt.zero_grad()
 
@@ -64,7 +71,7 @@ class SharpestSamples:
     """
 
     def __init__(self, gamma: float = 0.5, per_sample: Callable[..., Tensor] | None = None) -> None:
-        self.gamma = share("gamma", gamma)
+        self.gamma = fraction("gamma", gamma)
         self.per_sample = per_sample or nn.CrossEntropyLoss(reduction="none")
         self._at_w: Objective | None = None
 
@@ -79,7 +86,9 @@ class SharpestSamples:
         if at_w is None or self.gamma == 1:
             return x, y
         if at_w.output is None:
-            raise ValueError("the pass at w gave its objective no output tensor: call loss(model(x), y) in every pass")
+            raise ValueError(
+                "the pass at w gave its objective no output tensor: call objective(model(x), y) in every pass"
+            )
         with torch.no_grad():
             rise = self._losses(model(x), y) - self._losses(at_w.output, y)
         chosen = rise.topk(max(1, round(self.gamma * len(x)))).indices
@@ -90,3 +99,57 @@ class SharpestSamples:
         if losses.shape != (len(y),):
             raise ValueError(f"per_sample gave losses of shape {tuple(losses.shape)}: one for each of {len(y)} samples")
         return losses
+
+
+def learn_fisher_mask(opt: SharpnessAware, samples: Iterable[Sample], backward: Callable[[Sample], object]) -> None:
+    """Set the mask of SSAM-F: the weights whose squared per-sample gradients, summed over ``samples``, are largest.
+
+    Call it before training and again every few epochs; the authors take 1024 samples.
+
+    Args:
+        opt: an optimizer whose geometry is ``SparseSupport(rule="fisher")``.
+        samples: training samples, one at a time.
+        backward: computes one sample's loss and calls ``backward()``; buffers and gradients are put back afterwards.
+
+    Raises:
+        TypeError: another geometry.
+        ValueError: no sample, or none with a gradient; a gradient that is not finite.
+    """
+    geometry = opt.estimator.geometry
+    if not isinstance(geometry, SparseSupport) or geometry.rule != "fisher":
+        raise TypeError(f"opt has geometry={geometry!r}: learn_fisher_mask needs SparseSupport(rule='fisher')")
+    context = opt._context
+    params = context.params
+    context.model.look()
+    carried = CarriedGradients([*params, *context.model.others(params)])
+    buffers = context.model.buffers()
+    information: dict[Tensor, Tensor] = {}
+    try:
+        for sample in samples:
+            carried.set_aside()
+            backward(sample)
+            with torch.no_grad():
+                _add_squares(information, params)
+    finally:
+        carried.give_back()
+        if buffers is not None:
+            buffers.restore()
+    if not information:
+        raise ValueError("samples gave no gradient at all: pass training samples, and call backward() on their loss")
+    with torch.no_grad():
+        vector = Vector.of(information.items())
+        if not bool(vector.max_abs().isfinite()):
+            raise ValueError("samples gave a gradient that is not finite: leave such samples out")
+        rows = [row.float() for row in vector.rows()]
+        wanted = round(entries_of(list(information)) * (1 - geometry.sparsity))
+        live = mark_largest(rows, vector, torch.tensor(wanted, device=rows[0].device))
+        masks = [(~row).to(old.dtype) for row, old in zip(live, vector.rows(), strict=True)]
+        opt.memory.write("resting", vector.of_rows(masks))
+        opt.memory.commit()
+
+
+def _add_squares(information: dict[Tensor, Tensor], params: Sequence[Tensor]) -> None:
+    for param in params:
+        if param.grad is not None:
+            square = real(param.grad).to(accumulation_dtype(real(param.grad).dtype)).square()
+            information[param] = information[param] + square if param in information else square

@@ -1,39 +1,61 @@
 """A sharpness-aware gradient estimator around any ``torch.optim`` optimizer."""
 
+import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ._base import Delegate, check_base, grad_scaler_calls, labels
-from ._errors import not_negative
-from .cadence import Always, Cadence, Decides
+from ._step.base_optimizer import check_base, check_call
+from ._step.context import GradScale, StepContext
+from ._step.estimator import Estimator
+from ._step.model import ModelInfo
+from ._step.passes import Objective, Passes, StepStats
+from ._validation import not_negative
+from ._vectors.memory import PREFIX, STEPS, Memory, without_memory
+from .ascent import StoredAscent
+from .cadence import Adaptive, Always, Cadence, Tail
 from .combine import Combine
 from .direction import Direction
-from .estimator import Estimator
 from .geometry import Geometry, L2Ball
-from .memory import Memory, without_memory
-from .passes import Last, Objective, Passes
-from .scene import MOMENTS, STEPS, GradScale, Run, Scene
+from .radius import Radius
 
-__all__ = ["SharpnessAware"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Options", "SharpnessAware"]
 
 
-class SharpnessAware(Delegate):
+class Options(TypedDict, total=False):
+    """The arguments that every method takes beside its own; see :class:`SharpnessAware`."""
+
+    ascent: Callable[..., Tensor] | StoredAscent | None
+    descent: Callable[..., Tensor]
+    direction: Direction | None
+    geometry: Geometry
+    radius: Radius | None
+    cadence: Cadence
+    combine: Combine | None
+    same_dropout: bool
+    third_pass: bool
+    sync_ascent: bool
+
+
+class SharpnessAware(Optimizer):
     """Adds sharpness-aware gradients to any optimizer; the update stays the optimizer's own.
 
-    After ``for loss in opt.passes(): loss(model(x), y).backward()`` every ``p.grad`` has *gained* the
-    sharpness-aware gradient, as one ordinary ``backward()`` would have added the plain one, every weight is back bit
-    for bit, and buffers are as the first pass left them. Clipping, ``GradScaler``, accumulation (a loop around the
-    loop), schedulers, checkpoints and ``step()`` then work as they always did. Leaving the loop early gives weights
-    and gradients back too.
+    After ``for objective in opt.passes(): objective(model(x), y).backward()`` every ``p.grad`` has *gained* the
+    sharpness-aware gradient, as one ordinary ``backward()`` would have added the plain one. Every weight is back bit
+    for bit, and buffers are as the first pass left them. So clipping, ``GradScaler``, accumulation (a loop around the
+    loop), schedulers, checkpoints and ``step()`` work as they always did. Leaving the loop early gives weights and
+    gradients back too.
 
-    It is five choices around ``base``; :class:`~bisam.SAM`, :class:`~bisam.ASAM` and :class:`~bisam.BiSAM` are
-    nothing but theirs. Param groups, state and defaults are the base optimizer's own, shared; each group has its
-    own ``rho``. With radii rho_k the perturbation is eps_k = rho_k^2 g_k / sqrt(sum_j rho_j^2 ||g_j||^2): equal radii
+    A method is its choices around ``base``; :class:`~bisam.SAM`, :class:`~bisam.ASAM` and :class:`~bisam.BiSAM` are
+    nothing else. Param groups, state and defaults are the base optimizer's own, shared. Each group has its own ``rho``.
+    With radii rho_k the perturbation in the l2 ball is eps_k = rho_k^2 g_k / sqrt(sum_j rho_j^2 ||g_j||^2): equal radii
     give SAM, and a group with ``rho=0`` stays put and shortens nobody else's.
 
     Args:
@@ -42,11 +64,13 @@ class SharpnessAware(Delegate):
             its buffers are put back after the second pass. Without it they are updated twice a step, in silence.
             Pass it too if another optimizer holds the rest of its parameters: their gradients are then those of the
             last pass alone.
-        rho: radius of the ball, >= 0, for groups that do not set their own.
-        ascent: objective that the perturbation climbs; None means ``descent`` (SAM).
+        rho: radius, >= 0, for groups that do not set their own.
+        ascent: objective that the perturbation climbs, or a :class:`~bisam.ascent.StoredAscent`; None means ``descent``
+            (SAM).
         descent: objective whose gradient at w + eps is kept.
         direction: along what of the gradient to climb; None is the gradient.
-        geometry: the ball.
+        geometry: the feasible set.
+        radius: a rule that computes the radius from the gradient's norm; None is ``rho`` itself.
         cadence: the steps that perturb.
         combine: what becomes the gradient; None is the gradient at w + eps.
         same_dropout: replay torch's random state, so that all passes of a step draw the same masks.
@@ -58,15 +82,24 @@ class SharpnessAware(Delegate):
 
     Attributes:
         base: the wrapped optimizer.
-        estimator: the choices.
-        memory: what the choices remember, :class:`~bisam.memory.Memory`; saved in ``state_dict()``.
+        estimator: the choices, and what they cost: ``estimator.passes_per_step``.
 
     Raises:
-        TypeError: ``base`` is no optimizer, or one that is sharpness-aware already.
+        TypeError: ``base`` is no optimizer; a choice that is no object of its axis; an unknown argument.
         ValueError: ``rho < 0``; a ``base`` that another wrapper holds or that needs a closure; a ``model`` that has
             none of the parameters; ``combine`` or an adaptive ``cadence`` with an ascent objective other than the
             descent's and without ``third_pass``.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Self":
+        """Refuse arguments that belong to other implementations, by name and remedy."""
+        cls._check_call(args, kwargs)
+        return super().__new__(cls)
+
+    @classmethod
+    def _check_call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if args or kwargs:  # copies and pickles are made without
+            check_call(cls, args, kwargs, Options.__annotations__)
 
     def __init__(
         self,
@@ -74,10 +107,11 @@ class SharpnessAware(Delegate):
         *,
         model: nn.Module | None = None,
         rho: float = 0.05,
-        ascent: Callable[..., Tensor] | None = None,
+        ascent: Callable[..., Tensor] | StoredAscent | None = None,
         descent: Callable[..., Tensor] = nn.CrossEntropyLoss(),
         direction: Direction | None = None,
         geometry: Geometry = L2Ball(),
+        radius: Radius | None = None,
         cadence: Cadence = Always(),
         combine: Combine | None = None,
         same_dropout: bool = False,
@@ -85,30 +119,39 @@ class SharpnessAware(Delegate):
         sync_ascent: bool = False,
     ) -> None:
         if isinstance(base, SharpnessAware):
-            raise TypeError(f"base is a {type(base).__name__} already: wrap the plain optimizer, base.base")
-        check_base(base)
+            raise TypeError(f"base is a {type(base).__name__} already: wrap the plain optimizer, base.unwrap()")
+        check_base(type(self).__name__, base)
         self.base = base
-        self._model = model
         self.estimator = Estimator(
             ascent=descent if ascent is None else ascent,
             descent=descent,
             direction=direction,
             geometry=geometry,
+            radius=radius,
             cadence=cadence,
             combine=combine,
             same_dropout=same_dropout,
             third_pass=third_pass,
             sync_ascent=sync_ascent,
         )
-        self.memory = Memory(self.estimator.memory)
-        self._run = Run()
-        self._labels = labels(base, model)
+        self.estimator.check_base(base)
+        memory = Memory(base, self.estimator.vectors, self.estimator.numbers)
         radii = [not_negative("rho", group.get("rho", rho)) for group in base.param_groups]
-        ours: dict[str, Any] = {STEPS: 0} | ({MOMENTS: []} if isinstance(cadence, Decides) else {})
+        self._context = StepContext(base, ModelInfo(model, base), memory)
+        ours = {STEPS: 0, **memory.numbers}
         base.defaults |= {"rho": not_negative("rho", rho), **ours}
-        for group, radius in zip(base.param_groups, radii, strict=True):
-            group |= {"rho": radius, **ours}
-        super().__setstate__({})  # torch's own way to furnish an optimizer with hooks without groups of its own
+        for group, radius_of_group in zip(base.param_groups, radii, strict=True):
+            group |= {"rho": radius_of_group, **ours}
+        self._furnish()
+
+    def _furnish(self) -> None:
+        """Give this object what ``torch.optim.Optimizer`` expects of itself: hooks, and a profiled ``step()``.
+
+        ``Optimizer.__init__`` would build groups and state of its own, and these are the base's. ``__setstate__`` is
+        where torch completes an optimizer whose groups exist already, and it is public: subclasses override it.
+        """
+        super().__setstate__({})
+        weakref.finalize(self, _warn_if_never_opened, self._context, self.estimator.cadence)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -132,13 +175,87 @@ class SharpnessAware(Delegate):
             ValueError: from the loop, for sparse gradients or a negative ``rho``.
         """
         self._settle("passes()")
-        self._run.unscaled = grad_scale is not None
-        scene = Scene(self.param_groups, self._labels, self.model, self.memory, self._run, grad_scale)
-        loop = Passes(self.estimator.passes(scene))
-        self._run.loop = weakref.ref(loop)
+        context = self._context
+        context.grad_scale, context.by_scaler = grad_scale, False
+        loop = Passes(self.estimator.passes(context))
+        context.loop = weakref.ref(loop)
         return loop
 
+    @property
+    def objective(self) -> Objective:
+        """The objective of the running pass, for closures; RuntimeError where no pass is running."""
+        if self._context.objective is None:
+            raise RuntimeError("opt.objective exists while a pass runs: use it in the closure of step(closure)")
+        return self._context.objective
+
+    @property
+    def last(self) -> StepStats:
+        """What the last climb did; reading its properties waits for the device."""
+        return self._context.last
+
+    @property
+    def memory(self) -> Memory:
+        """What the choices remember, saved in ``state_dict()``."""
+        return self._context.memory
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The model whose buffers are kept; set it anew when an engine has wrapped it."""
+        return self._context.model.module
+
+    @model.setter
+    def model(self, model: nn.Module | None) -> None:
+        self._context.model = ModelInfo(model, self.base)
+
+    def unwrap(self) -> Optimizer:
+        """Return the base optimizer as it was before: its groups and defaults without our entries.
+
+        The wrapper cannot be used afterwards. Momentum and all other state of the base stay.
+        """
+        self._settle("unwrap()")
+        for entries in (self.base.defaults, *self.base.param_groups):
+            for key in [key for key in entries if key == "rho" or str(key).startswith(PREFIX)]:
+                del entries[key]
+        return self.base
+
     # -- torch.optim.Optimizer -----------------------------------------------------------------------------------
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The base optimizer's own groups."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.base.param_groups = groups
+
+    @property
+    def state(self) -> Any:
+        """The base optimizer's own state."""
+        return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.base.state = state
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The base optimizer's own defaults."""
+        return self.base.defaults
+
+    @defaults.setter
+    def defaults(self, defaults: dict[str, Any]) -> None:
+        self.base.defaults = defaults
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """False: GradScaler is to unscale the gradients before ``step()``.
+
+        ``GradScaler.step`` reads this attribute of the optimizer right before it calls ``step()``, and nobody else
+        does. So reading it is the sign that the next ``step()`` comes from there.
+        """
+        self._context.by_scaler = True
+        return False
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Let the base optimizer update the weights.
@@ -154,49 +271,47 @@ class SharpnessAware(Delegate):
             RuntimeError: called inside the loop's ascent pass; by ``GradScaler.step`` with a closure, or without one
                 for a method that needs to know the scale and was not told.
         """
+        context = self._context
+        by_scaler, context.by_scaler = context.by_scaler, False
         value = None
         if closure is not None:
-            value = self._drive(closure)
+            value = self._drive(closure, by_scaler)
         else:
-            self._finish()
-            self._check_scale()
+            self._finish_loop()
+            if by_scaler and self.estimator.needs_scale and context.grad_scale is None:
+                raise RuntimeError(
+                    f"{type(self).__name__} compares or averages gradients over steps, and GradScaler changes their "
+                    "scale: call opt.passes(grad_scale=scaler)"
+                )
         result = self.base.step()
-        if self._run.counts:  # engines step an optimizer to furnish its state: that is no step of training
-            self._run.counts = False
-            for group in self.param_groups:
-                group[STEPS] += 1
-                if self._run.moments is not None:
-                    group[MOMENTS] = self._run.moments
-            self._run.moments = None
+        if context.counts:  # engines step an optimizer to furnish its state: that is no step of training
+            context.counts = False
+            context.memory.commit_step()
+            _warn_if_too_long(context, self.estimator.cadence)
         return result if closure is None else value
 
-    def _check_scale(self) -> None:
-        if self.estimator.needs_scale and not self._run.unscaled and grad_scaler_calls():
-            raise RuntimeError(
-                f"{type(self).__name__} compares or averages gradients over steps, and GradScaler changes their scale: "
-                "call opt.passes(grad_scale=scaler)"
-            )
-
-    def _drive(self, closure: Callable[[], Any]) -> Any:
-        if grad_scaler_calls():
+    def _drive(self, closure: Callable[[], Any], by_scaler: bool) -> Any:
+        if by_scaler:
             raise RuntimeError(
                 "GradScaler.step(opt, closure) would apply a gradient that is still scaled: run the passes first, "
-                "`for loss in opt.passes(): scaler.scale(loss(model(x), y)).backward()`, then scaler.step(opt)"
+                "`for objective in opt.passes(): scaler.scale(objective(model(x), y)).backward()`, then "
+                "scaler.step(opt)"
             )
         value = None
         loop = self.passes()
-        self._run.driving = True
+        self._context.driving = True
         try:
             for _ in loop:
                 with torch.enable_grad():
                     value = closure()
         finally:
-            self._run.driving = False
+            self._context.driving = False
             loop.leave("step(closure)")
         return value
 
-    def _finish(self) -> None:
-        loop = self._run.live_loop()
+    def _finish_loop(self) -> None:
+        """End the running loop, if there is one, as its last pass."""
+        loop = self._context.live_loop
         if loop is None:
             return
         if loop.at_descent:
@@ -204,28 +319,50 @@ class SharpnessAware(Delegate):
         else:
             loop.leave("step()")
             raise RuntimeError(
-                "step() was called in the ascent pass: call it after the loop `for loss in opt.passes()`"
+                "step() was called in the ascent pass: call it after the loop `for objective in opt.passes()`"
             )
+
+    def _settle(self, by: str) -> None:
+        """End a loop that was left: as it would have ended if its last pass is done, else as an early exit."""
+        loop = None if self._context.driving else self._context.live_loop
+        if loop is not None:
+            if loop.settled:
+                loop.finish()
+            else:
+                loop.leave(by)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients; ends a loop that was left."""
         self._settle("zero_grad()")
-        if self._run.driving and self._run.kept is not None:
-            self._run.kept.carried.forget()
+        if self._context.driving and self._context.saved is not None:
+            self._context.saved.carried.forget()
         self.base.zero_grad(set_to_none)
+
+    def train(self, mode: bool = True) -> None:
+        """Forward to a base with modes, such as a schedule-free one; without them there is nothing to do."""
+        switch = getattr(self.base, "train" if mode else "eval", None)
+        if callable(switch):
+            self._settle("train()" if mode else "eval()")
+            switch()
+
+    def eval(self) -> None:
+        """Forward to a base with modes: evaluate and save its weights in this one."""
+        self.train(False)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer; it takes the default ``rho`` unless it brings its own."""
         self._settle("add_param_group()")
         param_group["rho"] = not_negative("rho", param_group.get("rho", self.defaults["rho"]))
-        param_group |= {key: value for key, value in self.param_groups[0].items() if key in (STEPS, MOMENTS)}
+        param_group |= {key: value for key, value in self.param_groups[0].items() if key.startswith(PREFIX)}
         self.base.add_param_group(param_group)
-        self._labels = labels(self.base, self.model)
+        self.model = self.model
+
+    # -- saving and copying --------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return the base optimizer's state dict; ``rho`` and the count of steps are in its param groups."""
         self._settle("state_dict()")
-        for before in self._optimizer_state_dict_pre_hooks.values():
+        for before in self._optimizer_state_dict_pre_hooks.values():  # torch runs hooks inside the methods it defines
             before(self)
         state = self.base.state_dict()
         self.memory.save(self._params(), _keys(state), state["state"])
@@ -238,13 +375,14 @@ class SharpnessAware(Delegate):
         self._settle("load_state_dict()")
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = _or(before(self, state_dict), state_dict)
-        mine = [{k: group[k] for k in ("rho", STEPS, MOMENTS) if k in group} for group in self.param_groups]
+        ours = ("rho", STEPS, *self.memory.numbers)
+        mine = [{key: group[key] for key in ours if key in group} for group in self.param_groups]
         self.base.load_state_dict({**state_dict, "state": without_memory(state_dict["state"])})
         self.memory.load(self._params(), _keys(state_dict), state_dict["state"])
-        self._run.moments = None
         for group, kept in zip(self.param_groups, mine, strict=True):
             for key, value in kept.items():
                 group.setdefault(key, value)
+        self._context.opened |= self.estimator.cadence.opened_before(self.memory.step)
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
@@ -252,35 +390,55 @@ class SharpnessAware(Delegate):
         return [param for group in self.param_groups for param in group["params"]]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out hooks, as torch does, ``step`` as a scheduler has patched it, and the running loop."""
+        """Leave out hooks, as torch does, ``step`` as a scheduler has patched it, and the running step."""
         self._settle("copying or pickling")
-        own = {key: value for key, value in vars(self).items() if not key.startswith("_optimizer_")}
-        return {
-            key: value
-            for key, value in own.items()
-            if key not in ("step", "_run", "_warned_capturable_if_run_uncaptured")
-        }
+        left_out = ("step", "_context", "_warned_capturable_if_run_uncaptured")
+        own = {k: v for k, v in vars(self).items() if not k.startswith("_optimizer_") and k not in left_out}
+        return {**own, "_parts": (self.model, self.memory, self._context.opened)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._run = Run()
-        super().__setstate__(state)
+        own = dict(state)
+        model, memory, opened = own.pop("_parts")
+        self.__dict__.update(own)
+        self._context = StepContext(self.base, ModelInfo(model, self.base), memory)
+        self._context.opened = opened
+        self._furnish()
 
     def __repr__(self) -> str:
         rho = ", ".join(str(group["rho"]) for group in self.param_groups)
-        choices = "".join(f"\n    {name}: {choice!r}" for name, choice in vars(self.estimator).items())
+        shown = (key for key in Options.__annotations__ if hasattr(self.estimator, key))
+        choices = "".join(f"\n    {name}: {getattr(self.estimator, name)!r}" for name in shown)
         return f"{type(self).__name__}(rho={rho}){choices}\n    base: {self.base!r}"
 
-    @property
-    def objective(self) -> Objective:
-        """The objective of the running pass, for closures; RuntimeError where no pass is running."""
-        if self._run.objective is None:
-            raise RuntimeError("opt.objective exists while a pass runs: use it in the closure of step(closure)")
-        return self._run.objective
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in ("first_step", "second_step"):
+            raise AttributeError(
+                f"{type(self).__name__} has no {name}(): write the loop `for objective in opt.passes(): "
+                "objective(model(x), y).backward()` and then opt.step(), or use bisam.compat.SAM, which has both half "
+                "steps"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    @property
-    def last(self) -> Last:
-        """What the last climb did; reading its properties waits for the device."""
-        return self._run.last
+
+def _warn_if_never_opened(context: StepContext, cadence: Cadence) -> None:
+    """Say that a run has ended and was plain to the end; called when the optimizer is gone."""
+    steps = context.groups[0].get(STEPS) if context.groups else None  # unwrapped, or emptied by an engine
+    if steps and not context.opened and any(group["rho"] > 0 for group in context.groups):
+        warnings.warn(
+            f"cadence={cadence!r} perturbed none of the {steps} steps that this optimizer took, so it was the plain "
+            "base optimizer: count the calls of opt.step(), not epochs, and compare with the length of the training",
+            stacklevel=2,
+        )
+
+
+def _warn_if_too_long(context: StepContext, cadence: Cadence) -> None:
+    total = getattr(cadence, "total_steps", None) if isinstance(cadence, Tail | Adaptive) else None
+    if total is not None and context.memory.step == total + 1:
+        warnings.warn(
+            f"step {total + 1} of cadence={cadence!r}, whose training ends after total_steps={total}: pass the number "
+            "of opt.step() calls of the whole training",
+            stacklevel=3,
+        )
 
 
 def _keys(state_dict: dict[str, Any]) -> list[Any]:

@@ -7,7 +7,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ._errors import not_negative
+from ._validation import not_negative
 
 __all__ = ["RhoScheduler"]
 
@@ -102,7 +102,7 @@ class RhoScheduler:
             if self._shadow is None:
                 top = self.lr_max or group.get("max_lr", group.get("initial_lr", group["lr"]))
                 reach = float(top) - self.lr_min
-                share = min(1.0, max(0.0, float(group["lr"]) - self.lr_min) / reach) if reach > 0 else 1.0
-                group["rho"] = self.rho_min + (top_rho - self.rho_min) * share if top_rho else 0.0
+                height = min(1.0, max(0.0, float(group["lr"]) - self.lr_min) / reach) if reach > 0 else 1.0
+                group["rho"] = self.rho_min + (top_rho - self.rho_min) * height if top_rho else 0.0
             elif number < len(self._shadow.param_groups):  # one added since keeps its rho
                 group["rho"] = max(0.0, float(self._shadow.param_groups[number]["lr"]))

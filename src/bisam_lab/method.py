@@ -2,25 +2,23 @@
 
 A name is parts joined by ``+``. A part is a key of :data:`bisam.METHODS`, ``bisam-BOUND`` with a bound of its own,
 ``msam`` (micro-batches), or the plain optimizer (``sgd``, ``adam``, ``adamw``), which stands alone. Every part brings
-the choices that its class makes and SAM does not. Two that make the same choice exclude each other, but for balls
-inside another geometry (ESAM, SAM-ON, SSAM). Numbers follow a part after ``@``: ``bisam-tanh@mu=5@alpha=0.2``,
-``looksam@k=10``, ``sam@rho=0.1``; so one study can hold one method several times.
+the choices of its entry in :data:`bisam.METHODS`. Two parts that make the same choice exclude each other, but for a
+geometry inside another one (ESAM, SAM-ON, SSAM). Numbers follow a part after ``@``: ``bisam-tanh@mu=5@alpha=0.2``,
+``looksam@k=10``, ``sam@rho=0.1``. So one study can hold one method several times.
 """
 
 import difflib
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bisam import METHODS, SAM, LowerBoundLoss, SharpnessAware
-from bisam._errors import count, not_negative
-from bisam.bounds import BOUNDS
+from bisam import METHODS, LowerBoundLoss, SharpnessAware
+from bisam._validation import count, not_negative
+from bisam.bounds import BOUNDS, takes_alpha
 from bisam.loops import SharpestSamples
 
 __all__ = ["PLAIN", "Method", "names"]
@@ -31,17 +29,16 @@ PLAIN = ("sgd", "adam", "adamw")
 Options: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 #: Numbers that count something.
-_WHOLE = ("k", "m", "every")
-_AXES = ("direction", "geometry", "cadence", "combine")
-_WORDS = {"combine": "combination"}
-#: Methods whose class makes a choice by axis; of the others, BiSAM chooses the objective and mSAM the loop.
-_CLASSES = {name: method for name, method in METHODS.items() if name not in ("sam", "bisam")}
+_WHOLE = ("k", "m", "every", "total_steps", "seed")
+_WORDS = {"combine": "combination", "ascent": "ascent objective"}
+#: Numbers that a study cannot set: objects, and what needs a loop of its own (SSAM's Fisher mask).
+_NOT_IN_A_STUDY = ("types", "key", "uphill", "rule")
 #: Numbers of a part that are no arguments of its class: of its loop, or of its lower bound.
 _OTHER_OPTIONS = {
     "msam": ["m"],
     "esam": ["gamma"],
-    **{f"bisam-{bound}": ["mu", "alpha"] for bound in BOUNDS},
-    **{part: ["mu"] for part in ("bisam", "bisam-log")},
+    **{f"bisam-{bound}": ["mu", *(["alpha"] if takes_alpha(bound) else [])] for bound in BOUNDS},
+    "bisam": ["mu"],
 }
 
 
@@ -79,9 +76,9 @@ class Method:
             raise ValueError(f"{self.name!r} has {len(self._radii)} radii: name one, after any part")
         for rho in self._radii:
             not_negative("rho", rho)
-        if self.bound is not None:
-            self._lower_bound(None, 0.1)
         self.choices(steps=1, epochs=1)
+        if self.bound is not None:
+            self._lower_bound(None, None)
         count("m", self.micro_batches)
         _ = self.sharpest_samples
 
@@ -151,16 +148,15 @@ class Method:
     def choices(self, steps: int, epochs: int) -> dict[str, Any]:
         """Return the choices by axis, for a training of so many steps and epochs."""
         made: dict[str, Any] = {}
-        whose: dict[str, str] = {}
-        for part in sorted(self.parts, key=_holds_another):
+        whose = {} if self.bound is None else {"ascent": self._part_of_bound}
+        for part in sorted(self.parts, key=_wraps):
             arguments = self._arguments(part, steps, epochs)
-            if _holds_another(part):
-                arguments["inner"] = made.pop("geometry", None)
-            for axis, choice in _choices_of(part, arguments).items():
-                if axis in made:
+            for axis in _axes(part):
+                inner = {"inner": made.pop(axis, None)} if METHODS[part].wraps(axis) else {}
+                if axis in whose and not inner:
                     what = _WORDS.get(axis, axis)
                     raise ValueError(f"{self.name!r}: {whose[axis]} and {part} both choose the {what}: leave one out")
-                made[axis], whose[axis] = choice, part
+                made[axis], whose[axis] = METHODS[part].choose(axis, **arguments, **inner), part
         return made
 
     def build(
@@ -173,27 +169,30 @@ class Method:
         steps: int,
         epochs: int,
         mu: float | None = None,
-        alpha: float = 0.1,
+        alpha: float | None = None,
     ) -> SharpnessAware:
         """Build it around ``base``. ``sgd`` is SAM with rho = 0, which is plain SGD to the bit."""
-        ascent = None if self.bound is None else self._lower_bound(mu, alpha)
-        return SharpnessAware(
-            base,
-            model=model,
-            rho=rho,
-            ascent=ascent,
-            descent=descent,
-            third_pass=ascent is not None,
-            **self.choices(steps, epochs),
-        )
+        options = self.choices(steps, epochs)
+        if self.bound is not None:
+            options["ascent"] = self._lower_bound(mu, alpha)
+        for part in self.parts:
+            if part in METHODS and (couple := METHODS[part].couple) is not None:
+                options["ascent"], descent = couple(options.get("ascent"), descent)
+        return SharpnessAware(base, model=model, rho=rho, descent=descent, third_pass="ascent" in options, **options)
 
     @property
     def _radii(self) -> list[float]:
         return [numbers["rho"] for numbers in self.numbers.values() if "rho" in numbers]
 
-    def _lower_bound(self, mu: float | None, alpha: float) -> LowerBoundLoss:
-        part = next(part for part in self.parts if part.startswith("bisam"))
+    def _lower_bound(self, mu: float | None, alpha: float | None) -> LowerBoundLoss:
+        """Build it; ``mu`` and ``alpha`` are the recipe's, for every bound that has them."""
+        part = self._part_of_bound
+        alpha = alpha if takes_alpha(self.bound or "") else None
         return LowerBoundLoss(self.bound or "", self._option(part, "mu", mu), self._option(part, "alpha", alpha))
+
+    @property
+    def _part_of_bound(self) -> str:
+        return next(part for part in self.parts if part.startswith("bisam"))
 
     def _given(self, part: str) -> dict[str, Any]:
         """Return the numbers given for a part, those in the name first, without the radius."""
@@ -204,7 +203,7 @@ class Method:
         return self._given(part).get(name, default)
 
     def _arguments(self, part: str, steps: int, epochs: int) -> dict[str, Any]:
-        """Return what the part's class is to be given: its options, and how long the training is."""
+        """Return the numbers of the part: its options, and how long the training is."""
         known, given = _numbers(part), self._given(part)
         for name in given:
             takes = [*known, *_OTHER_OPTIONS.get(part, [])]
@@ -214,35 +213,25 @@ class Method:
         if "total_steps" in known:
             arguments.setdefault("total_steps", steps)
         if part == "ssam":  # its authors change the mask every five epochs
-            schedule = {"every": max(1, 5 * steps // epochs), "total_steps": steps}
-            arguments["mask"] = schedule | arguments.get("mask", {})
+            arguments.setdefault("every", max(1, 5 * steps // epochs))
         return arguments
 
 
-def _choices_of(part: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return, by axis, the choices that a method's class makes and SAM does not."""
-    if part not in _CLASSES:
-        return {}
-    own, plain = (
-        method(torch.optim.SGD([torch.zeros(1)], lr=1.0), **given).estimator
-        for method, given in ((_CLASSES[part], arguments), (SAM, {}))
-    )
-    return {axis: getattr(own, axis) for axis in _AXES if getattr(own, axis) is not getattr(plain, axis)}
+def _axes(part: str) -> list[str]:
+    """Return the axes on which a part chooses; of BiSAM and mSAM none, for objective and loop are told apart."""
+    return [] if part.startswith("bisam") or part not in METHODS else list(METHODS[part].choices)
 
 
 def _numbers(part: str) -> list[str]:
-    """Return the arguments of the part's class that are its own."""
-    return [name for name in _parameters(part) if name not in ("self", "base", "model", "rho", "inner", "choices")]
+    """Return the numbers of the part's own choices."""
+    known = METHODS[part].numbers if _axes(part) else {}
+    return [name for name in known if name not in _NOT_IN_A_STUDY]
 
 
-def _parameters(part: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(_CLASSES[part]).parameters if part in _CLASSES else {}
-
-
-def _holds_another(part: str) -> bool:
+def _wraps(part: str) -> bool:
     """Whether its geometry takes another one inside."""
-    return "inner" in _parameters(part)
+    return "geometry" in _axes(part) and METHODS[part].wraps("geometry")
 
 
 def _published_rho(part: str) -> float:
-    return float(inspect.signature(METHODS.get(part, SAM)).parameters["rho"].default)
+    return METHODS[part if part in METHODS else "sam"].rho

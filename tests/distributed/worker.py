@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 import bisam
 from bisam import METHODS, SAM, LowerBoundLoss
 from bisam.testing import Net, batches
+from tests.makers import MAKERS
 
 THIRD = {"gsam", "wsam", "looksam", "aesam"}
 SAVED = ["sam", "vasso", "looksam", "ssam", "aesam"]  # one of each kind of memory
@@ -59,7 +60,7 @@ def sgd(model):
 def build(name, model, wrapped, foreign=False, **choices):
     if foreign:
         choices |= {"ascent": LowerBoundLoss(), "third_pass": name in THIRD}
-    return METHODS[name](sgd(model), model=wrapped, **choices)
+    return MAKERS[name](sgd(model), model=wrapped, **choices)
 
 
 def train(opt, model, rank, steps=6, start=0, hold=None):

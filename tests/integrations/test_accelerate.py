@@ -20,13 +20,14 @@ import bisam
 from bisam import BiSAM
 from bisam.cadence import Every
 from bisam.testing import Net, batches, bits
+from tests.makers import MAKERS
 from tests.pages import run_example, run_page
 
 from . import accelerate_worker
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.matrix("Accelerate")
-FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
+FAMILY = pytest.mark.parametrize("method", MAKERS.values(), ids=bisam.METHODS)
 
 
 @pytest.fixture(autouse=True)

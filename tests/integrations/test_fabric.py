@@ -15,11 +15,12 @@ import bisam
 from bisam import BiSAM
 from bisam.cadence import Every
 from bisam.testing import Net, batches, bits
+from tests.makers import MAKERS
 from tests.pages import run_example, run_page
 
 pytestmark = [pytest.mark.matrix("Fabric"), pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")]
 ROOT = Path(__file__).parents[2]
-FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
+FAMILY = pytest.mark.parametrize("method", MAKERS.values(), ids=bisam.METHODS)
 
 
 def build(method=BiSAM, dropout=0.2, **kwargs):

@@ -22,10 +22,11 @@ from bisam.cadence import Every
 from bisam.combine import Blend
 from bisam.integrations.lightning import SharpnessAwareMixin, _check_strategy
 from bisam.testing import Net, batches, bits
+from tests.makers import MAKERS
 from tests.pages import run_example, run_page
 
 ROOT = Path(__file__).parents[2]
-FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
+FAMILY = pytest.mark.parametrize("method", MAKERS.values(), ids=bisam.METHODS)
 METHODS = pytest.mark.parametrize("method", [SAM, ASAM, BiSAM])
 pytestmark = [
     pytest.mark.matrix("Lightning"),

@@ -30,6 +30,8 @@ from timm.optim import create_optimizer_v2  # noqa: E402
 from timm.scheduler import create_scheduler_v2  # noqa: E402
 from timm.utils import CheckpointSaver, ModelEmaV3, NativeScaler, dispatch_clip_grad  # noqa: E402
 
+from tests.makers import MAKERS  # noqa: E402
+
 SCRIPT = os.environ.get("BISAM_TIMM_TRAIN")
 
 
@@ -117,7 +119,7 @@ def test_native_scaler_around_the_loop(clip, mode, own_update):
     assert bits(model) != bits(network())
 
 
-@pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
+@pytest.mark.parametrize("method", MAKERS.values(), ids=bisam.METHODS)
 def test_every_method_is_that_of_the_plain_loop(method):
     """The optimizer in timm's groups, its scaler and its adaptive clipping."""
     batches, model, other = data(2), network(), network()

@@ -22,6 +22,8 @@ from tests.integrations.patches import DOCS, apply, image_folder, new_lines
 torchvision = pytest.importorskip("torchvision")
 from torchvision.transforms import v2  # noqa: E402
 
+from tests.makers import MAKERS  # noqa: E402
+
 pytestmark = pytest.mark.matrix("torchvision")
 FOLDER = os.environ.get("BISAM_TORCHVISION_REFERENCES")
 
@@ -117,7 +119,7 @@ def test_label_smoothing_is_in_the_descent_alone():
     assert not torch.allclose(grads[0], grads[1])
 
 
-@pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
+@pytest.mark.parametrize("method", MAKERS.values(), ids=bisam.METHODS)
 def test_every_method_is_that_of_the_plain_loop(method):
     """With MixUp, label smoothing, and the script's way of scaling, unscaling and clipping."""
     torch.manual_seed(0)

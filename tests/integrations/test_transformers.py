@@ -16,9 +16,8 @@ import torch
 from torch import nn
 
 import bisam
-from bisam import ASAM, SAM, BiSAM, LowerBoundLoss
+from bisam import ASAM, SAM, BiSAM, CausalLMLoss, LowerBoundLoss
 from bisam.cadence import Every
-from bisam.language import CausalLMLoss
 from bisam.testing import bits
 from tests.pages import run_page
 
@@ -26,10 +25,11 @@ transformers = pytest.importorskip("transformers")
 from transformers import Trainer, TrainerCallback, TrainingArguments  # noqa: E402
 
 from bisam.integrations.transformers import SharpnessAwareTrainer, SharpnessAwareTrainerMixin  # noqa: E402
+from tests.makers import MAKERS  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.matrix("Trainer")
-FAMILY = pytest.mark.parametrize("method", bisam.METHODS.values(), ids=bisam.METHODS)
+FAMILY = pytest.mark.parametrize("method", MAKERS.values(), ids=bisam.METHODS)
 METHODS = pytest.mark.parametrize("method", [SAM, ASAM, BiSAM])
 B, K, V = 4, 3, 20
 

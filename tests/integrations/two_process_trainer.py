@@ -17,17 +17,17 @@ from pathlib import Path
 import torch
 from accelerate import debug_launcher
 
-from bisam import METHODS
 from bisam.integrations.transformers import SharpnessAwareTrainer
 from bisam.testing import bits
 from tests.integrations.test_transformers import Rows, arguments, classifier
+from tests.makers import MAKERS
 
 
 def train(folder: Path, method: str) -> dict[str, object]:
     """Three steps of two micro-batches; the first of them is accumulated without communication."""
     model = classifier()
     before = bits(model)
-    make = functools.partial(METHODS[method], rho=0.2)
+    make = functools.partial(MAKERS[method], rho=0.2)
     args = arguments(folder / method, per_device_train_batch_size=2, gradient_accumulation_steps=2, max_grad_norm=0.5)
     trainer = SharpnessAwareTrainer(model, args, train_dataset=Rows(), sharpness=make)
     trainer.train()

@@ -8,24 +8,26 @@ from bisam import ASAM, GSAM, METHODS, LowerBoundLoss
 from bisam.geometry import OnlyModules, RandomSupport, ScaledBall
 from bisam.testing import Net, batches, bits, run_steps
 from bisam_lab.method import Method, names
+from tests.makers import MAKERS
 
 
 def built(name, options=None, model=None, **kwargs):
     model = Net() if model is None else model
     given = {"rho": 0.2, "descent": nn.CrossEntropyLoss(), "steps": 40, "epochs": 4, **kwargs}
-    return Method(name, options or {}).build(torch.optim.SGD(model.parameters(), lr=0.1), model=model, **given)
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9 if name == "momentumsam" else 0.0)
+    return Method(name, options or {}).build(base, model=model, **given)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_single_name_is_its_class(name):
     ours, theirs = Net(), Net()
-    run_steps(ours, built(name, model=ours, descent=nn.CrossEntropyLoss()), batches(4))
-    options = (
-        {"total_steps": 40} if name == "aesam" else {"mask": {"every": 50, "total_steps": 40}} if name == "ssam" else {}
-    )
+    tail = {"tailsam": {"tail": 1.0, "total_steps": 1000}}
+    run_steps(ours, built(name, tail, model=ours, descent=nn.CrossEntropyLoss()), batches(4))
+    options = {"total_steps": 40} if name in ("aesam", "lesam") else {}
+    options |= {"every": 50, "total_steps": 40} if name == "ssam" else {}
     run_steps(
         theirs,
-        METHODS[name](torch.optim.SGD(theirs.parameters(), lr=0.1), model=theirs, rho=0.2, **options),
+        MAKERS[name](torch.optim.SGD(theirs.parameters(), lr=0.1), model=theirs, rho=0.2, **options),
         batches(4),
     )
     assert bits(ours) == bits(theirs)

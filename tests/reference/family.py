@@ -9,7 +9,7 @@ import math
 import torch
 from torch.nn.functional import cross_entropy
 
-from bisam._random import seeded
+from bisam._vectors.random import seeded
 
 
 class At:
@@ -31,6 +31,22 @@ class At:
         for part, (_, p) in zip(flat.split([p.numel() for _, p in self.params]), self.params, strict=True):
             setattr(p, attribute, part.view_as(p).clone())
 
+    def logits(self, w):
+        self.write(w)
+        buffers = {n: b.clone() for n, b in self.model.named_buffers()}
+        logits = torch.func.functional_call(self.model, buffers, (self.x,))
+        self.write(self.w)
+        return logits
+
+    def functional(self, w, u):
+        """J(w)^T u, the gradient of <logits(w), u>."""
+        self.write(w)
+        buffers = {n: b.clone() for n, b in self.model.named_buffers()}
+        logits = torch.func.functional_call(self.model, buffers, (self.x,))
+        grads = torch.autograd.grad((logits * u).sum(), [p for _, p in self.params])
+        self.write(self.w)
+        return torch.cat([g.flatten() for g in grads])
+
     def __call__(self, w, ascent=False):
         self.write(w)
         grads = torch.autograd.grad(self.loss(self.ascent if ascent else cross_entropy), [p for _, p in self.params])
@@ -41,7 +57,9 @@ class At:
 def step(rule, model, base, x, y, t, memory, ascent=cross_entropy, **numbers):
     at = At(model, x, y, ascent)
     gradient = rule(at, at.w, t, memory, **numbers)
-    model(x)  # running statistics see the batch once, at w
+    at.write(memory.pop("seen_at", at.w))
+    model(x)  # running statistics see the batch once, in the first pass: at w, unless that one is perturbed
+    at.write(at.w)
     at.write(gradient, "grad")
     base.step()
     base.zero_grad()
@@ -148,6 +166,53 @@ def aesam(at, w, t, memory, rho, total_steps):
     g = at(w)
     memory.setdefault("perturbed", []).append(is_large(g, t, memory, total_steps))
     return at(w + rho * unit(at(w, ascent=True))) if memory["perturbed"][-1] else g
+
+
+def tailsam(at, w, t, memory, rho, total_steps, tail):
+    return at(w + rho * unit(at(w, ascent=True))) if t >= total_steps - round(tail * total_steps) else at(w)
+
+
+def momentumsam(at, w, t, memory, rho, uphill=False, momentum=0.9):
+    v = memory.get("v", torch.zeros_like(w))
+    sign = 1 if uphill else -1
+    memory["seen_at"] = w + sign * rho * unit(v) if t else w
+    g = at(memory["seen_at"])
+    memory["v"] = momentum * v + g  # as torch.optim.SGD accumulates it
+    return g
+
+
+def asyncsam(at, w, t, memory, rho):
+    memory["seen_at"] = w + rho * unit(memory["last"]) if t else w
+    memory["last"] = at(memory["seen_at"])
+    return memory["last"]
+
+
+def usam(at, w, t, memory, rho, lambda_):
+    g = at(w, ascent=True)
+    return at(w + rho * (1 - lambda_ + lambda_ / g.norm()) * g)
+
+
+def lesam(at, w, t, memory, rho, sigma):
+    g = at(w, ascent=True)
+    return at(w + min(sigma / g.norm(), rho) * unit(g))
+
+
+def lightsam(at, w, t, memory, rho):
+    """Not a named method: LightSAM's radius alone."""
+    g = at(w, ascent=True)
+    memory["sum"] = memory.get("sum", 0.0) + g @ g
+    return at(w + rho * g / memory["sum"].sqrt())
+
+
+def stablesam(at, w, t, memory, rho):
+    g, g_s = at(w), at(w + rho * unit(at(w, ascent=True)))
+    return g_s * g.norm() / g_s.norm()
+
+
+def functionalsam(at, w, t, memory, rho):
+    logits = at.logits(w).detach().requires_grad_()
+    (u,) = torch.autograd.grad(cross_entropy(logits, at.y), logits)
+    return at.functional(w + rho * unit(at(w, ascent=True)), u)
 
 
 def composed(at, w, t, memory, rho, direction, ball, support, perturbs, combine):

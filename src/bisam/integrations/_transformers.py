@@ -10,10 +10,10 @@ from transformers import PreTrainedModel, Trainer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.import_utils import is_sagemaker_mp_enabled
 
-from ..language import CausalLMLoss, flat, logits_of, next_token
-from ..objectives import LowerBoundLoss
+from .._step.passes import Objective
+from ..losses.language import CausalLMLoss, flatten_tokens, logits_of, next_token
+from ..losses.modules import LowerBoundLoss
 from ..optimizer import SharpnessAware
-from ..passes import Objective
 
 __all__ = ["check_base", "check_descent", "check_engine", "logits_and_labels", "unwrapped", "wants_descent"]
 
@@ -131,7 +131,7 @@ def logits_and_labels(trainer: Trainer, outputs: Any, inputs: Mapping[str, Any],
         return logits, labels.reshape(-1)
     if logits.dim() == 3 and labels.shape == logits.shape[:2]:
         if moved or not _shifts(trainer):
-            return flat(logits, labels)
+            return flatten_tokens(logits, labels)
         return next_token(logits, labels, _IGNORED)
     if logits.dim() > 3 and labels.shape == (logits.shape[0], *logits.shape[2:]):
         return logits, labels
@@ -175,6 +175,6 @@ def _shifts(trainer: Trainer) -> bool:
     if not isinstance(model, PreTrainedModel) or getattr(model, "loss_type", None) is None:
         raise ValueError(
             f"whether {type(model).__name__} predicts the label at a position or the next one is not known: wrap the "
-            f"ascent objective, ascent=bisam.language.CausalLMLoss(LowerBoundLoss()), or {_OVERRIDE}"
+            f"ascent objective, ascent=bisam.CausalLMLoss(LowerBoundLoss()), or {_OVERRIDE}"
         )
     return False

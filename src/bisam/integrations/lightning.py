@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from bisam._step.passes import Objective, Passes
 from bisam.optimizer import SharpnessAware
-from bisam.passes import Objective, Passes
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule as _Base

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import Trainer
 
+from .._step.passes import Objective
 from ..optimizer import SharpnessAware
-from ..passes import Objective
 from . import _transformers as conventions
 
 __all__ = ["SharpnessAwareTrainer", "SharpnessAwareTrainerMixin"]
@@ -145,7 +145,7 @@ class SharpnessAwareTrainerMixin(_Trainer):
         """Return what an ascent objective takes; override it for models whose outputs or labels have other names.
 
         Labels are looked up by the Trainer's ``label_names`` and ignored where they are -100; sequences are flattened,
-        and those of causal language models shifted, except for a :class:`~bisam.language.CausalLMLoss`, which does
+        and those of causal language models shifted, except for a :class:`~bisam.CausalLMLoss`, which does
         that itself.
 
         Args:
@@ -156,7 +156,7 @@ class SharpnessAwareTrainerMixin(_Trainer):
             TypeError: ``outputs`` has no logits.
             ValueError: labels that cannot be told, are no classes, or do not belong to the logits.
         """
-        ascent = self.sharpness_aware.estimator.ascent
+        ascent: Any = self.sharpness_aware.estimator.ascent
         found: tuple[Tensor, Tensor] = conventions.logits_and_labels(self, outputs, inputs, ascent)
         return found
 

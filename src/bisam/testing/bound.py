@@ -2,7 +2,7 @@
 
 import torch
 
-from bisam.bounds import Bound
+from bisam.losses.bounds import Bound
 
 __all__ = ["check_bound"]
 

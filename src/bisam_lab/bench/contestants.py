@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bisam import SharpnessAware
-from bisam.cadence import Decides, Every
+from bisam.cadence import Every, GradientCadence
 
 from ..data import Examples
 from ..data.examples import count_batches
@@ -147,7 +147,7 @@ class Problem:
 
 def _cycle(opt: SharpnessAware) -> int:
     cadence = opt.estimator.cadence
-    return cadence.k if isinstance(cadence, Every) else UNDECIDED if isinstance(cadence, Decides) else 1
+    return cadence.k if isinstance(cadence, Every) else UNDECIDED if isinstance(cadence, GradientCadence) else 1
 
 
 def _expected(method: Method, opt: SharpnessAware) -> Passes:
@@ -158,13 +158,12 @@ def _expected(method: Method, opt: SharpnessAware) -> Passes:
     choices = opt.estimator
     if not any(group["rho"] for group in opt.param_groups):
         return Passes(1, 1)
-    foreign = choices.ascent is not choices.descent
-    looks = choices.combine is not None or isinstance(choices.cadence, Decides)
+    count = choices.passes_per_step
     chosen = method.sharpest_samples
     last, forward = (1.0, 0.0) if chosen is None or chosen.gamma == 1 else (chosen.gamma, 1.0)
-    sharp = (2 if foreign and looks else 1) + last
-    if isinstance(choices.cadence, Decides):
+    sharp = count.sharp - 1 + last
+    share = choices.cadence.fraction
+    if share is None:
         return Passes(min(1.0, sharp), sharp, forward)
-    share = 1 / choices.cadence.k if isinstance(choices.cadence, Every) else 1.0
-    mean = share * sharp + (1 - share)
+    mean = share * sharp + (1 - share) * count.plain
     return Passes(mean, mean, share * forward)

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from bisam._random import seeded
+from bisam._vectors.random import seeded
 
 __all__ = [
     "Augment",

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from optuna.trial import Trial
 
-from bisam.bounds import as_bound
+from bisam.bounds import as_bound, takes_alpha
 
 from ..method import Method
 from ..recipe import Recipe, RecipeError, changed
@@ -130,7 +130,7 @@ def _usual(recipe: Recipe, method: str) -> Iterator[Dimension]:
         part = next(part for part in chosen.parts if part.startswith("bisam"))
         bound = as_bound(chosen.bound)
         usual = {"mu": (0.5, 50.0, sharpness.mu or bound.mu)}
-        if repr(bound) != repr(as_bound(chosen.bound, alpha=1.0)):  # some have no slope to choose
+        if takes_alpha(chosen.bound):
             usual["alpha"] = (0.01, 1.0, sharpness.alpha)
         for name, (low, high, own) in usual.items():
             options = sharpness.options.get(part, {})

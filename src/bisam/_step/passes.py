@@ -2,22 +2,22 @@
 
 import inspect
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-__all__ = ["Last", "Objective", "Passes"]
+__all__ = ["Objective", "Passes", "StepStats"]
 
 
 class Objective:
-    """The loss of one pass: call it like any loss, ``loss(model(x), y).backward()``.
+    """The loss function of one pass: call it like any loss, ``objective(model(x), y).backward()``.
 
     Attributes:
         loss: the ascent or descent objective that it calls.
         index: number of the pass within the step, from 0.
-        is_ascent: whether this pass comes before the climb. Count metrics where ``index`` is 0: every step has
-            that pass, at w, over the whole batch.
+        is_ascent: whether this pass comes before the climb. Count metrics where ``index`` is 0: every step has that
+            pass, over the whole batch.
         value: what the last call returned, detached; None before the first call.
         output: what the last call was given first, the model's output, detached; None where that is no tensor.
     """
@@ -39,8 +39,8 @@ class Objective:
         """
         if self._over:
             raise RuntimeError(
-                "this objective's pass is over: call it inside its own turn of `for loss in opt.passes()`, and call "
-                "zero_grad(), state_dict() and passes() outside of that loop, for they end it"
+                "this objective's pass is over: call it inside its own turn of `for objective in opt.passes()`, and "
+                "call zero_grad(), state_dict() and passes() outside of that loop, because they end it"
             )
         value = self.loss(*args, **kwargs)
         if not isinstance(value, Tensor):
@@ -48,10 +48,11 @@ class Objective:
                 f"objective {self.loss!r} returned {type(value).__name__}: it must return a tensor, the loss"
             )
         self.output = args[0].detach() if args and isinstance(args[0], Tensor) else None
-        return self.record(value)
+        self.value = value.detach()
+        return value
 
     def record(self, value: Tensor) -> Tensor:
-        """Take ``value`` for this pass's loss, computed elsewhere: by an engine, or by a model that returns its loss.
+        """Take ``value`` as this pass's loss, computed elsewhere: by an engine, or by a model that returns its loss.
 
         Returns:
             ``value`` itself, to be followed by ``backward()``.
@@ -69,9 +70,9 @@ class Objective:
         if self._must_be_called and self.value is None:
             what = "ascent" if self.is_ascent else "descent"
             raise RuntimeError(
-                f"pass {self.index} ended without a call of its {what} objective, so its gradient is of some other "
-                "loss: write `loss(model(x), y).backward()` with the objective that passes() yields (in a closure: "
-                "opt.objective), or make ascent and descent the same objective"
+                f"pass {self.index} ended without a call of its {what} objective, so its gradient belongs to another "
+                "loss: write `objective(model(x), y).backward()` with the objective that passes() yields (in a "
+                "closure: opt.objective), or make ascent and descent the same objective"
             )
 
     def expire(self) -> None:
@@ -85,6 +86,33 @@ class Objective:
 
     def __repr__(self) -> str:
         return f"Objective(index={self.index}, is_ascent={self.is_ascent}, loss={self.loss!r})"
+
+    # -- people take it for the number that it returns -------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in ("item", "backward", "detach", "cpu", "mean", "data", "grad_fn"):
+            raise AttributeError(f"objective.{name}: {self._remedy}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __float__(self) -> NoReturn:
+        raise TypeError(f"float(objective): {self._remedy}")
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            raise TypeError(f"format(objective, {spec!r}): {self._remedy}")
+        return repr(self)
+
+    def _refuse(self, other: object) -> NoReturn:
+        raise TypeError(f"arithmetic with an objective: {self._remedy}")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+
+    @property
+    def _remedy(self) -> str:
+        return (
+            "the objective is this pass's loss function, not its value. Write `loss = objective(model(x), y)`, then "
+            "`loss.backward()` and `loss.item()`; after the call the value is in objective.value"
+        )
 
 
 class Passes(Iterator[Objective]):
@@ -103,7 +131,7 @@ class Passes(Iterator[Objective]):
         """
         if self._ended_by is not None:
             raise RuntimeError(
-                f"{self._ended_by} was called inside `for loss in opt.passes()` and has ended the loop, so its "
+                f"{self._ended_by} was called inside `for objective in opt.passes()` and has ended the loop, so its "
                 "gradient is gone: call it after the loop"
             )
         self._current = next(self._steps)
@@ -134,7 +162,7 @@ class Passes(Iterator[Objective]):
         self._steps.close()
 
 
-class Last:
+class StepStats:
     """What the last finished climb did. Reading a property waits for the device; not reading costs nothing."""
 
     def __init__(self, norm: Tensor | None = None, perturbed: Tensor | None = None) -> None:
@@ -143,17 +171,17 @@ class Last:
         self._ascent: Tensor | None = None
 
     @property
-    def at_perturbed(self) -> Tensor | None:
-        """:attr:`perturbed` as a 0-dim tensor on the device, None where nothing could climb."""
+    def perturbed_on_device(self) -> Tensor | None:
+        """:attr:`perturbed` as a 0-dim tensor on the device; None where there was nothing to climb."""
         return self._perturbed
 
-    def record(self, objective: Objective) -> None:
-        """Remember the ascent objective's value."""
-        self._ascent = objective.value
+    def record(self, ascent: Objective | None) -> None:
+        """Remember the ascent objective's value, where there was a pass of it."""
+        self._ascent = None if ascent is None else ascent.value
 
     @property
     def norm(self) -> float:
-        """L2 norm of the perturbation; of 16-bit weights what they really took, which may be far from rho."""
+        """L2 norm of the perturbation; for 16-bit weights what they really moved by, which may be far from rho."""
         return 0.0 if self._norm is None else float(self._norm)
 
     @property
@@ -167,4 +195,4 @@ class Last:
         return None if self._ascent is None else float(torch.mean(self._ascent))
 
     def __repr__(self) -> str:
-        return f"Last(perturbed={self.perturbed}, norm={self.norm:.6g}, ascent_value={self.ascent_value})"
+        return f"StepStats(perturbed={self.perturbed}, norm={self.norm:.6g}, ascent_value={self.ascent_value})"

@@ -33,8 +33,8 @@ class CausalLMLoss(nn.Module):
         ...     ascent=CausalLMLoss(LowerBoundLoss()),
         ...     descent=CausalLMLoss(nn.CrossEntropyLoss()),
         ... )
-        >>> for loss in opt.passes():
-        ...     loss(head(torch.ones(2, 3, 4)), torch.tensor([[1, 2, 3], [4, 5, -100]])).backward()
+        >>> for objective in opt.passes():
+        ...     objective(head(torch.ones(2, 3, 4)), torch.tensor([[1, 2, 3], [4, 5, -100]])).backward()
         >>> opt.step()
     """
 
@@ -97,10 +97,10 @@ def next_token(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tenso
     The labels are moved rather than the logits cut, because logits are by far the larger tensor.
     """
     shifted = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
-    return flat(logits, shifted)
+    return flatten_tokens(logits, shifted)
 
 
-def flat(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def flatten_tokens(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits (N, V), at least in float32, and labels (N,)."""
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()

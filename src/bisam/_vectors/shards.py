@@ -1,4 +1,4 @@
-"""Sharded parameters (``DTensor``: FSDP2, tensor parallel): the part that lies here, and reductions over all parts."""
+"""Sharded parameters (``DTensor``: FSDP2, tensor parallel): the local part of each, and reductions over all parts."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class Shards(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Which of the different parts lies here; replicas have the same number."""
+        """Number of the local part; replicas have the same number."""
         number = 0
         for dimension, placement in enumerate(self.placements):
             if not placement.is_replicate():
@@ -26,13 +26,13 @@ class Shards(NamedTuple):
 
 
 def shards_of(tensor: Tensor) -> Shards | None:
-    """Return how ``tensor`` is sharded; None for one that is whole."""
+    """Return how ``tensor`` is sharded; None for a tensor that is whole."""
     sharded: Any = tensor
     return Shards(sharded.device_mesh, tuple(sharded.placements)) if hasattr(tensor, "device_mesh") else None
 
 
 def local(tensor: Tensor, placed: Shards | None = None) -> Tensor:
-    """Return the part of ``tensor`` that lies here, sharing its memory; ``placed`` brings it into that layout first."""
+    """Return the local part of ``tensor``, which shares its memory; ``placed`` is a layout to bring it into first."""
     if not hasattr(tensor, "to_local"):
         return tensor
     sharded: Any = tensor
@@ -44,7 +44,7 @@ def local(tensor: Tensor, placed: Shards | None = None) -> Tensor:
 
 
 def whole(part: Tensor, param: Tensor) -> Tensor:
-    """Return the tensor, sharded as ``param`` is, of which ``part`` lies here; complex numbers are pairs of reals."""
+    """Return the tensor sharded as ``param`` whose local part is ``part``; complex numbers are pairs of reals."""
     shards = shards_of(param)
     if shards is None:
         return part
@@ -58,7 +58,7 @@ def whole(part: Tensor, param: Tensor) -> Tensor:
 
 
 def place_gradients(params: Iterable[Tensor]) -> None:
-    """Bring gradients that tensor parallelism has left as partial sums into the layout of their parameters."""
+    """Give each gradient the layout of its parameter; tensor parallelism may leave gradients as partial sums."""
     for param in params:
         sharded: Any = param.grad
         shards = shards_of(param)

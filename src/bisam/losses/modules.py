@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ._errors import positive
+from .._validation import positive
 from .bounds import Bound, as_bound
 from .functional import lower_bound_loss, zero_one_loss
 
@@ -18,19 +18,19 @@ class LowerBoundLoss(nn.Module):
     Args:
         bound: name or :class:`~bisam.bounds.Bound`.
         mu: sharpness of the smoothed maximum, > 0; ``None`` takes the bound's own.
-        alpha: slope at zero of a bound given by name, > 0.
+        alpha: slope at zero of a bound given by name, > 0; ``None`` means 0.1. ``"log"`` has none, and refuses it.
         ignore_index: class index of samples to leave out.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        ValueError: ``mu <= 0``, ``alpha <= 0``, an unknown ``bound`` or ``reduction``.
+        ValueError: ``mu <= 0``, ``alpha <= 0`` or without effect, an unknown ``bound`` or ``reduction``.
     """
 
     def __init__(
         self,
         bound: str | Bound = "log",
         mu: float | None = None,
-        alpha: float = 0.1,
+        alpha: float | None = None,
         *,
         ignore_index: int = -100,
         reduction: str = "mean",

@@ -12,22 +12,28 @@ turns the gradient, and up while validation improves. It found no better start t
 docs/rho-range.md has the numbers.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ._base import labels
-from ._errors import count, positive
-from ._shards import shards_of
-from ._sweep import Radius, Sweep, untouched
-from ._wrapped import Wrapped
+from ._step.climb import climb
+from ._step.context import StepContext
+from ._step.model import ModelInfo
+from ._step.saved import RandomState, SavedState
+from ._validation import count, positive
+from ._vectors.shards import shards_of
+from ._vectors.vector import Vector
+from .ascent import StoredAscent
+from .losses.functional_sam import OutputGradient
 from .optimizer import SharpnessAware
 
-__all__ = ["Radius", "RhoRange", "rho_range"]
+__all__ = ["RadiusResult", "RhoRange", "rho_range"]
 
 #: Where cos(g_s, g) is this much or more, the method is hardly other than its base optimizer.
 SAME = 0.99
@@ -39,6 +45,30 @@ HALF = 0.5
 FACTOR = 2.0
 #: Rungs of that ladder, at most, up and down from the present rho.
 RUNGS = 12
+
+
+@dataclass(frozen=True)
+class RadiusResult:
+    """What one radius does, averaged over the batches.
+
+    Attributes:
+        rho: the radius, of the param group with the largest one.
+        norm: l2 norm of the perturbation, whatever the geometry.
+        loss: the descent objective at w.
+        perturbed_loss: the same at w + eps, on the batch that was climbed.
+        cosine: of g_s and g, the descent gradients at w + eps and at w, on the batch that was climbed.
+        unseen: of g_s and the gradients at w of the other batches; NaN where there is one batch alone.
+        shrink: of w and g_s; where it is positive, descent shrinks the weights (docs/collapse.md, "Why a run can
+            collapse").
+    """
+
+    rho: float
+    norm: float
+    loss: float
+    perturbed_loss: float
+    cosine: float
+    unseen: float
+    shrink: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +87,7 @@ class RhoRange:
         complete: whether the curve was followed from cosine 0.99 down to 0.5; if not, the range may be wider.
     """
 
-    rows: tuple[Radius, ...]
+    rows: tuple[RadiusResult, ...]
     low: float
     suggestion: float
     high: float
@@ -134,9 +164,9 @@ def rho_range(
     count("n", n)
     start = _present(opt, model)
     ladder = None if radii is None else _increasing(radii)
-    with untouched(opt, model) as (scene, kept):
+    with _untouched(opt, model) as (context, saved):
         taken = _pairs(batches, n)
-        sweep = Sweep(opt, model, scene, kept, taken)
+        sweep = _Sweep(opt, model, context, saved, taken)
         least = sweep.cost_at_w + n * (1 if ladder is None else len(ladder))
         if max_passes is not None and max_passes < least:
             raise ValueError(
@@ -151,7 +181,7 @@ def rho_range(
     return _judge(rows, n, sweep.passes)
 
 
-def _follow(start: float, measure: Callable[[float], Radius], may: Callable[[], bool]) -> list[Radius]:
+def _follow(start: float, measure: Callable[[float], RadiusResult], may: Callable[[], bool]) -> list[RadiusResult]:
     """Go up from ``start`` until the cosine is below HALF, and down until it is SAME."""
     rows = [measure(start)]
     while rows[-1].cosine >= HALF and len(rows) <= RUNGS and may():
@@ -163,7 +193,7 @@ def _follow(start: float, measure: Callable[[float], Radius], may: Callable[[], 
     return rows
 
 
-def _judge(rows: Sequence[Radius], batches: int, passes: int) -> RhoRange:
+def _judge(rows: Sequence[RadiusResult], batches: int, passes: int) -> RhoRange:
     fit = list(itertools.takewhile(lambda row: row.cosine >= HALF, rows))
     if not fit:
         raise ValueError(
@@ -181,7 +211,7 @@ def _judge(rows: Sequence[Radius], batches: int, passes: int) -> RhoRange:
     )
 
 
-def _last(rows: Sequence[Radius], least: float) -> float:
+def _last(rows: Sequence[RadiusResult], least: float) -> float:
     """Return the last radius before the cosine falls below ``least``, or the first one of all."""
     near = list(itertools.takewhile(lambda row: row.cosine >= least, rows))
     return near[-1].rho if near else rows[0].rho
@@ -191,9 +221,7 @@ def _present(opt: SharpnessAware, model: nn.Module) -> float:
     """Return the present rho, the largest of the groups', if there is anything to sweep."""
     if not isinstance(opt, SharpnessAware):
         raise TypeError(f"opt={type(opt).__name__} must be a sharpness-aware optimizer, such as bisam.SAM(base)")
-    labels(opt.base, model)
-    wrapped = Wrapped(model)
-    if wrapped.ddp or wrapped.fsdp or any(shards_of(param) is not None for param in model.parameters()):
+    if ModelInfo(model, opt.base).distributed or any(shards_of(param) is not None for param in model.parameters()):
         raise ValueError("model is distributed (DDP, FSDP): sweep the bare model in one process, before wrapping it")
     rho = max(float(group["rho"]) for group in opt.param_groups)
     if not rho > 0:
@@ -216,3 +244,126 @@ def _pairs(batches: Iterable[Any], n: int) -> list[tuple[Any, Any]]:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise TypeError(f"batches must hold (input, target) pairs, and holds a {type(batch).__name__}")
     return [(batch[0], batch[1]) for batch in taken]
+
+
+class _Sweep:
+    """The passes at w, and those at w + eps; each starts from the buffers at hand and its batch's random state."""
+
+    def __init__(
+        self, opt: SharpnessAware, model: nn.Module, context: StepContext, saved: SavedState, taken: Sequence[Any]
+    ) -> None:
+        self.model, self.context, self.saved, self.taken = model, context, saved, taken
+        self.estimator = opt.estimator
+        self.passes = 0
+        self.radii = [group["rho"] for group in context.groups]
+        self._ascent, self._descent = _objectives(opt)
+        self.cost_at_w = len(taken) * (1 if self._ascent is None or self._ascent is self._descent else 2)
+        self._random: list[RandomState] = []
+        self._losses: list[float] = []
+        self._climbs: list[list[Tensor | None]] = []
+        self._at_w: list[Vector] = []
+        self._weights = _unit((param, param.detach()) for param in context.params)
+
+    def look_at_w(self) -> None:
+        """Take the gradients at w: the one to climb along, and the one to compare with."""
+        params = self.context.params
+        for number in range(len(self.taken)):
+            self._random.append(RandomState(params))
+            value = self._pass(number, self._descent if self._ascent is None else self._ascent)
+            self._climbs.append([None if p.grad is None else p.grad.clone() for p in params])
+            if self._ascent is not None and self._ascent is not self._descent:
+                value = self._pass(number, self._descent)
+            if not math.isfinite(value):
+                raise ValueError(f"the loss of batch {number} at the present weights is {value}: it must be finite")
+            self._losses.append(value)
+            self._at_w.append(self._gradient())
+
+    def measure(self, rho: float) -> RadiusResult:
+        """Climb every batch by ``rho`` and see what is left of its gradient."""
+        for group, radius in zip(self.context.groups, self.radii, strict=True):
+            group["rho"] = rho * (radius / max(self.radii))
+        rows = [self._at_perturbed(number) for number in range(len(self.taken))]
+        columns = zip(*rows, strict=True)
+        return RadiusResult(rho, *(sum(column) / len(rows) for column in columns))
+
+    def _at_perturbed(self, number: int) -> tuple[float, ...]:
+        for param, grad in zip(self.context.params, self._climbs[number], strict=True):
+            param.grad = None if grad is None else grad.clone()  # the climb uses it up
+        estimator = self.estimator
+        last = climb(
+            self.context,
+            self.saved,
+            stored=estimator.ascent if isinstance(estimator.ascent, StoredAscent) else None,
+            direction=estimator.direction,
+            geometry=estimator.geometry,
+            radius=estimator.radius,
+            unscale=False,
+        )
+        if not last.perturbed:
+            raise ValueError(
+                f"the gradient to climb along is zero or not finite on batch {number}, so no radius moves anything"
+            )
+        value = self._pass(number, self._descent)
+        gradient = self._gradient()
+        if self.saved.weights is not None:
+            with torch.no_grad():
+                self.saved.weights.restore()
+        others = [float(gradient.dot(g)) for i, g in enumerate(self._at_w) if i != number]
+        unseen = sum(others) / len(others) if others else math.nan
+        cosine, shrink = float(gradient.dot(self._at_w[number])), float(gradient.dot(self._weights))
+        return last.norm, self._losses[number], value, cosine, unseen, shrink
+
+    def _pass(self, number: int, objective: Callable[..., Tensor]) -> float:
+        x, y = self.taken[number]
+        self._random[number].rewind()
+        if self.saved.buffers is not None:
+            self.saved.buffers.restore()
+        self.saved.carried.set_aside()
+        torch.clear_autocast_cache()  # casts of the weights as they were in the pass before
+        with torch.enable_grad():
+            loss = objective(self.model(x), y)
+            loss.backward()
+        self.passes += 1
+        return float(loss.detach())
+
+    def _gradient(self) -> Vector:
+        found = [(p, torch.zeros_like(p) if p.grad is None else p.grad) for p in self.context.params]
+        if any(grad.layout != torch.strided for _, grad in found):
+            raise ValueError("a gradient is sparse, and its angle is not taken: build the layer with sparse=False")
+        return _unit(found)
+
+
+def _objectives(opt: SharpnessAware) -> tuple[Callable[..., Tensor] | None, Callable[..., Tensor]]:
+    """Return what is climbed, None where no pass computes it, and the loss that is descended."""
+    ascent, descent = opt.estimator.ascent, opt.estimator.descent
+    if isinstance(descent, OutputGradient):  # its two passes are those of a step; here each stands alone
+        ascent, descent = descent.ascent or descent.loss, descent.loss
+    return (None if isinstance(ascent, StoredAscent) else ascent), descent
+
+
+def _unit(entries: Iterable[tuple[Tensor, Tensor]]) -> Vector:
+    """Return a copy of length 1, whatever the magnitude; of zero, zero."""
+    vector = Vector.of(entries).copy()
+    for size in (Vector.max_abs, Vector.norm):
+        length = size(vector)
+        vector.mul_(1 / torch.where(length == 0, 1, length))
+    return vector
+
+
+@contextlib.contextmanager
+def _untouched(opt: SharpnessAware, model: nn.Module) -> Iterator[tuple[StepContext, SavedState]]:
+    """Save everything that a sweep changes, and put it back however the sweep ends."""
+    opt._settle("rho_range()")
+    random = RandomState(model.parameters())
+    context = StepContext(opt.base, ModelInfo(model, opt.base), opt.memory)
+    params, radii = context.params, [group["rho"] for group in context.groups]
+    saved = SavedState([*params, *context.model.others(params)], torch.clear_autocast_cache)
+    saved.buffers = context.model.buffers()
+    try:
+        yield context, saved
+    finally:
+        for group, rho in zip(context.groups, radii, strict=True):
+            group["rho"] = rho
+        opt.memory.discard()
+        saved.put_back()
+        random.rewind()

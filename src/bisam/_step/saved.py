@@ -1,36 +1,42 @@
-"""What a sharpness-aware step sets aside and gives back: gradients, buffers, random state."""
+"""What a step saves before it changes it, and gives back: gradients, buffers, random state, weights."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ._foreach import Snapshot
-from ._shards import local, place_gradients
-from .vector import Vector
+from .._vectors.shards import local, place_gradients
+from .._vectors.snapshot import Snapshot
+from .._vectors.vector import Vector
+from .model import Buffers
 
-__all__ = ["Buffers", "CarriedGradients", "Kept", "RandomState"]
+__all__ = ["CarriedGradients", "RandomState", "SavedState"]
 
 
 class CarriedGradients:
     """Gradients that were there before the step: accumulated ones, or zeros.
 
-    They are copied, because an engine may reuse their storage for the first pass (DDP's bucket views), and the same
-    tensors come back, because an engine may hold on to them.
+    They are copied, because an engine may reuse their storage for the first pass (DDP's bucket views). The same tensors
+    come back, because an engine may hold them.
+
+    Attributes:
+        aside: whether they are set aside now.
     """
 
     def __init__(self, params: Sequence[Tensor]) -> None:
+        self.aside = False
         self._grads = [(param, param.grad) for param in params]
-        self._copies = Snapshot(local(grad) for _, grad in self._grads if grad is not None)
+        self._copies = Snapshot([local(grad) for _, grad in self._grads if grad is not None])
 
     def set_aside(self) -> None:
         """Leave every parameter without a gradient."""
+        self.aside = True
         for param, _ in self._grads:
             param.grad = None
 
     def forget(self) -> None:
-        """Take them for cleared: a closure calls ``zero_grad()`` while they are set aside."""
+        """Treat them as cleared: a closure calls ``zero_grad()`` while they are set aside."""
         self._grads = [(param, None) for param, _ in self._grads]
         self._copies = Snapshot(())
 
@@ -40,6 +46,7 @@ class CarriedGradients:
             self._copies.restore()
         for param, grad in self._grads:
             param.grad = grad
+        self.aside = False
 
     def add_gained(self) -> None:
         """Put every gradient back as it was, plus what has been gained since they were set aside."""
@@ -54,27 +61,6 @@ class CarriedGradients:
         for param, grad in gained:
             if param not in before:
                 param.grad = grad
-
-
-class Buffers:
-    """Buffers of a model as they stand now: running statistics, counters, whatever its layers register."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._owners = [
-            (module, name, buffer)
-            for module in model.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-        with torch.no_grad():
-            self._copies = Snapshot({id(buffer): buffer for _, _, buffer in self._owners}.values())
-
-    def restore(self) -> None:
-        """Put them back, also where a layer has rebound its buffer to a new tensor."""
-        for module, name, buffer in self._owners:
-            module._buffers[name] = buffer
-        with torch.no_grad():
-            self._copies.restore()
 
 
 class RandomState:
@@ -92,33 +78,31 @@ class RandomState:
             torch.get_device_module(device).set_rng_state(state, device)
 
 
-class Kept:
-    """Everything that a step sets aside, and how it comes back.
+class SavedState:
+    """Everything that a step saves, and how it comes back.
+
+    Args:
+        params: every parameter that a pass may give a gradient: none may keep one of the ascent pass.
+        refresh: called after the weights have moved; whoever holds copies of them must then read them again.
 
     Attributes:
         carried: gradients that were there before.
-        random: the random state at the start, where both passes are to draw the same numbers.
-        buffers: buffers as the first pass left them, from its end on.
-        weights: the weights that are about to move, from the climb on.
+        random: the random state at the start, where all passes are to draw the same numbers.
+        buffers: buffers as the first pass left them.
+        weights: the weights, before the climb moves them.
         finished: whether the step has come to its end, so that the gradients stay.
-        moved: what must learn that weights have moved.
     """
 
-    def __init__(self, params: Sequence[Tensor], others: Sequence[Tensor], moved: Callable[[], None]) -> None:
-        self.carried = CarriedGradients([*params, *others])  # all: the ascent pass must leave nothing in any of them
+    def __init__(self, params: Sequence[Tensor], refresh: Callable[[], None]) -> None:
+        self.carried = CarriedGradients(params)
         self.random: RandomState | None = None
         self.buffers: Buffers | None = None
         self.weights: Snapshot | None = None
         self.finished = False
-        self.moved = moved
-
-    def rewind(self) -> None:
-        """Draw the same random numbers again, if that is wished."""
-        if self.random is not None:
-            self.random.rewind()
+        self._refresh = refresh
 
     def put_back(self) -> None:
-        """Put everything back, and after an interruption in the middle of it once more from the start."""
+        """Put everything back; after an interruption in the middle, start once more."""
         try:
             self._put_back()
         except BaseException:
@@ -126,12 +110,12 @@ class Kept:
             raise
 
     def _put_back(self) -> None:
-        with contextlib.ExitStack() as stack:  # each of them whatever becomes of the others; the weights first
+        with contextlib.ExitStack() as stack:  # each one, even if another fails; the weights first
             if not self.finished:
                 stack.callback(self.carried.give_back)
             if self.buffers is not None:
                 stack.callback(self.buffers.restore)
             if self.weights is not None:
                 stack.callback(torch.clear_autocast_cache)
-                stack.callback(self.moved)
+                stack.callback(self._refresh)
                 stack.callback(self.weights.restore)

@@ -1,0 +1,147 @@
+"""The climb: from gradients to w + eps."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._vectors import foreach
+from .._vectors.bucket import Bucket, buckets_of
+from .._vectors.snapshot import Snapshot
+from .._vectors.vector import Part, Vector, reduction_device
+from ..ascent import StoredAscent
+from ..direction import Direction
+from ..geometry import Geometry
+from ..radius import Radius
+from .context import StepContext
+from .passes import StepStats
+from .saved import SavedState
+
+__all__ = ["climb"]
+
+
+@torch.no_grad()
+def climb(
+    context: StepContext,
+    saved: SavedState,
+    *,
+    direction: Direction | None,
+    geometry: Geometry,
+    radius: Radius | None,
+    unscale: bool,
+    stored: StoredAscent | None = None,
+) -> StepStats:
+    r"""Move every weight to w + eps, and use up the gradients.
+
+    With radii r_k and directions d_k of the groups, e is the point of the geometry's unit set that is farthest along
+    (r_k d_k), and
+
+        eps_k = r_k e_k.
+
+    For the l2 ball that is r_k^2 d_k / sqrt(sum_j r_j^2 ||d_j||^2), and with equal radii SAM's rho g / ||g||. A zero or
+    non-finite gradient leaves every bit of the weights alone; that is decided on the device.
+
+    Args:
+        context: the running step.
+        saved: takes the weights that are about to move.
+        direction: along what of the gradient; None is the gradient.
+        geometry: the feasible set.
+        radius: a rule for the radius; None is the groups' ``rho``.
+        unscale: whether to take the loss's scale out of the gradients.
+        stored: supplies what to climb along, instead of the gradients.
+
+    Returns:
+        What the climb did.
+    """
+    sources = None
+    if stored is not None:
+        vector = stored(context.params, context.base, context.memory)
+        sources = {p: t for part in vector.parts for p, t in zip(part.params, part.tensors, strict=True)}
+    buckets = buckets_of(context.groups, context.model.params, sources)
+    if not buckets:
+        return StepStats()
+    if "coarse" not in context.warned:
+        _warn_of_coarse_weights(buckets, context.warned)
+    scale = context.scale() if unscale and stored is None else None
+    if scale is not None:
+        Vector(buckets).mul_(1 / scale)
+    if direction is not None:
+        direction(Vector(buckets), context.memory)
+    geometry.select(buckets)
+    buckets = [bucket for bucket in buckets if bucket.params]
+    if not buckets:
+        return StepStats()
+    largest = max(bucket.rho for bucket in buckets)
+    for bucket in buckets:
+        bucket.due = -bucket.sign * bucket.rho
+    if radius is not None:
+        rule = radius(largest, Vector(buckets).norm(), context.memory) / largest
+        for bucket in buckets:
+            bucket.due = torch.where(torch.isfinite(rule), rule * bucket.due, 0)
+    highest = _to_common_unit(buckets, largest)
+    geometry(buckets, context.memory)
+    buckets = [bucket for bucket in buckets if bucket.params]
+    saved.weights = Snapshot([weight for bucket in buckets for weight in bucket.weights])
+    stats = _move(buckets, highest)
+    torch.clear_autocast_cache()  # the low-precision weights that autocast cached in the first pass would hide eps
+    return stats
+
+
+def _to_common_unit(buckets: Sequence[Bucket], largest: float) -> Tensor:
+    """Multiply each bucket's gradient by its relative radius, in units of the largest magnitude, which is returned.
+
+    Squares in a geometry then neither overflow nor vanish where they count. Where dtypes differ, or have 16 bits, one
+    of them may not hold the common unit: there each bucket is divided by its own largest magnitude first.
+    """
+    place = reduction_device(bucket.weights[0].device for bucket in buckets)
+    own = [bucket.norm(torch.inf) for bucket in buckets]
+    highest = torch.stack([max_abs.to(place) for max_abs in own]).amax()
+    common = torch.where(highest > 0, highest, 1)
+    dtypes = {bucket.tensors[0].dtype for bucket in buckets}
+    one_unit = len(dtypes) == 1 and buckets[0].tensors[0].dtype.itemsize > 2
+    for bucket, max_abs in zip(buckets, own, strict=True):
+        bucket.unit = common / (bucket.rho / largest)
+        if one_unit:
+            foreach.div_(bucket.tensors, bucket.unit)
+        else:
+            foreach.div_(bucket.tensors, torch.where(max_abs > 0, max_abs, 1))
+            foreach.mul_(bucket.tensors, torch.where(max_abs > 0, max_abs.to(place) / bucket.unit, 0))
+    return highest
+
+
+def _move(buckets: Sequence[Bucket], highest: Tensor) -> StepStats:
+    """Subtract the ``tensors``, which hold -eps, from the weights, unless the gradient was zero or not finite.
+
+    Without a perturbation -eps may be NaN, and NaN times 0 is NaN. So its *bits* are multiplied by 0, which gives +0.0,
+    and w - (+0.0) is w for every w (w + 0.0 would turn -0.0 into 0.0).
+    """
+    for bucket in buckets:
+        if isinstance(bucket.due, Tensor) or bucket.due != 1.0:  # the geometry has not done it
+            foreach.mul_(bucket.tensors, bucket.due)
+    lengths = torch.stack([bucket.norm().to(highest.device) for bucket in buckets])
+    norm = torch.linalg.vector_norm(lengths)
+    perturbed = torch.isfinite(highest) & torch.isfinite(norm) & (norm > 0)
+    coarse = []
+    for bucket in buckets:
+        foreach.mul_([foreach.as_integers(tensor) for tensor in bucket.tensors], perturbed)
+        before = foreach.copies(bucket.weights) if bucket.weights[0].dtype.itemsize == 2 else None
+        foreach.sub_(bucket.weights, bucket.tensors)
+        if before is not None:  # a coarse dtype rounds small steps away: measure what is left of them
+            foreach.sub_(before, bucket.weights)
+            coarse.append(Part(bucket.params, before, bucket.shards).norm().to(highest.device))
+    if coarse:
+        fine = [n for n, b in zip(lengths.unbind(), buckets, strict=True) if b.weights[0].dtype.itemsize > 2]
+        norm = torch.linalg.vector_norm(torch.stack([*coarse, *fine]))
+    return StepStats(torch.where(perturbed, norm, 0), perturbed)
+
+
+def _warn_of_coarse_weights(buckets: Sequence[Bucket], warned: set[str]) -> None:
+    coarse = {bucket.weights[0].dtype for bucket in buckets} & {torch.bfloat16, torch.float16}
+    if coarse:
+        warned.add("coarse")
+        warnings.warn(
+            f"weights in {', '.join(sorted(map(str, coarse)))} round small perturbations away: "
+            "compare opt.last.norm with rho, and prefer float32 weights under torch.autocast",
+            stacklevel=5,
+        )

@@ -1,0 +1,157 @@
+"""What a step must know of the model: its parameters' names and owners, its wrappers, its buffers."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from .._vectors.bucket import ParamInfo
+from .._vectors.snapshot import Snapshot
+
+__all__ = ["Buffers", "ModelInfo"]
+
+
+class ModelInfo:
+    """A model as the optimizer of its parameters sees it.
+
+    Attributes:
+        module: the model, or None where the optimizer was given none.
+        params: names and owners of its parameters.
+
+    Raises:
+        ValueError: the model has none of the optimizer's parameters; the parameters are sharded and there is no model;
+            FSDP1.
+    """
+
+    def __init__(self, module: nn.Module | None, base: Optimizer) -> None:
+        self.module = module
+        self.params = _param_info(base, module)
+        self.look()
+
+    def look(self) -> None:
+        """Look at the modules as they are now: an engine may have wrapped some since the last step.
+
+        Raises:
+            ValueError: FSDP1, whose flat shards have no norm of their own.
+        """
+        self._modules = [] if self.module is None else list(self.module.modules())
+        self._ddp = [module for module in self._modules if isinstance(module, DistributedDataParallel)]
+        self._fsdp: list[Any] = [module for module in self._modules if hasattr(module, "set_requires_gradient_sync")]
+        if any(type(module).__name__ == "FullyShardedDataParallel" for module in self._modules):
+            raise ValueError(
+                "model holds a FullyShardedDataParallel (FSDP1) module, whose norms would be taken per shard: use "
+                "torch.distributed.fsdp.fully_shard (FSDP2), which is supported"
+            )
+
+    def others(self, own: list[Tensor]) -> list[Tensor]:
+        """Return the model's parameters that are not among ``own``: another optimizer's, or nobody's."""
+        known = set(own)
+        everything = (param for module in self._modules for param in module.parameters(recurse=False))
+        return list(dict.fromkeys(param for param in everything if param not in known))
+
+    def buffers(self) -> "Buffers | None":
+        """Return the buffers as they stand now; None without a model."""
+        return None if self.module is None else Buffers(self._modules)
+
+    # -- engines' wrappers (DDP, FSDP) ---------------------------------------------------------------------------
+
+    @property
+    def distributed(self) -> bool:
+        """Whether DDP or FSDP wraps it, or a part of it."""
+        return bool(self._ddp or self._fsdp)
+
+    @property
+    def averages_gradients(self) -> bool:
+        """Whether a backward pass now averages gradients over the workers, if there are several."""
+        return all(module.require_backward_grad_sync for module in self._ddp)
+
+    @contextlib.contextmanager
+    def averaging(self, wanted: bool) -> Iterator[None]:
+        """Let DDP average the gradients of the passes inside, or leave each worker its own.
+
+        DDP learns a static graph in its first backward pass, so that pass must be averaged.
+        """
+        before = [module.require_backward_grad_sync for module in self._ddp]
+        ours = [wanted or _unlearnt(module) for module in self._ddp]
+        for module, value in zip(self._ddp, ours, strict=True):
+            module.require_backward_grad_sync = value
+        try:
+            yield
+        finally:
+            for module, value, set_by_us in zip(self._ddp, before, ours, strict=True):
+                if value != set_by_us and module.require_backward_grad_sync == set_by_us:
+                    module.require_backward_grad_sync = value
+
+    def check_synchronised(self) -> None:
+        """Refuse FSDP's accumulation without communication, which leaves the parameters without gradients.
+
+        Raises:
+            RuntimeError: ``set_requires_gradient_sync(False)`` is in force.
+        """
+        for module in self._fsdp:
+            if not all(group.reduce_grads for group in _fsdp_groups(module)):
+                raise RuntimeError(
+                    "set_requires_gradient_sync(False) keeps FSDP's gradients from the parameters, so there is nothing "
+                    "to climb: accumulate with gradient synchronisation on"
+                )
+
+    def refresh(self) -> None:
+        """Make FSDP gather the weights again: an unsharded copy would hide that they have moved."""
+        for module in self._fsdp:
+            module.reshard()
+
+
+class Buffers:
+    """Buffers of a model as they stand now: running statistics, counters, whatever its layers register."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        # Module._buffers is the only place to put a rebound buffer back: assignment goes through __setattr__ hooks.
+        self._owners = [
+            (module, name, buffer)
+            for module in modules
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        with torch.no_grad():
+            self._copies = Snapshot({id(buffer): buffer for _, _, buffer in self._owners}.values())
+
+    def restore(self) -> None:
+        """Put them back, also where a layer has rebound its buffer to a new tensor."""
+        for module, name, buffer in self._owners:
+            module._buffers[name] = buffer
+        with torch.no_grad():
+            self._copies.restore()
+
+
+def _param_info(base: Optimizer, model: nn.Module | None) -> ParamInfo:
+    """Return what the model knows of the parameters, or a base that was built of named parameters."""
+    params = [p for group in base.param_groups for p in group["params"]]
+    if model is None:
+        if any(hasattr(param, "device_mesh") for param in params):
+            raise ValueError("model=None, and the parameters are sharded (DTensor): pass the model that shards them")
+        named = [zip(group.get("param_names", ()), group["params"], strict=False) for group in base.param_groups]
+        return ParamInfo({param: name for group in named for name, param in group}, {})
+    names: dict[Tensor, str] = {param: name for name, param in model.named_parameters()}
+    if not any(param in names for param in params):
+        raise ValueError("model= has none of the parameters of base: pass the model that base was built on")
+    owners: dict[Tensor, list[nn.Module]] = {}
+    for module in model.modules():
+        for param in module.parameters(recurse=False):
+            owners.setdefault(param, []).append(module)
+    return ParamInfo(names, owners)
+
+
+def _unlearnt(module: DistributedDataParallel) -> bool:
+    # DDP says nowhere else whether its first backward pass has queued the reduction of a static graph.
+    return bool(module.static_graph) and not module._static_graph_delay_allreduce_enqueued
+
+
+def _fsdp_groups(module: Any) -> list[Any]:
+    # FSDP2 has a public setter for reduce_grads and no getter.
+    state = module._get_fsdp_state()
+    groups = getattr(state, "_fsdp_param_groups", None)  # torch 2.12; before, there was one at most
+    return list(groups) if groups is not None else [g for g in [state._fsdp_param_group] if g is not None]

@@ -1,0 +1,183 @@
+"""What a method remembers from step to step: vectors over the parameters and numbers, saved with the optimizer."""
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .foreach import accumulation_dtype
+from .shards import local, shards_of, whole
+from .vector import Part, Vector, real
+
+__all__ = ["PREFIX", "STEPS", "Memory", "without_memory"]
+
+#: What the names of our entries in param groups and state dicts begin with.
+PREFIX = "sharpness_"
+#: The number of steps taken, in every param group: saved, resumed, and seen by whatever copies the groups.
+STEPS = PREFIX + "steps"
+
+
+class Memory:
+    """Vectors and numbers by name.
+
+    A vector is zero at first, in float32 or better, and keeps each entry with its parameter. What is written to it
+    counts from the end of the step's passes on: a loop that is left early leaves no trace, and a gradient that is not
+    finite is forgotten. A number lies in the optimizer's param groups. What is written to it counts from ``step()``
+    on, so that all micro-batches of a step see the same number.
+
+    Args:
+        base: the optimizer whose param groups hold the numbers.
+        vectors: names of the vectors.
+        numbers: the numbers' first values, by name: plain values, lists of them, or 0-dim tensors.
+
+    Attributes:
+        valid: 0-dim; where it is false, what is written from here on is forgotten. None: all counts.
+    """
+
+    def __init__(self, base: Optimizer, vectors: Iterable[str] = (), numbers: Mapping[str, Any] | None = None) -> None:
+        self.valid: Tensor | None = None
+        self._base = base
+        self._vectors: dict[str, Vector | None] = dict.fromkeys(vectors)
+        self._left_out: dict[str, dict[Tensor, Tensor]] = {name: {} for name in self._vectors}  # entries in no vector
+        self._numbers = dict(numbers or {})
+        self._written: dict[str, tuple[Vector, Tensor]] = {}
+        self._new_numbers: dict[str, Any] = {}  # of the running loop
+        self._step_numbers: dict[str, Any] = {}  # of the loops since the last step
+        self._when: dict[str, int] = {}
+
+    @property
+    def step(self) -> int:
+        """Number of steps taken, from 0; the same for all micro-batches of a step."""
+        steps: int = self._base.param_groups[0][STEPS]
+        return steps
+
+    # -- vectors -------------------------------------------------------------------------------------------------
+
+    def read(self, name: str, beside: Vector) -> Vector:
+        """Return the vector ``name`` over the parameters of ``beside``. It is shared, in rows: change a copy of it."""
+        vector = self._vectors[name]
+        if vector is None or not _alike(vector, beside):
+            entries = self._entries(name)
+            parts = [Part(p.params, [_entry(entries, w) for w in p.params], p.shards) for p in beside.parts]
+            self._vectors[name] = vector = Vector(parts).copy()
+            left_out = set(entries).difference(vector.params)
+            self._left_out[name] = {param: entries[param] for param in left_out}
+        return vector
+
+    def written(self, name: str) -> bool:
+        """Whether an earlier micro-batch of this step has written the vector ``name``."""
+        return self._when.get(name) == self.step
+
+    def write(self, name: str, vector: Vector) -> None:
+        """Replace the vector ``name`` over its parameters by ``vector``, which must not change during the step."""
+        good = vector.max_abs().isfinite()
+        self._written[name] = vector, good if self.valid is None else good & self.valid.to(good.device)
+
+    def commit(self) -> None:
+        """Keep what the running loop has written: the vectors now, the numbers for ``step()``."""
+        for name, (vector, good) in self._written.items():
+            self._when[name] = self.step
+            self.read(name, vector).replace_unless_(~good, vector)
+        self._step_numbers |= self._new_numbers
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget what the running loop has written."""
+        self._written.clear()
+        self._new_numbers.clear()
+        self.valid = None
+
+    def _entries(self, name: str) -> dict[Tensor, Tensor]:
+        """Return what is kept under ``name``, by parameter."""
+        vector = self._vectors[name]
+        parts = () if vector is None else vector.parts
+        inside = {p: t for part in parts for p, t in zip(part.params, part.tensors, strict=True)}
+        return {**self._left_out[name], **inside}
+
+    # -- numbers -------------------------------------------------------------------------------------------------
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The numbers' first values, by their keys in the param groups."""
+        return {PREFIX + name: value for name, value in self._numbers.items()}
+
+    def number(self, name: str) -> Any:
+        """Return the number ``name`` as the last step left it."""
+        return self._base.param_groups[0][PREFIX + name]
+
+    def write_number(self, name: str, value: Any) -> None:
+        """Replace the number ``name``, from ``step()`` on."""
+        self._new_numbers[name] = value
+
+    def commit_step(self) -> None:
+        """Count a step, and keep the numbers that were written."""
+        ours = {PREFIX + name: value for name, value in self._step_numbers.items()}
+        self._step_numbers.clear()
+        for group in self._base.param_groups:
+            group[STEPS] += 1
+            group.update(ours)
+
+    # -- copies and state dicts ----------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy entry by entry: pickled views of one row would each bring the whole row along."""
+        kept = {name: {p: entry.clone() for p, entry in self._entries(name).items()} for name in self._vectors}
+        return {**vars(self), "_left_out": kept, "_vectors": dict.fromkeys(self._vectors)}
+
+    def save(self, params: Sequence[Tensor], keys: Sequence[Any], state: dict[Any, Any]) -> None:
+        """Add every vector to ``state``, the base optimizer's state by parameter, in which ``keys`` stand for them."""
+        for name in self._vectors:
+            entries = self._entries(name)
+            for key, param in zip(keys, params, strict=True):
+                if param.requires_grad:
+                    state[key] = {**state.get(key, {}), PREFIX + name: whole(_entry(entries, param), param)}
+
+    def load(self, params: Sequence[Tensor], keys: Sequence[Any], state: dict[Any, Any]) -> None:
+        """Take every vector from ``state``; one that is missing becomes zero again."""
+        self.discard()
+        self._step_numbers.clear()
+        self._when.clear()
+        for name in self._vectors:
+            self._vectors[name] = None
+            entries: dict[Tensor, Tensor] = {}
+            self._left_out[name] = entries
+            for key, param in zip(keys, params, strict=True):
+                saved = state.get(key, {}).get(PREFIX + name)
+                if saved is not None:
+                    with torch.no_grad():
+                        entries[param] = _entry(entries, param).copy_(local(saved, shards_of(param)))
+
+
+def _entry(entries: Mapping[Tensor, Tensor], param: Tensor) -> Tensor:
+    """Return the entry kept beside ``param``, or zeros, as it lies in this process."""
+    here = real(local(param.detach()))
+    entry = entries.get(param)
+    if entry is None:
+        return torch.zeros_like(here, dtype=accumulation_dtype(here.dtype), memory_format=torch.contiguous_format)
+    return entry.to(here.device, accumulation_dtype(here.dtype))  # a model may move, or be cast
+
+
+def _alike(known: Vector, beside: Vector) -> bool:
+    """Whether ``known`` is over the same parameters, and they still have their devices and dtypes."""
+    both = list(zip(known.parts, beside.parts, strict=False))
+    return len(known.parts) == len(beside.parts) and all(
+        len(mine.params) == len(theirs.params)
+        and all(map(operator.is_, mine.params, theirs.params))
+        and mine.tensors[0].device == theirs.tensors[0].device
+        and mine.tensors[0].dtype == accumulation_dtype(theirs.tensors[0].dtype)
+        for mine, theirs in both
+    )
+
+
+def without_memory(state: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the base optimizer's part of a state dict's ``state``."""
+    rest = {
+        key: {name: value for name, value in own.items() if not str(name).startswith(PREFIX)}
+        if isinstance(own, dict)
+        else own
+        for key, own in state.items()
+    }
+    return {key: own for key, own in rest.items() if own != {}}

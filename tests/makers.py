@@ -1,0 +1,23 @@
+"""Every named method, built with what it cannot do without: a length of training, a base with momentum."""
+
+import functools
+
+from bisam import METHODS
+
+__all__ = ["MAKERS"]
+
+#: Numbers without which a method is refused, or never perturbs in a few steps.
+NEEDED = {"tailsam": {"total_steps": 1000, "tail": 1.0}}
+
+
+def make(name, base, **options):
+    """Build a method around ``base``, an SGD or Adam."""
+    if name == "momentumsam":
+        for group in base.param_groups:
+            if "momentum" in group:
+                group["momentum"] = group["momentum"] or 0.9
+    return METHODS[name](base, **{**NEEDED.get(name, {}), **options})
+
+
+#: ``MAKERS[name](base, model=model)`` for every method.
+MAKERS = {name: functools.partial(make, name) for name in METHODS}
