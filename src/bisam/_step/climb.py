@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from .._vectors import foreach
-from .._vectors.bucket import Bucket, buckets_of
-from .._vectors.snapshot import Snapshot
-from .._vectors.vector import Part, Vector, reduction_device
+from .._vectors.vector import Bucket, Part, Vector, buckets_of, reduction_device
 from ..ascent import StoredAscent
+from ..choice import Memory
 from ..direction import Direction
 from ..geometry import Geometry
 from ..radius import Radius
@@ -61,8 +60,6 @@ def climb(
     buckets = buckets_of(context.groups, context.model.params, sources)
     if not buckets:
         return StepStats()
-    if "coarse" not in context.warned:
-        _warn_of_coarse_weights(buckets, context.warned)
     scale = context.scale() if unscale and stored is None else None
     if scale is not None:
         Vector(buckets).mul_(1 / scale)
@@ -72,28 +69,39 @@ def climb(
     buckets = [bucket for bucket in buckets if bucket.params]
     if not buckets:
         return StepStats()
-    largest = max(bucket.rho for bucket in buckets)
-    for bucket in buckets:
-        bucket.due = -bucket.sign * bucket.rho
-    if radius is not None:
-        rule = radius(largest, Vector(buckets).norm(), context.memory) / largest
-        for bucket in buckets:
-            bucket.due = torch.where(torch.isfinite(rule), rule * bucket.due, 0)
-    highest = _to_common_unit(buckets, largest)
+    _warn_of_coarse_weights(buckets, context.warned)
+    _set_radii(buckets, radius, context.memory)
+    highest = _to_common_unit(buckets)
     geometry(buckets, context.memory)
-    buckets = [bucket for bucket in buckets if bucket.params]
-    saved.weights = Snapshot([weight for bucket in buckets for weight in bucket.weights])
-    stats = _move(buckets, highest)
+    saved.weights = foreach.Snapshot([weight for bucket in buckets for weight in bucket.weights])
+    stats = _move([bucket for bucket in buckets if bucket.params], highest)
     torch.clear_autocast_cache()  # the low-precision weights that autocast cached in the first pass would hide eps
     return stats
 
 
-def _to_common_unit(buckets: Sequence[Bucket], largest: float) -> Tensor:
+def _set_radii(buckets: Sequence[Bucket], radius: Radius | None, memory: Memory) -> None:
+    """Tell each bucket what its farthest point is multiplied by: minus the radius, because it is subtracted."""
+    for bucket in buckets:
+        bucket.due = -bucket.sign * bucket.rho
+    if radius is not None:
+        largest = max(bucket.rho for bucket in buckets)
+        rule = radius(largest, Vector(buckets).norm(), memory) / largest
+        for bucket in buckets:
+            bucket.due = torch.where(torch.isfinite(rule), rule * bucket.due, 0)
+
+
+def _to_common_unit(buckets: Sequence[Bucket]) -> Tensor:
     """Multiply each bucket's gradient by its relative radius, in units of the largest magnitude, which is returned.
 
     Squares in a geometry then neither overflow nor vanish where they count. Where dtypes differ, or have 16 bits, one
     of them may not hold the common unit: there each bucket is divided by its own largest magnitude first.
     """
+    if len(buckets) == 1 and buckets[0].tensors[0].dtype.itemsize > 2:
+        highest = buckets[0].norm(torch.inf)
+        buckets[0].unit = torch.where(highest > 0, highest, 1)
+        foreach.div_(buckets[0].tensors, buckets[0].unit)
+        return highest
+    largest = max(bucket.rho for bucket in buckets)
     place = reduction_device(bucket.weights[0].device for bucket in buckets)
     own = [bucket.norm(torch.inf) for bucket in buckets]
     highest = torch.stack([max_abs.to(place) for max_abs in own]).amax()
@@ -119,29 +127,30 @@ def _move(buckets: Sequence[Bucket], highest: Tensor) -> StepStats:
     for bucket in buckets:
         if isinstance(bucket.due, Tensor) or bucket.due != 1.0:  # the geometry has not done it
             foreach.mul_(bucket.tensors, bucket.due)
-    lengths = torch.stack([bucket.norm().to(highest.device) for bucket in buckets])
-    norm = torch.linalg.vector_norm(lengths)
+    norm = Vector(buckets).norm().to(highest.device)
     perturbed = torch.isfinite(highest) & torch.isfinite(norm) & (norm > 0)
-    coarse = []
+    realised: list[Part] = []
     for bucket in buckets:
-        foreach.mul_([foreach.as_integers(tensor) for tensor in bucket.tensors], perturbed)
-        before = foreach.copies(bucket.weights) if bucket.weights[0].dtype.itemsize == 2 else None
-        foreach.sub_(bucket.weights, bucket.tensors)
-        if before is not None:  # a coarse dtype rounds small steps away: measure what is left of them
+        foreach.mul_(foreach.as_integers(bucket.tensors), perturbed)
+        if bucket.weights[0].dtype.itemsize > 2:
+            foreach.sub_(bucket.weights, bucket.tensors)
+            realised.append(bucket)
+        else:  # a coarse dtype rounds small steps away: measure what is left of them
+            before = foreach.copies(bucket.weights)
+            foreach.sub_(bucket.weights, bucket.tensors)
             foreach.sub_(before, bucket.weights)
-            coarse.append(Part(bucket.params, before, bucket.shards).norm().to(highest.device))
-    if coarse:
-        fine = [n for n, b in zip(lengths.unbind(), buckets, strict=True) if b.weights[0].dtype.itemsize > 2]
-        norm = torch.linalg.vector_norm(torch.stack([*coarse, *fine]))
+            realised.append(Part(bucket.params, before, bucket.shards))
+    if any(bucket.weights[0].dtype.itemsize == 2 for bucket in buckets):
+        norm = Vector(realised).norm().to(highest.device)
     return StepStats(torch.where(perturbed, norm, 0), perturbed)
 
 
 def _warn_of_coarse_weights(buckets: Sequence[Bucket], warned: set[str]) -> None:
-    coarse = {bucket.weights[0].dtype for bucket in buckets} & {torch.bfloat16, torch.float16}
-    if coarse:
+    coarse = {str(bucket.weights[0].dtype) for bucket in buckets if bucket.weights[0].dtype.itemsize == 2}
+    if coarse and "coarse" not in warned:
         warned.add("coarse")
         warnings.warn(
-            f"weights in {', '.join(sorted(map(str, coarse)))} round small perturbations away: "
+            f"weights in {', '.join(sorted(coarse))} round small perturbations away: "
             "compare opt.last.norm with rho, and prefer float32 weights under torch.autocast",
             stacklevel=5,
         )

@@ -4,6 +4,7 @@ A sharpness-aware method does not change how weights are updated, it changes wha
 gradient; :mod:`bisam.optimizer` makes it a ``torch.optim.Optimizer``.
 """
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from .._validation import not_negative
 from .._vectors.shards import place_gradients
 from .._vectors.vector import Vector
 from ..ascent import StoredAscent
-from ..cadence import Cadence, GradientCadence
+from ..cadence import Always, Cadence, GradientCadence
 from ..choice import Choice, require_choice
 from ..combine import Combine, EveryStepCombine, combine_, combine_plain_
 from ..direction import Direction
@@ -64,6 +65,7 @@ class Estimator:
         ascent_differs: whether the ascent is another objective than the descent, or none.
         needs_gradient_at_w: whether the descent objective's gradient at w takes part in the result.
         needs_scale: whether the result depends on the scale of the losses; ``passes(grad_scale=)`` tells it.
+        averages_ascent: whether workers climb one averaged gradient: asked for, or because what they keep must agree.
     """
 
     ascent: Callable[..., Tensor] | StoredAscent
@@ -79,13 +81,23 @@ class Estimator:
     ascent_differs: bool = field(init=False, repr=False)
     needs_gradient_at_w: bool = field(init=False, repr=False)
     needs_scale: bool = field(init=False, repr=False)
+    averages_ascent: bool = field(init=False, repr=False)
+    _always: bool = field(init=False, repr=False)
+    _alters_plain_steps: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_choices(self)
+        differs = self.ascent is not self.descent
+        needs_at_w = self.combine is not None or isinstance(self.cadence, GradientCadence)
+        remembers = isinstance(self.ascent, StoredAscent) and self.ascent.remembers_gradient
         derived = {
-            "ascent_differs": self.ascent is not self.descent,
-            "needs_gradient_at_w": self.combine is not None or isinstance(self.cadence, GradientCadence),
+            "ascent_differs": differs,
+            "needs_gradient_at_w": needs_at_w,
             "needs_scale": any(choice.needs_scale for choice in self.choices.values()),
+            "averages_ascent": self.sync_ascent or bool(self.memory) or (needs_at_w and not differs),
+            "_always": type(self.cadence) is Always,
+            # a choice needs the gradient of every step's last pass by itself
+            "_alters_plain_steps": remembers or isinstance(self.combine, EveryStepCombine),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
@@ -128,11 +140,6 @@ class Estimator:
         share = None if isinstance(self.cadence, GradientCadence) else self.cadence.fraction
         return PassCount(1, sharp, None if share is None else 1 + share * (sharp - 1))
 
-    @property
-    def averages_ascent(self) -> bool:
-        """Whether workers climb one averaged gradient: asked for, or because what they keep of it must agree."""
-        return self.sync_ascent or bool(self.memory) or (self.needs_gradient_at_w and not self.ascent_differs)
-
     def check_base(self, base: Optimizer) -> None:
         """Refuse a base optimizer that a choice cannot work with."""
         if isinstance(self.ascent, StoredAscent):
@@ -143,7 +150,7 @@ class Estimator:
     def passes(self, context: StepContext) -> Steps:
         """Yield the objective of each pass and leave the gradient in ``p.grad``."""
         moves = self._can_move(context)
-        sharp = moves and self.cadence(context.memory.step)
+        sharp = moves and (self._always or self.cadence(context.memory.step))
         context.opened |= sharp
         stored, climbed = (self.ascent, None) if isinstance(self.ascent, StoredAscent) else (None, self.ascent)
         must_be_called = self.ascent_differs and stored is None
@@ -190,17 +197,14 @@ class Estimator:
         context.memory.commit()
         context.counts = True
 
-    @property
-    def _alters_plain_steps(self) -> bool:
-        """Whether a choice needs the gradient of every step's last pass by itself."""
-        remembers = isinstance(self.ascent, StoredAscent) and self.ascent.remembers_gradient
-        return remembers or isinstance(self.combine, EveryStepCombine)
-
     def _can_move(self, context: StepContext) -> bool:
         """Check what may have changed since the last step; return whether some radius is above zero."""
-        radii = [not_negative("rho", group["rho"]) for group in context.groups]
+        radii = [group["rho"] for group in context.base.param_groups]
+        for rho in radii:
+            if type(rho) is not float or not 0 <= rho < math.inf:
+                not_negative("rho", rho)
         two_objectives = self.ascent_differs and not isinstance(self.ascent, StoredAscent)
-        if two_objectives and any(group.get("maximize") for group in context.groups):
+        if two_objectives and any(group.get("maximize") for group in context.base.param_groups):
             raise ValueError(
                 f"maximize=True turns the descent objective around, and what ascent={self.ascent!r} should then do is "
                 "open: minimise the negative objective instead, or leave out ascent="

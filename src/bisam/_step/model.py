@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from .._vectors.bucket import ParamInfo
-from .._vectors.snapshot import Snapshot
+from .._vectors.foreach import Snapshot
+from .._vectors.vector import ParamInfo
 
 __all__ = ["Buffers", "ModelInfo"]
 
@@ -39,19 +39,24 @@ class ModelInfo:
             ValueError: FSDP1, whose flat shards have no norm of their own.
         """
         self._modules = [] if self.module is None else list(self.module.modules())
-        self._ddp = [module for module in self._modules if isinstance(module, DistributedDataParallel)]
-        self._fsdp: list[Any] = [module for module in self._modules if hasattr(module, "set_requires_gradient_sync")]
-        if any(type(module).__name__ == "FullyShardedDataParallel" for module in self._modules):
-            raise ValueError(
-                "model holds a FullyShardedDataParallel (FSDP1) module, whose norms would be taken per shard: use "
-                "torch.distributed.fsdp.fully_shard (FSDP2), which is supported"
-            )
+        self._ddp: list[DistributedDataParallel] = []
+        self._fsdp: list[Any] = []
+        for module in self._modules:
+            if isinstance(module, DistributedDataParallel):
+                self._ddp.append(module)
+            elif hasattr(module, "set_requires_gradient_sync"):
+                self._fsdp.append(module)
+            elif type(module).__name__ == "FullyShardedDataParallel":
+                raise ValueError(
+                    "model holds a FullyShardedDataParallel (FSDP1) module, whose norms would be taken per shard: use "
+                    "torch.distributed.fsdp.fully_shard (FSDP2), which is supported"
+                )
 
     def others(self, own: list[Tensor]) -> list[Tensor]:
         """Return the model's parameters that are not among ``own``: another optimizer's, or nobody's."""
         known = set(own)
-        everything = (param for module in self._modules for param in module.parameters(recurse=False))
-        return list(dict.fromkeys(param for param in everything if param not in known))
+        everything = [param for module in self._modules for param in module.parameters(recurse=False)]
+        return list(dict.fromkeys([param for param in everything if param not in known]))
 
     def buffers(self) -> "Buffers | None":
         """Return the buffers as they stand now; None without a model."""

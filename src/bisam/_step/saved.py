@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from .._vectors.foreach import Snapshot
 from .._vectors.shards import local, place_gradients
-from .._vectors.snapshot import Snapshot
 from .._vectors.vector import Vector
 from .model import Buffers
 

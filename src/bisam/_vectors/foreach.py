@@ -7,13 +7,14 @@ back to the host.
 it, and nothing public dispatches one operation for many tensors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 __all__ = [
     "Scale",
+    "Snapshot",
     "accumulation_dtype",
     "add_",
     "as_integers",
@@ -171,7 +172,8 @@ def norm(tensors: list[Tensor], order: float = 2.0) -> Tensor:
     filled = [tensor for tensor in tensors if tensor.numel()]
     if not filled:  # the shards of this process may all be empty
         return tensors[0].new_zeros((), dtype=accumulation_dtype(tensors[0].dtype))
-    total: Tensor = torch.linalg.vector_norm(torch.stack(norms(filled, order)), order)
+    each = norms(filled, order)
+    total: Tensor = each[0] if len(each) == 1 else torch.linalg.vector_norm(torch.stack(each), order)
     return total
 
 
@@ -180,7 +182,7 @@ def replace_unless(keep: Tensor, tensors: Sequence[Tensor], others: Sequence[Ten
     if len(tensors) == 1:
         torch.where(keep.to(tensors[0].device), tensors[0], others[0], out=tensors[0])
     elif tensors:
-        own, other = [as_integers(t) for t in tensors], [as_integers(t) for t in others]
+        own, other = as_integers(tensors), as_integers(others)
         torch._foreach_mul_(own, like(own[0], keep))
         torch._foreach_add_(own, torch._foreach_mul(other, like(own[0], ~keep)))
 
@@ -195,8 +197,42 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def as_integers(tensor: Tensor) -> Tensor:
-    """View a tensor's bits as integers, which no rounding and no flushing of subnormal numbers touches."""
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
-    return tensor.view(_INTEGERS[tensor.dtype.itemsize])
+def as_integers(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """View the bits of tensors of one dtype as integers, which no rounding and no flushing of subnormals touches."""
+    if not tensors:
+        return []
+    if tensors[0].is_complex():
+        tensors = [torch.view_as_real(tensor) for tensor in tensors]
+    kind = _INTEGERS[tensors[0].dtype.itemsize]
+    return [tensor.view(kind) for tensor in tensors]
+
+
+class Snapshot:
+    """Copies of tensors that come back bit for bit: -0.0, subnormal numbers and NaN payloads included.
+
+    The tensors are read and written as integers and keep their storage. Those whose elements have no bits of their own
+    (sparse, quantized, conjugate or expanded views) are cloned one by one, and written back only if they have changed.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        self._odd: list[tuple[Tensor, Tensor, int]] = []
+        for tensor in tensors:
+            own = tensor.detach()
+            dense = own.layout == torch.strided and not (own.is_conj() or own.is_neg() or own.is_quantized)
+            if dense and (own.is_contiguous() or 0 not in own.stride() or own.numel() < 2):
+                alike.setdefault((own.device, own.dtype), []).append(own)
+            else:
+                self._odd.append((tensor, own.clone(), tensor._version))  # no public way to see an in-place change
+        self._parts: list[tuple[list[Tensor], list[Tensor]]] = []
+        for part in alike.values():
+            bits = as_integers(part)
+            self._parts.append((bits, list(torch._foreach_add(bits, 0))))
+
+    def restore(self) -> None:
+        """Write the copies back."""
+        for live, saved in self._parts:
+            torch._foreach_copy_(live, saved)
+        for tensor, copy, version in self._odd:
+            if tensor._version != version:
+                tensor.copy_(copy)

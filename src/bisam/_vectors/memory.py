@@ -78,6 +78,9 @@ class Memory:
 
     def commit(self) -> None:
         """Keep what the running loop has written: the vectors now, the numbers for ``step()``."""
+        if not (self._written or self._new_numbers):
+            self.valid = None
+            return
         for name, (vector, good) in self._written.items():
             self._when[name] = self.step
             self.read(name, vector).replace_unless_(~good, vector)
@@ -114,11 +117,11 @@ class Memory:
 
     def commit_step(self) -> None:
         """Count a step, and keep the numbers that were written."""
-        ours = {PREFIX + name: value for name, value in self._step_numbers.items()}
-        self._step_numbers.clear()
         for group in self._base.param_groups:
             group[STEPS] += 1
-            group.update(ours)
+            for name, value in self._step_numbers.items():
+                group[PREFIX + name] = value
+        self._step_numbers.clear()
 
     # -- copies and state dicts ----------------------------------------------------------------------------------
 

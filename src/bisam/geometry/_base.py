@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from ..choice import Bucket, Choice, Memory, Scale, Vector
+from ..choice import Bucket, Choice, Memory, Scale, Vector, Wrapper
 
 __all__ = ["Ellipsoid", "Geometry"]
 
@@ -14,8 +14,10 @@ class Geometry(Choice):
     def select(self, buckets: Sequence[Bucket]) -> None:
         """Let go of the parameters that this set never moves, with ``bucket.select``; by default of none.
 
-        It is asked before norms are taken, so that only what moves counts.
+        It is asked before norms are taken, so that only what moves counts. A wrapper asks the inner set.
         """
+        if isinstance(self, Wrapper):
+            self.inner.select(buckets)
 
     @abstractmethod
     def __call__(self, buckets: Sequence[Bucket], memory: Memory) -> None:

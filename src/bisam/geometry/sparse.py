@@ -73,10 +73,6 @@ class SparseSupport(Wrapper, Geometry):
         self.total_steps = total_steps if total_steps is None else count("total_steps", total_steps)
         self.seed = 0 if seed is None else seed
 
-    def select(self, buckets: Sequence[Bucket]) -> None:
-        """Ask the inner set."""
-        self.inner.select(buckets)
-
     def __call__(self, buckets: Sequence[Bucket], memory: Memory) -> None:
         """Ask the inner set, and mask its point; a dynamic mask changes when its time has come."""
         changes = self.rule == "dynamic" and memory.step % self.every == 0 and not memory.written("resting")

@@ -54,11 +54,10 @@ class OnlyModules(Wrapper, Geometry):
             )
         for bucket in buckets:
             bucket.select(functools.partial(self._chosen, bucket))
-        self.inner.select([bucket for bucket in buckets if bucket.params])
+        super().select([bucket for bucket in buckets if bucket.params])
 
     def __call__(self, buckets: Sequence[Bucket], memory: Memory) -> None:
-        """Ask the inner set; a wrapper that did not forward :meth:`select` has its effect here."""
-        self.select(buckets)
+        """Ask the inner set."""
         self.inner([bucket for bucket in buckets if bucket.params], memory)
 
     def _chosen(self, bucket: Bucket, number: int) -> bool:
@@ -84,10 +83,6 @@ class RandomSupport(Wrapper, Geometry):
         super().__init__(L2Ball() if inner is None else inner)
         self.beta = fraction("beta", beta)
         self.seed = seed
-
-    def select(self, buckets: Sequence[Bucket]) -> None:
-        """Ask the inner set."""
-        self.inner.select(buckets)
 
     def __call__(self, buckets: Sequence[Bucket], memory: Memory) -> None:
         """Ask the inner set, and multiply its point by the mask over beta."""

@@ -64,7 +64,15 @@ def lower_bound_loss(
         tensor([-0.8557,  0.4064])
     """
     bound = as_bound(bound, alpha)
-    mu = bound.mu if mu is None else positive("mu", mu)
+    return checked_lower_bound_loss(
+        logits, target, bound, bound.mu if mu is None else positive("mu", mu), ignore_index, reduction
+    )
+
+
+def checked_lower_bound_loss(
+    logits: Tensor, target: Tensor, bound: Bound, mu: float, ignore_index: int, reduction: str
+) -> Tensor:
+    """:func:`lower_bound_loss` of a bound and a mu that have been checked."""
     logits, target, by_class = _class_last(logits, target)
     if by_class:
         try:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from .._validation import positive
 from .bounds import Bound, as_bound
-from .functional import lower_bound_loss, zero_one_loss
+from .functional import checked_lower_bound_loss, zero_one_loss
 
 __all__ = ["LowerBoundLoss", "ZeroOneLoss"]
 
@@ -43,14 +43,7 @@ class LowerBoundLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of ``logits`` (B, K), (K,) or (B, K, d1, ...) under class indices or probabilities."""
-        return lower_bound_loss(
-            logits,
-            target,
-            bound=self.bound,
-            mu=self.mu,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-        )
+        return checked_lower_bound_loss(logits, target, self.bound, self.mu, self.ignore_index, self.reduction)
 
     def extra_repr(self) -> str:
         """Show the choices in ``print(loss)``."""

@@ -1,5 +1,6 @@
 r"""The battery: what every sharpness-aware optimizer must do, ours or yours.
 
+:data:`CONTRACT` is what must be true of every method, :data:`SPEED` what a fast one does besides, :data:`BATTERY` both.
 Each check takes ``make(model) -> SharpnessAware`` and raises ``AssertionError`` with the reason::
 
     @pytest.mark.parametrize("check", bisam.testing.BATTERY, ids=lambda check: check.__name__)
@@ -10,12 +11,14 @@ The model that a check hands to ``make`` is small, float64 and on the CPU, with 
 parameter and one that no loss ever reaches.
 """
 
-from .battery import BATTERY, Make
+from .battery import BATTERY, CONTRACT, SPEED, Make
 from .bound import check_bound
 from .models import Net, batches, bits, count_around_passes, count_operations, run_steps
 
 __all__ = [
     "BATTERY",
+    "CONTRACT",
+    "SPEED",
     "Make",
     "Net",
     "batches",

@@ -1,4 +1,4 @@
-"""The checks of the battery."""
+"""The checks of the battery: what must be true of every method, and what a fast one does besides."""
 
 import contextlib
 import copy
@@ -16,7 +16,7 @@ from bisam.optimizer import SharpnessAware
 
 from .models import Net, batches, bits, count_around_passes, run_steps
 
-__all__ = ["BATTERY", "Make"]
+__all__ = ["BATTERY", "CONTRACT", "SPEED", "Make"]
 
 #: Makes the optimizer to be checked, around the model that it is given.
 Make = Callable[[nn.Module], SharpnessAware]
@@ -192,6 +192,36 @@ def check_scheduler(make: Make) -> None:
         )
 
 
+def check_scale(make: Make) -> None:
+    """Losses times 1024 change nothing: for a method that says so untold, for one that needs the scale once told.
+
+    The scale is a power of two, so the perturbations are the same to the bit, and the gradients 1024 times as large.
+    """
+    data, seen = batches(3), []
+    for scale in (1.0, 1024.0):
+        model, norms = Net(), []
+        opt = make(model)
+        for x, y in data:
+            told = {"grad_scale": scale} if opt.estimator.needs_scale else {}
+            for objective in opt.passes(**told):
+                (objective(model(x), y) * scale).backward()
+            norms.append(opt.last.norm)
+            for param in model.parameters():
+                if param.grad is not None:
+                    param.grad /= scale
+            opt.step()
+            opt.zero_grad()
+        seen.append((norms, [param.detach().clone() for param in model.parameters()]))
+    (norms, weights), (scaled_norms, scaled_weights) = seen
+    claim = "declares needs_scale and was told" if opt.estimator.needs_scale else "does not declare needs_scale"
+    for ours, theirs in zip(norms, scaled_norms, strict=True):
+        assert abs(ours - theirs) <= 1e-9 * max(ours, theirs), (
+            f"||eps|| is {ours} and with losses times 1024 {theirs}, though the method {claim}"
+        )
+    for own, other in zip(weights, scaled_weights, strict=True):
+        _same(own, other, "weight after three steps with losses times 1024")
+
+
 def check_constant_operations(make: Make) -> None:
     """Work between and after the passes is dispatched in as many operations for 1000 parameters as for 10.
 
@@ -269,8 +299,8 @@ def _same(ours: Tensor | None, theirs: Tensor | None, what: str) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14, msg=lambda m: f"{what}: {m}")
 
 
-#: Every check that a sharpness-aware optimizer must pass.
-BATTERY: tuple[Callable[[Make], None], ...] = (
+#: What must be true of every sharpness-aware optimizer.
+CONTRACT: tuple[Callable[[Make], None], ...] = (
     check_restores_weights,
     check_early_exit,
     check_additive,
@@ -280,6 +310,11 @@ BATTERY: tuple[Callable[[Make], None], ...] = (
     check_copies,
     check_odd_gradients,
     check_scheduler,
-    check_constant_operations,
-    check_no_synchronisation,
+    check_scale,
 )
+
+#: What a fast one does besides. A choice of your own may leave these out.
+SPEED: tuple[Callable[[Make], None], ...] = (check_constant_operations, check_no_synchronisation)
+
+#: Both.
+BATTERY = (*CONTRACT, *SPEED)
