@@ -748,6 +748,25 @@ def test_two_workers_end_bit_equal(tmp_path):
 # -- what cannot be right ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("sharpness", "words"),
+    [
+        ("bisam", r"sharpness='bisam' must be a function.*functools\.partial\(bisam\.BiSAM, rho=0\.1\)"),
+        (0.05, "sharpness=0.05 must be a function".replace(".", r"\.")),
+        (
+            lambda model: SAM(torch.optim.SGD(model.parameters(), lr=0.1)),
+            r"is a SAM that is built already: pass it as optimizers=\(opt, None\)",
+        ),
+    ],
+)
+def test_what_wraps_no_optimizer_is_refused_before_anything_runs(tmp_path, sharpness, words):
+    model = classifier()
+    sharpness = sharpness(model) if callable(sharpness) else sharpness
+    args = transformers.TrainingArguments(output_dir=str(tmp_path), report_to=[])
+    with pytest.raises(TypeError, match=words):
+        SharpnessAwareTrainer(model=model, args=args, train_dataset=Rows(), sharpness=sharpness)
+
+
 def test_without_a_sharpness_aware_optimizer_it_says_how(tmp_path):
     trainer = SharpnessAwareTrainer(classifier(), arguments(tmp_path), train_dataset=Rows())
     with pytest.raises(ValueError, match="pass sharpness="):

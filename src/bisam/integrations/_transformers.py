@@ -15,7 +15,15 @@ from ..losses.language import CausalLMLoss, flatten_tokens, logits_of, next_toke
 from ..losses.modules import LowerBoundLoss
 from ..optimizer import SharpnessAware
 
-__all__ = ["check_base", "check_descent", "check_engine", "logits_and_labels", "unwrapped", "wants_descent"]
+__all__ = [
+    "check_descent",
+    "check_engine",
+    "check_sharpness",
+    "logits_and_labels",
+    "plain_optimizer",
+    "unwrapped",
+    "wants_descent",
+]
 
 _IGNORED = -100  # throughout transformers
 _OVERRIDE = "override logits_and_labels(outputs, inputs) in your trainer, which returns what the ascent objective takes"
@@ -43,7 +51,7 @@ def unwrapped(optimizer: Any) -> SharpnessAware | None:
 def wants_descent(objective: Objective, optimizer: SharpnessAware) -> bool:
     """Whether this pass is of the loss to descend: the last one, all of SAM's, and the first one of three."""
     choices = optimizer.estimator
-    return not objective.is_ascent or choices.ascent is choices.descent or objective.loss is choices.descent
+    return not objective.is_ascent or not choices.ascent_differs or objective.loss is choices.descent
 
 
 def check_engine(trainer: Trainer) -> None:
@@ -72,7 +80,26 @@ def check_engine(trainer: Trainer) -> None:
         )
 
 
-def check_base(base: Any) -> Optimizer:
+def check_sharpness(sharpness: Any) -> None:
+    """Refuse what does not wrap an optimizer.
+
+    Raises:
+        TypeError: naming it and what to pass.
+    """
+    if isinstance(sharpness, SharpnessAware):
+        name = type(sharpness).__name__
+        raise TypeError(
+            f"sharpness= is a {name} that is built already: pass it as optimizers=(opt, None), or pass a function that "
+            f"wraps the Trainer's optimizer, sharpness=functools.partial({name}, rho=0.1)"
+        )
+    if sharpness is not None and not callable(sharpness):
+        raise TypeError(
+            f"sharpness={sharpness!r} must be a function that wraps the Trainer's optimizer: "
+            "sharpness=functools.partial(bisam.BiSAM, rho=0.1)"
+        )
+
+
+def plain_optimizer(base: Any) -> Optimizer:
     """Return the optimizer to wrap.
 
     Raises:

@@ -41,11 +41,13 @@ class SharpnessAwareTrainerMixin(_Trainer):
         kwargs: those of the Trainer.
 
     Raises:
+        TypeError: ``sharpness`` is a name, an optimizer that is built already, or something else that cannot be called.
         ValueError: ``sharpness`` with an optimizer that is sharpness-aware already; an engine, an ``optim`` or a
             ``descent=`` that cannot work here, by name. At the start of training: neither of the two ways was taken.
     """
 
     def __init__(self, *args: Any, sharpness: Callable[..., SharpnessAware] | None = None, **kwargs: Any) -> None:
+        conventions.check_sharpness(sharpness)
         super().__init__(*args, **kwargs)
         self.sharpness = sharpness
         conventions.check_engine(self)
@@ -65,7 +67,7 @@ class SharpnessAwareTrainerMixin(_Trainer):
         made = super().create_optimizer() if model is None else super().create_optimizer(model)
         if conventions.unwrapped(made) is None:
             trained: Any = self.model if model is None else model
-            ours = self.make_sharpness_aware(conventions.check_base(made), trained)
+            ours = self.make_sharpness_aware(conventions.plain_optimizer(made), trained)
             if not isinstance(ours, SharpnessAware):
                 raise TypeError(
                     f"sharpness={self.sharpness!r} returned {type(ours).__name__}: it must return a sharpness-aware "
