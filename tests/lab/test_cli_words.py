@@ -10,7 +10,7 @@ from rich.console import Console
 import bisam_lab
 from bisam_lab.cli.app import flowing
 from bisam_lab.cli.watch import Watch
-from bisam_lab.result import Epoch
+from bisam_lab.run.result import Epoch
 
 
 def said_by(capsys, monkeypatch, *args):

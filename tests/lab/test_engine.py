@@ -7,11 +7,11 @@ from torch import nn
 from bisam import METHODS, RhoScheduler
 from bisam.loops import SharpestSamples, micro_batches
 from bisam_lab.data import InMemory, load_splits, whole
-from bisam_lab.engine import build_optimizer
 from bisam_lab.models import ResNet, build_model
 from bisam_lab.recipe import load
-from bisam_lab.result import RunResult
-from bisam_lab.train import train
+from bisam_lab.run.optimizer import build_optimizer
+from bisam_lab.run.result import RunResult
+from bisam_lab.run.train import train
 
 TINY = (
     "data.train_size=96",

@@ -13,7 +13,7 @@ import yaml
 import bisam_lab
 from bisam_lab.recipe import RecipeError
 from bisam_lab.report import collect, plain, render, write
-from bisam_lab.result import Epoch, RunResult
+from bisam_lab.run.result import Epoch, RunResult
 from bisam_lab.statistics import compare, verdict
 
 MINUS = "\u2212"

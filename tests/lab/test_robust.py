@@ -6,10 +6,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from bisam_lab import training as training_module
-from bisam_lab.checkpoint import CheckpointError, Checkpoints, read, write
 from bisam_lab.recipe import load
-from bisam_lab.train import Observer, Stopped, train
+from bisam_lab.run import resumable
+from bisam_lab.run.checkpoint import CheckpointError, Checkpoints, read, write
+from bisam_lab.run.observer import Observer, Stopped
+from bisam_lab.run.train import train
 
 from .test_cli import TINY
 from .test_train import StopAfter, same, weights
@@ -43,7 +44,7 @@ class DieIn(Observer):
 def test_epochs_shorter_than_the_time_between_checkpoints_are_saved(tmp_path, monkeypatch):
     """Each epoch once began the count anew, so that a run of short epochs had nothing to go on from."""
     now = iter(range(10**6))
-    monkeypatch.setattr(training_module.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(resumable.time, "perf_counter", lambda: float(next(now)))
     recipe = load("digits", [*TINY, "train.epochs=30"])
     with pytest.raises(ConnectionError):
         train(recipe, "sgd", 0, folder=tmp_path, observer=DieIn(30), every=20.0)

@@ -8,13 +8,13 @@ import signal
 import pytest
 from filelock import FileLock
 
-from bisam_lab.comparison import outcomes
 from bisam_lab.recipe import RecipeError, load
-from bisam_lab.result import Run, RunResult
+from bisam_lab.run.observer import Stopped
+from bisam_lab.run.result import Run, RunResult
+from bisam_lab.statistics.by_variant import outcomes
 from bisam_lab.study.cell import run_cell
 from bisam_lab.study.files import read_result, read_results, write_text
 from bisam_lab.study.folder import Study
-from bisam_lab.train import Stopped
 
 from .test_cli import TINY, bisam, in_process, start, wait_for
 from .test_train import StopAfter, logged, read

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bisam_lab.comparison import compare_variant
-from bisam_lab.result import Epoch, RunResult
+from bisam_lab.run.result import Epoch, RunResult
 from bisam_lab.statistics import TESTS, compare, detectable, holm, seeds_needed, verdict
+from bisam_lab.statistics.by_variant import compare_variant
 from bisam_lab.statistics.power import _power
 from bisam_lab.statistics.tests import sign_flip, signed_rank_cdf
 from bisam_lab.summary import draw, markdown, table

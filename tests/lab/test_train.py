@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from bisam_lab.checkpoint import CheckpointError, Checkpoints, read, write
 from bisam_lab.data.examples import stream
 from bisam_lab.recipe import load
-from bisam_lab.train import Observer, Stopped, train
+from bisam_lab.run.checkpoint import CheckpointError, Checkpoints, read, write
+from bisam_lab.run.observer import Observer, Stopped
+from bisam_lab.run.train import train
 
 from .test_cli import ENV, bisam, start, wait_for
 
@@ -28,7 +29,7 @@ RECIPE = [*TINY, "train.epochs=4"]
 KILLED = """
 import io, os, signal, sys
 import torch
-import bisam_lab, bisam_lab.checkpoint as checkpoint, bisam_lab.loop as loop, bisam_lab.train as train
+import bisam_lab, bisam_lab.run.checkpoint as checkpoint, bisam_lab.run.steps as steps, bisam_lab.run.train as train
 
 where, count = sys.argv.pop(1), int(sys.argv.pop(1))
 
@@ -47,7 +48,7 @@ def die(call):
     return counted
 
 owner, name = {
-    "step": (loop.Loop, "_backward"),
+    "step": (steps.Steps, "_backward"),
     "write": (torch, "save"),
     "rename": (checkpoint.os, "replace"),
     "end": (train, "_result"),
@@ -303,7 +304,7 @@ def test_the_time_left_of_a_run_resumed_at_an_epochs_end():
     from rich.console import Console
 
     from bisam_lab.cli.watch import Watch
-    from bisam_lab.result import Epoch
+    from bisam_lab.run.result import Epoch
 
     watch = Watch(3, Console(file=(out := io.StringIO()), width=200))
     watch.step(1, 8, 8)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from ..environment import environment
-from ..method import PLAIN, Method, names
 from ..recipe import Recipe
+from ..registry.methods import Method, names
+from ..registry.optimizers import PLAIN
+from ..run.environment import environment
 from .contestants import Contestant, Problem
 from .memory import metered
 from .peers import installed, peer, peer_name

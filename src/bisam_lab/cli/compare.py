@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.measure import Measurement
 
 from .. import recipe as recipes
-from ..processes import warm_up
 from ..recipe import RecipeError
+from ..study.processes import warm_up
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
 from .signals import leaving
 
 if TYPE_CHECKING:
-    from ..comparison import Outcome
+    from ..statistics.by_variant import Outcome
 
 __all__ = ["compare"]
 
@@ -68,7 +68,7 @@ def compare(
     against = baseline or chosen.methods[0]
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
-    from ..comparison import outcomes  # here, for torch takes seconds to import and --help should not
+    from ..statistics.by_variant import outcomes  # here: torch takes seconds to import, and --help should not
     from ..study.folder import Study
     from ..study.pool import default_jobs
     from ..summary import write_summary

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..result import Run
+from ..run.result import Run
 from ..study.folder import Study
 from ..study.pool import Finished, Note, run_all
 

@@ -43,9 +43,9 @@ def train(
     whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise, methods=method and f"[{method}]")
     of = of if of is not None else next(iter(whole.variants), "")
     chosen, method = variant(whole, of), method or whole.methods[-1]
-    from ..checkpoint import CheckpointError  # here, for torch takes seconds to import and --help should not
-    from ..logs import WandbLogger
-    from ..result import Run
+    from ..run.checkpoint import CheckpointError  # here: torch takes seconds to import, and --help should not
+    from ..run.logs import WandbLogger
+    from ..run.result import Run
     from ..study.cell import Busy, run_cell
     from ..study.files import UnreadableError, make_folder
     from .watch import Watch

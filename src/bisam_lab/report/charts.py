@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
-from ..result import Epoch, RunResult
+from ..run.result import Epoch, RunResult
 from ..statistics import Comparison
 from .axes import Axis, fit
 from .collect import Block, Curve, Difference

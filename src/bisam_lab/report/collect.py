@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..comparison import compare_variant
 from ..recipe import RecipeError
-from ..result import RunResult
+from ..run.result import RunResult
 from ..statistics import TESTS, Comparison
+from ..statistics.by_variant import compare_variant
 from ..study.files import read_results
 from .reading import recipe_of
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..checkpoint import Checkpoints
-from ..fabric import Logger
 from ..recipe import Recipe
-from ..result import Run, RunResult
-from ..train import Observer, train
+from ..run.checkpoint import Checkpoints
+from ..run.fabric import Logger
+from ..run.observer import Observer
+from ..run.result import Run, RunResult
+from ..run.train import train
 from .files import read_result, write_text
 
 __all__ = ["Busy", "run_cell"]

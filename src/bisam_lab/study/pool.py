@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 import torch
 
-from ..checkpoint import CheckpointError
-from ..engine import load_examples_and_model
-from ..environment import cores
 from ..recipe import Recipe, RecipeError
-from ..result import Epoch, Run, RunResult
-from ..train import Observer, Stopped
+from ..run.checkpoint import CheckpointError
+from ..run.environment import cores
+from ..run.observer import Observer, Stopped
+from ..run.result import Epoch, Run, RunResult
+from ..run.setup import check
 from . import workers
 from .cell import Busy, run_cell
 from .files import UnreadableError
@@ -73,7 +73,7 @@ def run_all(study: Study, jobs: int, every: float = 30.0) -> Iterator[Event]:
     for name in dict.fromkeys(run.variant for run in pending):  # what is missing is said here, once and at once
         recipe = study.recipe_of(Run(name, 0, ""))
         check_accelerator(recipe.engine.accelerator)
-        load_examples_and_model(recipe, study.data_dir, seed=0)
+        check(recipe, study.data_dir)
     with workers.pool(min(jobs, len(pending)), max(1, cores() // jobs)) as (processes, told):
         futures: dict[Future[RunResult], Run] = {
             processes.submit(_run, study.recipe_of(run), run, study.path(run), study.data_dir, every): run

@@ -10,11 +10,11 @@ from typing import TypeAlias
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from ..engine import load_examples_and_model
-from ..environment import cores
+from ..run.environment import cores
+from ..run.observer import Observer, Stopped
+from ..run.setup import check
 from ..study import workers
 from ..study.pool import check_accelerator
-from ..training import Observer, Stopped
 from .claim import claim, recover
 from .study import FIRST_SEED, Tuning, ended
 from .trial import TrialError, run
@@ -78,7 +78,7 @@ def run_all(tuning: Tuning, study: Study, jobs: int, timeout: float | None = Non
     if missing <= 0:
         return
     check_accelerator(tuning.recipe.engine.accelerator)
-    load_examples_and_model(tuning.recipe, tuning.data_dir, FIRST_SEED)
+    check(tuning.recipe, tuning.data_dir, FIRST_SEED)
     with workers.pool(min(jobs, missing), max(1, cores() // jobs), __name__) as (processes, told):
         futures = {processes.submit(_run, tuning) for _ in range(min(jobs, missing))}
         end = math.inf if timeout is None else time.monotonic() + timeout

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..recipe import RecipeError
 from .fabric import CSVLogger, Logger, TensorBoardLogger
-from .recipe import RecipeError
 from .result import Epoch
 
-__all__ = ["WandbLogger", "build_loggers", "metrics"]
+__all__ = ["WandbLogger", "build_loggers", "logged"]
 
 
 def build_loggers(folder: Path | None, history: Iterable[Epoch], extra: Sequence[Logger] = ()) -> list[Logger]:
@@ -29,11 +29,11 @@ def build_loggers(folder: Path | None, history: Iterable[Epoch], extra: Sequence
     ]
     for epoch in history:
         for logger in files:
-            logger.log_metrics(metrics(epoch), epoch.epoch)
+            logger.log_metrics(logged(epoch), epoch.epoch)
     return [*files, *extra]
 
 
-def metrics(epoch: Epoch) -> dict[str, float]:
+def logged(epoch: Epoch) -> dict[str, float]:
     """Return what is logged of an epoch."""
     return {
         "train_loss": epoch.train_loss,

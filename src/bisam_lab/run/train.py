@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..recipe import Recipe
+from ..registry.metrics import METRICS
+from .base_optimizer import stale_statistics
 from .checkpoint import CheckpointError, Checkpoints
 from .environment import environment
+from .evaluation import collapsed, predictions
 from .fabric import Logger
-from .logs import build_loggers, metrics
-from .recipe import Recipe
+from .logs import build_loggers, logged
+from .observer import Observer
 from .result import RunResult, Status
-from .score import collapsed, predictions, score
-from .training import Observer, Stopped, Training
+from .resumable import Training
 
-__all__ = ["Observer", "Stopped", "train"]
+__all__ = ["train"]
 
 
 def train(
@@ -55,6 +58,8 @@ def train(
     observer = observer or Observer()
     training = Training(recipe, method, seed, data_dir)
     place = environment(training.fabric.device)
+    if (warning := stale_statistics(training.opt.base, training.model)) is not None:
+        observer.note(warning)
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints", observer.note)
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         try:
@@ -67,7 +72,7 @@ def train(
         while not training.ended:
             epoch = training.epoch(observer, checkpoints, every)
             for logger in outputs:
-                logger.log_metrics(metrics(epoch), epoch.epoch)
+                logger.log_metrics(logged(epoch), epoch.epoch)
             observer.epoch(epoch)
         if checkpoints is not None and keep:
             training.save(checkpoints)
@@ -83,14 +88,14 @@ def train(
 
 def _result(training: Training, variant: str, place: dict[str, Any]) -> RunResult:
     training.model.load_state_dict(training.chosen)
-    predicted, labels = predictions(training.net, training.test.to(training.fabric.device)), training.test.labels
+    predicted, labels = predictions(training.steps.net, training.test.to(training.fabric.device)), training.test.labels
     status: Status = "diverged" if training.diverged else "collapsed" if collapsed(predicted, labels) else "ok"
     seconds = sum(epoch.seconds for epoch in training.history)
     return RunResult(
         method=training.method,
         seed=training.seed,
         status=status,
-        test_score=score(predicted, labels, training.recipe.data.metric),
+        test_score=METRICS[training.recipe.data.metric].score(predicted, labels),
         validation_score=training.history[training.selected - 1].validation_score,
         selected_epoch=training.selected,
         steps_per_second=len(training.history) * training.batches / seconds,
