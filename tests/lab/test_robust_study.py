@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 
 from bisam_lab.recipe import RecipeError, load
+from bisam_lab.run.checkpoint import read
 from bisam_lab.run.observer import Stopped
 from bisam_lab.run.result import Run, RunResult
 from bisam_lab.statistics.by_variant import outcomes
@@ -16,8 +17,8 @@ from bisam_lab.study.cell import run_cell
 from bisam_lab.study.files import read_result, read_results, write_text
 from bisam_lab.study.folder import Study
 
+from .run.runs import StopAfter, logged
 from .test_cli import TINY, bisam, in_process, start, wait_for
-from .test_train import StopAfter, logged, read
 
 
 def strict(text):

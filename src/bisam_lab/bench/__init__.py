@@ -27,9 +27,9 @@ __all__ = ["Memory", "Passes", "Report", "Row", "bench", "every_method", "measur
 Entry = Callable[[int], Contestant]
 
 
-def every_method(optimizer: str) -> list[str]:
-    """Return all names there are around a base optimizer, each method once."""
-    return [name for name in names() if name != "bisam" and (name not in PLAIN or name == optimizer)]
+def every_method(plain: str) -> list[str]:
+    """Return all names there are, each method once, with ``plain`` for the base optimizer alone."""
+    return [name for name in names() if name != "bisam" and (name not in PLAIN or name == plain)]
 
 
 def bench(

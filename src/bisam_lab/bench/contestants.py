@@ -18,7 +18,7 @@ from ..data import Examples
 from ..data.examples import count_batches
 from ..recipe import Recipe
 from ..registry.methods import Method
-from ..run.base_optimizer import base_arguments, build_base
+from ..run.base_optimizer import base_arguments, build_base, set_training
 from ..run.fabric import build_fabric
 from ..run.learning_rate import learning_rate
 from ..run.optimizer import build_optimizer
@@ -91,9 +91,7 @@ class Problem:
         """Return the base optimizer in the plain loop, as one writes it without this library."""
         model = copy.deepcopy(self.model)
         optimizer = build_base(self.recipe.train, model)
-        switch = getattr(optimizer, "train", None)  # of one with modes
-        if callable(switch):
-            switch()
+        set_training(optimizer)
         net, stepper = self.fabric.setup(model, optimizer)
         schedule, criterion, clip = self.schedule(optimizer), self.criterion, self.recipe.train.clip
 

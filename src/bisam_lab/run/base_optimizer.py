@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -18,7 +19,7 @@ from ..recipe.imported import explained, imported
 from ..recipe.known import nearest
 from ..registry.optimizers import OPTIMIZERS
 
-__all__ = ["base_arguments", "build_base", "stale_statistics"]
+__all__ = ["base_arguments", "build_base", "set_training", "stale_statistics"]
 
 #: What to do about a class that refuses the network's parameters or its arguments.
 _REMEDY = (
@@ -31,19 +32,17 @@ def build_base(recipe: TrainRecipe, model: nn.Module) -> Optimizer:
     """Build the base optimizer of the network's parameters.
 
     Raises:
-        RecipeError: it cannot be found, refuses its arguments or the parameters, is no optimizer, ignores an option,
-            or has no learning rate that a schedule can set.
+        RecipeError: it cannot be found, refuses its arguments or the parameters, is no optimizer, or has no learning
+            rate that a schedule can set.
     """
     kind, arguments = base_arguments(recipe)
-    name = _name(recipe)
-    what = f"train.optimizer={recipe.optimizer!r}: {name}"
+    what = f"train.optimizer={recipe.optimizer!r}: {_name(recipe)}"
     with explained(what, _REMEDY):
         base = kind(list(model.parameters()), **arguments)
+        if recipe.optimizer not in OPTIMIZERS:
+            _try_out(kind([nn.Parameter(p.detach().clone()) for p in model.parameters()], **arguments))
     if not isinstance(base, Optimizer):
         raise RecipeError(f"{what} returned a {type(base).__name__}; it must return a torch.optim.Optimizer")
-    ignored = [key for key in arguments if key not in _declared(kind) and key not in base.defaults]
-    if ignored:
-        raise RecipeError(f"train.optimizer_options.{ignored[0]}: {name} ignores it; leave it out")
     if any("lr" not in group for group in base.param_groups):
         raise RecipeError(f"{what} has no lr that train.schedule could set; choose another optimizer")
     return base
@@ -70,15 +69,36 @@ def base_arguments(recipe: TrainRecipe) -> tuple[Callable[..., Any], dict[str, A
     return kind, arguments
 
 
+def set_training(base: Optimizer) -> None:
+    """Put an optimizer with modes, such as a schedule-free one, into that for training."""
+    if _has_modes(base):
+        base.train()  # type: ignore[attr-defined]
+
+
 def stale_statistics(base: Optimizer, model: nn.Module) -> str | None:
     """Return a warning where the network's running statistics are not those of the weights that are evaluated."""
-    modes = callable(getattr(base, "train", None))
-    if not modes or not any(getattr(module, "track_running_stats", False) for module in model.modules()):
+    if not _has_modes(base) or not any(getattr(module, "track_running_stats", False) for module in model.modules()):
         return None
     return (
         f"{type(base).__name__} is evaluated at other weights than it trains at, but BatchNorm's running statistics "
         "are those of the training weights: scores can be far too low; choose a network without BatchNorm"
     )
+
+
+def _has_modes(base: Optimizer) -> bool:
+    return callable(getattr(base, "train", None))
+
+
+def _try_out(base: Any) -> None:
+    """Take a step with gradients of zero, so that what only a step refuses is told before the training."""
+    if not isinstance(base, Optimizer):
+        return
+    set_training(base)
+    for group in base.param_groups:
+        for param in group["params"]:
+            param.grad = torch.zeros_like(param)
+    with torch.random.fork_rng(devices=[]):
+        base.step()
 
 
 def _kind(recipe: TrainRecipe) -> tuple[Callable[..., Any], tuple[str, ...]]:
@@ -88,6 +108,10 @@ def _kind(recipe: TrainRecipe) -> tuple[Callable[..., Any], tuple[str, ...]]:
         module, _, name = entry.path.partition(":")
         return getattr(importlib.import_module(module), name), entry.reads
     kind = imported("train.optimizer", recipe.optimizer)
+    try:
+        inspect.signature(kind)
+    except ValueError:
+        raise RecipeError(f"train.optimizer={recipe.optimizer!r}: {_name(recipe)} is no optimizer's class") from None
     taken = _declared(kind)
     return kind, tuple(field for field in ("lr", "weight_decay") if field in taken or _takes_any(kind))
 
