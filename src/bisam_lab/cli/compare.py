@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.measure import Measurement
 
 from .. import recipe as recipes
+from ..parallel.processes import warm_up
 from ..recipe import RecipeError
-from ..study.processes import warm_up
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
 from .signals import leaving
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from ..parallel.processes import warm_up
 from ..recipe import changed, variant
-from ..study.processes import warm_up
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
 from .signals import leaving
 

@@ -12,9 +12,9 @@ from .checkpoint import CheckpointError, Checkpoints
 from .environment import environment
 from .evaluation import collapsed, predictions
 from .fabric import Logger
-from .logs import build_loggers, logged
+from .logs import WandbLogger, build_loggers, logged
 from .observer import Observer
-from .result import RunResult, Status
+from .result import Run, RunResult, Status
 from .resumable import Training
 
 __all__ = ["train"]
@@ -31,7 +31,7 @@ def train(
     observer: Observer | None = None,
     every: float = 30.0,
     keep: bool = True,
-    loggers: Sequence[Logger] = (),
+    wandb: str | None = None,
 ) -> RunResult:
     """Train once. The epoch to test is chosen on validation, and the test set is read once, at the end.
 
@@ -48,7 +48,7 @@ def train(
         observer: is told of each step and epoch, and can stop the run.
         every: seconds between checkpoints; 0 saves after each step.
         keep: whether the finished run is saved, too.
-        loggers: beside TensorBoard and CSV.
+        wandb: project of Weights & Biases to log to, too; it needs a folder.
 
     Raises:
         RecipeError: data that are missing, a model that cannot be built.
@@ -61,13 +61,9 @@ def train(
     if (warning := stale_statistics(training.opt.base, training.model)) is not None:
         observer.note(warning)
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints", observer.note)
-    if checkpoints is not None and (state := checkpoints.load()) is not None:
-        try:
-            training.restore(state)
-        except CheckpointError as error:
-            raise CheckpointError(f"{checkpoints.last}: {error}: choose another folder with --out") from None
-        observer.note(f"goes on from epoch {len(training.history) + 1}, after {len(training.losses)} of its steps")
-    outputs = build_loggers(folder, training.history, loggers)
+    if checkpoints is not None:
+        _resume(training, checkpoints, observer)
+    outputs = _loggers(training, variant, folder, wandb)
     try:
         while not training.ended:
             epoch = training.epoch(observer, checkpoints, every)
@@ -84,6 +80,28 @@ def train(
         raise
     _finalize(outputs, "success")
     return result
+
+
+def _resume(training: Training, checkpoints: Checkpoints, observer: Observer) -> None:
+    """Go on from the last checkpoint, if there is one."""
+    state = checkpoints.load()
+    if state is None:
+        return
+    try:
+        training.restore(state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoints.last}: {error}: choose another folder with --out") from None
+    observer.note(f"goes on from epoch {len(training.history) + 1}, after {len(training.losses)} of its steps")
+
+
+def _loggers(training: Training, variant: str, folder: Path | None, wandb: str | None) -> list[Logger]:
+    if folder is None:
+        return []
+    loggers = build_loggers(folder, training.history)
+    if wandb is not None:
+        name = str(Run(variant, training.seed, training.method))
+        loggers.append(WandbLogger(wandb, name, folder, training.recipe.model_dump(mode="json")))
+    return loggers
 
 
 def _result(training: Training, variant: str, place: dict[str, Any]) -> RunResult:

@@ -1,14 +1,12 @@
 """One run in its folder: trained by one process at a time, finished once, never run again."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..recipe import Recipe
 from ..run.checkpoint import Checkpoints
-from ..run.fabric import Logger
 from ..run.observer import Observer
 from ..run.result import Run, RunResult
 from ..run.train import train
@@ -30,7 +28,7 @@ def run_cell(
     observer: Observer | None = None,
     every: float = 30.0,
     keep: bool = False,
-    loggers: Sequence[Logger] = (),
+    wandb: str | None = None,
 ) -> RunResult:
     """Train a run in its folder, from its checkpoint if there is one, or return the result that is there.
 
@@ -42,7 +40,7 @@ def run_cell(
         observer: is told of steps and epochs.
         every: seconds between checkpoints.
         keep: keep checkpoints once the run is finished; else they go.
-        loggers: beside TensorBoard and CSV.
+        wandb: project of Weights & Biases to log to, too.
 
     Raises:
         Busy: another process has it, on this machine or on one that shares the file system.
@@ -64,7 +62,7 @@ def run_cell(
                 observer=observer,
                 every=every,
                 keep=keep,
-                loggers=loggers,
+                wandb=wandb,
             )
             write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
             if not keep:

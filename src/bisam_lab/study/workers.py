@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .processes import context
+from ..parallel.processes import context
 
 __all__ = ["pool", "stopping", "tell"]
 

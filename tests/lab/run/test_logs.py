@@ -1,5 +1,7 @@
 """Weights & Biases, offline."""
 
+from filelock import FileLock
+
 from tests.lab.run.runs import TINY
 from tests.lab.test_cli import ENV, bisam
 
@@ -15,3 +17,13 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
     assert len({file.name for file in files}) == 1
     written = b"".join(file.read_bytes() for file in files)
     assert all(word in written for word in (b"validation_score", b"test_score", b"train_loss"))
+
+
+def test_a_run_that_another_process_trains_is_not_logged_twice(tmp_path, monkeypatch):
+    """Weights & Biases was opened before the run's lock: two processes then wrote to one W&B run."""
+    monkeypatch.setitem(ENV, "WANDB_MODE", "offline")
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"):
+        done = bisam("train", "digits", *TINY, "--method", "sgd", "--wandb", "mine", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert not (tmp_path / "run" / "wandb").exists()
