@@ -19,7 +19,7 @@ from .contestants import Contestant, Problem
 from .memory import metered
 from .peers import installed, peer, peer_name
 from .result import Memory, Passes, Report, Row
-from .timing import Runner
+from .timing import Runner, in_turn
 
 __all__ = ["Memory", "Passes", "Report", "Row", "bench", "every_method", "measure_memory"]
 
@@ -149,11 +149,9 @@ def _time(
     tell: Callable[[str], None],
 ) -> None:
     """Time everybody once a round, each round beginning with another."""
-    turn = list(runners.items())
-    for number in range(rounds):
-        start = number % max(1, len(turn))
-        for row, runner in [*turn[start:], *turn[:start]]:
-            tell(f"round {number + 1} of {rounds}: {row.name}")
+    for number, order in enumerate(in_turn(list(runners.items()), rounds), start=1):
+        for row, runner in order:
+            tell(f"round {number} of {rounds}: {row.name}")
             if row in failed:
                 continue
             try:
