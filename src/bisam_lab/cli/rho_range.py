@@ -54,7 +54,7 @@ def rho_range(
     )
 
 
-def _text(advice: "Advice", plain: str, words: str) -> str:
+def _text(advice: "Advice", alone: str, words: str) -> str:
     found = advice.range
     method, field = advice.method, f"sharpness.radii.{advice.method}"
     upwards = [row.rho for row in found.rows if found.suggestion <= row.rho <= found.high]
@@ -69,7 +69,7 @@ def _text(advice: "Advice", plain: str, words: str) -> str:
         "(docs/rho-range.md). Go up while validation improves, and stop there:",
     ]
     lines += [
-        f"  bisam compare {words} --methods {plain},{method} {field}={r:g} --out studies/{method}-rho-{r:g}"
+        f"  bisam compare {words} --methods {alone},{method} {field}={r:g} --out studies/{method}-rho-{r:g}"
         for r in upwards
     ]
     return "\n".join(lines)

@@ -108,7 +108,7 @@ class TrainRecipe(_Part):
     )
     optimizer_options: dict[str, Any] = Field({}, description="its other arguments, such as {betas: [0.9, 0.95]}")
     lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only; of another optimizer: optimizer_options")
     weight_decay: float = Field(5e-4, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient; null does not clip")
@@ -118,6 +118,16 @@ class TrainRecipe(_Part):
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the training along which the rate rises from 0")
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better validation; off")
     select: Literal["best", "last"] = Field("best", description="epoch to test: best on validation, or the last")
+
+    @model_validator(mode="after")
+    def _momentum_has_an_effect(self) -> "TrainRecipe":
+        reads = OPTIMIZERS[self.optimizer].reads if self.optimizer in OPTIMIZERS else ()
+        if "momentum" not in reads and self.momentum != type(self).model_fields["momentum"].default:
+            raise ValueError(
+                f"momentum={self.momentum} has no effect on optimizer={self.optimizer}: leave it out, or give the "
+                "optimizer's own argument in optimizer_options"
+            )
+        return self
 
     @property
     def plain_method(self) -> str:

@@ -13,7 +13,10 @@ import torch
 
 __all__ = ["cores", "environment"]
 
-_PACKAGES = ("bisam", "torch", "torchvision", "lightning-fabric", "timm", "transformers")
+_PACKAGES = (
+    *("bisam", "torch", "torchvision", "lightning-fabric", "timm", "transformers"),
+    *("schedulefree", "pytorch_optimizer"),
+)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import optuna
 from optuna.trial import TrialState
 
 from ..recipe import Recipe
+from ..registry.metrics import METRICS
 from ..run.checkpoint import CheckpointError, Checkpoints
 from ..run.observer import Observer, Stopped
 from ..run.result import Epoch
@@ -26,7 +27,7 @@ class TrialError(Exception):
 
 def worst(metric: str) -> float:
     """Return the lowest value of a metric, which is the score of a run that diverged."""
-    return -1.0 if metric == "matthews" else 0.0
+    return METRICS[metric].lowest
 
 
 def run(claim: Claim, observer: Observer, tell: Tell) -> float:

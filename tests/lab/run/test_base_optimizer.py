@@ -157,6 +157,7 @@ def test_a_function_of_ones_own_makes_the_base():
         ("sgd train.optimizer_options={momentum: 0.5}", r"leave it out, and set train\.momentum"),
         ("torch.optim:Adam train.optimizer_options={betas: [2,2]}", "raised ValueError: Invalid beta"),
         ("torch.optim:Rprop train.weight_decay=0.01", r"train\.weight_decay=0\.01: Rprop takes none"),
+        ("adamw train.momentum=0.95", r"momentum=0\.95 has no effect on optimizer=adamw.*optimizer_options"),
         ("sdg", "'sdg' is none of sgd, adam, adamw.*did you mean sgd"),
     ],
 )
