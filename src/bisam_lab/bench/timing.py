@@ -1,4 +1,4 @@
-"""Steps timed, passes counted. The one clock of ``bisam bench`` and of ``benchmarks/step.py``."""
+"""Time steps and count passes, for ``bisam bench`` and for ``benchmarks/step.py``."""
 
 import itertools
 import math
@@ -17,14 +17,14 @@ __all__ = ["Runner", "in_turn", "timed", "whole_cycles"]
 
 T = TypeVar("T")
 
-#: Steps before the first that counts, at least.
+#: Steps before the first one that counts, at least.
 WARM_UP = 3
-#: Steps of a measurement, at most.
+#: Steps in a measurement, at most.
 MOST = 5000
 
 
 def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
-    """Return what ``run`` returns and the seconds it took; the device is waited for before and after."""
+    """Return the result of ``run`` and its seconds, with the device synchronised before and after."""
     _wait(device)
     start = time.perf_counter()
     result = run()
@@ -33,19 +33,19 @@ def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
 
 
 def in_turn(items: Sequence[T], rounds: int) -> Iterator[list[T]]:
-    """Yield, for each round, all items in the order in which to time them: each round begins with another one."""
+    """Yield, for each round, the items in the order in which to time them. Each round begins with another item."""
     for number in range(rounds):
         start = number % max(1, len(items))
         yield [*items[start:], *items[:start]]
 
 
 class Runner:
-    """Runs one contestant, and keeps the seconds, ratios and passes of what was timed.
+    """Runs one contestant, and keeps the seconds, ratios and passes of the timed steps.
 
     Args:
-        contestant: who runs.
-        batches: taken in turn.
-        device: waited for before and after a measurement, and never within.
+        contestant: takes the steps.
+        batches: used in turn.
+        device: synchronised before and after a measurement, not during it.
     """
 
     def __init__(self, contestant: Contestant, batches: Sequence[Examples], device: torch.device) -> None:
@@ -64,19 +64,19 @@ class Runner:
         self._steps = self._samples = self._looked = 0
 
     def time(self, steps: int) -> float:
-        """Run so many steps, in whole cycles, and return the seconds of a mean one."""
+        """Run ``steps`` steps, in whole cycles, and return the seconds of a mean step."""
         steps = whole_cycles(steps, self.contestant.cycle)
         _, seconds = timed(lambda: self._run(steps), self.device)
         self.seconds.append(seconds / steps)
         return self.seconds[-1]
 
     def time_beside(self, base: "Runner", steps: int) -> None:
-        """Time the base, then this one, and keep the ratio: what the machine does besides, it does to both."""
+        """Time the base, then this one, and keep the ratio."""
         floor = base.time(steps)
         self.ratios.append(self.time(steps) / floor)
 
     def steps_for(self, seconds: float) -> int:
-        """Return how many steps take so long; of what is measured on the way the last is kept."""
+        """Return how many steps take ``seconds``. Only the last measurement on the way is kept."""
         steps = 1
         while (took := self.time(steps) * steps) < seconds and steps < MOST:
             steps = min(MOST, max(steps + 1, math.ceil(1.1 * steps * seconds / took)))
@@ -85,7 +85,7 @@ class Runner:
 
     @property
     def passes(self) -> Passes:
-        """Passes of a mean step, of those that were timed."""
+        """Passes of a mean timed step."""
         pairs, forward = (seen / self._batch / self._steps for seen in (self._samples, self._looked))
         return Passes(pairs, pairs, forward)
 
@@ -107,5 +107,5 @@ def _wait(device: torch.device) -> None:
 
 
 def whole_cycles(steps: int, cycle: int) -> int:
-    """Return ``steps``, made up to a multiple of ``cycle``."""
+    """Return ``steps``, rounded up to a multiple of ``cycle``."""
     return math.ceil(steps / cycle) * cycle

@@ -1,8 +1,8 @@
 """The base optimizer that a recipe names.
 
-It is one of :data:`~bisam_lab.registry.optimizers.OPTIMIZERS`, or any class or function by its import path, called as
-``NAME(params, lr=..., weight_decay=..., **train.optimizer_options)``. Of ``lr`` and ``weight_decay`` it is given what
-it takes.
+It is one of :data:`~bisam_lab.registry.optimizers.OPTIMIZERS`, or any class or function by its import path. That is
+called as ``NAME(params, lr=..., weight_decay=..., **train.optimizer_options)``, without ``lr`` or ``weight_decay``
+where it does not take them.
 """
 
 import importlib
@@ -32,8 +32,8 @@ def build_base(recipe: TrainRecipe, model: nn.Module) -> Optimizer:
     """Build the base optimizer of the network's parameters.
 
     Raises:
-        RecipeError: it cannot be found, refuses its arguments or the parameters, is no optimizer, or has no learning
-            rate that a schedule can set.
+        RecipeError: it cannot be found, refuses its arguments or the parameters, is not an optimizer, or has no
+            learning rate for the schedule.
     """
     kind, arguments = base_arguments(recipe)
     what = f"train.optimizer={recipe.optimizer!r}: {_name(recipe)}"
@@ -44,15 +44,15 @@ def build_base(recipe: TrainRecipe, model: nn.Module) -> Optimizer:
     if not isinstance(base, Optimizer):
         raise RecipeError(f"{what} returned a {type(base).__name__}; it must return a torch.optim.Optimizer")
     if any("lr" not in group for group in base.param_groups):
-        raise RecipeError(f"{what} has no lr that train.schedule could set; choose another optimizer")
+        raise RecipeError(f"{what} has no lr for train.schedule to set; choose another optimizer")
     return base
 
 
 def base_arguments(recipe: TrainRecipe) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return the base optimizer's class, or the function that makes it, and its keyword arguments.
+    """Return the class of the base optimizer, or the function that builds it, and the keyword arguments.
 
     Raises:
-        RecipeError: it cannot be found, or cannot be called with these arguments.
+        RecipeError: it cannot be found, or cannot be called with the arguments.
     """
     kind, fields = _kind(recipe)
     options = recipe.optimizer_options
@@ -70,18 +70,18 @@ def base_arguments(recipe: TrainRecipe) -> tuple[Callable[..., Any], dict[str, A
 
 
 def set_training(base: Optimizer) -> None:
-    """Put an optimizer with modes, such as a schedule-free one, into that for training."""
+    """Switch an optimizer with modes, such as a schedule-free one, to training."""
     if _has_modes(base):
         base.train()  # type: ignore[attr-defined]
 
 
 def stale_statistics(base: Optimizer, model: nn.Module) -> str | None:
-    """Return a warning where the network's running statistics are not those of the weights that are evaluated."""
+    """Return a warning if the network's running statistics are not those of the weights that are evaluated."""
     if not _has_modes(base) or not any(getattr(module, "track_running_stats", False) for module in model.modules()):
         return None
     return (
-        f"{type(base).__name__} is evaluated at other weights than it trains at, but BatchNorm's running statistics "
-        "are those of the training weights: scores can be far too low; choose a network without BatchNorm"
+        f"{type(base).__name__} evaluates other weights than it trains, and the running statistics of BatchNorm are "
+        "those of the trained weights: scores can be far too low; choose a network without BatchNorm"
     )
 
 
@@ -90,7 +90,7 @@ def _has_modes(base: Optimizer) -> bool:
 
 
 def _try_out(base: Any) -> None:
-    """Take a step with gradients of zero, so that what only a step refuses is told before the training."""
+    """Take one step with zero gradients: some optimizers refuse a parameter only in a step."""
     if not isinstance(base, Optimizer):
         return
     set_training(base)
@@ -102,7 +102,7 @@ def _try_out(base: Any) -> None:
 
 
 def _kind(recipe: TrainRecipe) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """Return what makes the optimizer, and the fields of ``train`` that are its arguments."""
+    """Return what builds the optimizer, and the fields of ``train`` that are its arguments."""
     if recipe.optimizer in OPTIMIZERS:
         entry = OPTIMIZERS[recipe.optimizer]
         module, _, name = entry.path.partition(":")
@@ -117,7 +117,7 @@ def _kind(recipe: TrainRecipe) -> tuple[Callable[..., Any], tuple[str, ...]]:
 
 
 def _check(name: str, kind: Callable[..., Any], arguments: dict[str, Any]) -> None:
-    """Refuse an argument that ``kind`` does not take, and one that is missing."""
+    """Refuse an argument that ``kind`` does not take, and a missing one."""
     taken = _declared(kind)
     for key in arguments:
         if key not in taken and not _takes_any(kind):

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, read without running code, and kept in two generations."""
+"""Checkpoints of a run: written completely or not at all, read without running code, kept in two generations."""
 
 import errno
 import os
@@ -19,22 +19,22 @@ VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """A file that is not a whole checkpoint of ours."""
+    """A file that is not a complete checkpoint of this library."""
 
 
 class _NewerError(CheckpointError):
-    """A whole checkpoint, which a newer version can read."""
+    """A complete checkpoint of a newer version."""
 
 
 class Checkpoints:
     """The checkpoints in a run's folder.
 
-    ``last.pt`` is what a run goes on from and ``previous.pt`` the one before it, which stands in where the last one
-    cannot be read; ``best.pt`` holds the weights of the best epoch so far, for use outside.
+    A run continues from ``last.pt``, or from ``previous.pt``, the one before it, if the last one cannot be read.
+    ``best.pt`` holds the weights of the best epoch so far, for other programs.
 
     Args:
         folder: created at the first save.
-        note: is told of files that cannot be read.
+        note: is called with a message if a file cannot be read.
     """
 
     def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
@@ -42,22 +42,22 @@ class Checkpoints:
         self.last, self.previous, self.best = (folder / name for name in ("last.pt", "previous.pt", "best.pt"))
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write ``state`` as the last checkpoint; the one that was last becomes the previous one."""
+        """Save ``state`` as the last checkpoint. The old last one becomes the previous one."""
         fresh = self.last.with_name(f".last.{os.getpid()}")
         _dump(state, fresh, self.last)
         if self.last.is_file():
             os.replace(self.last, self.previous)
-        os.replace(fresh, self.last)  # a kill between the two leaves the previous one
+        os.replace(fresh, self.last)  # if the process is killed between the two, the previous one is there
 
     def load(self) -> dict[str, Any] | None:
-        """Return the last state that can be read, or None where there is none to go on from.
+        """Return the last state that can be read, or None if there is none.
 
-        A file that cannot be read is set aside as ``NAME.unreadable``, and ``note`` is told what was wrong. What
-        writers left that were killed is deleted, so only the one process that trains the run may call it.
+        A file that cannot be read is renamed to ``NAME.unreadable``, and ``note`` is called with the reason. Unfinished
+        files of killed processes are deleted. So only the process that trains the run may call this method.
 
         Raises:
             CheckpointError: a newer version wrote it.
-            OSError: the disk does not answer, or does not let us read; the file may be whole.
+            OSError: the disk does not answer, or may not be read. The file may be complete.
         """
         for name in (self.last.stem, self.best.stem):
             for left in self.last.parent.glob(f".{name}.*"):
@@ -80,7 +80,7 @@ class Checkpoints:
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state of tensors and plain values whole or not at all."""
+    """Write a state of tensors and plain values, completely or not at all."""
     fresh = path.with_name(f".{path.stem}.{os.getpid()}")
     _dump(state, fresh, path)
     os.replace(fresh, path)
@@ -89,12 +89,12 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """Read what :func:`write` wrote, onto the CPU.
 
-    Every byte is checked first, for a truncated or damaged file may still load, with other numbers in it.
+    Every byte is checked first: a truncated or damaged file may load, with wrong numbers.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: not a checkpoint of this library, one of a newer version, truncated, or damaged.
-        OSError: the disk does not answer, or does not let us read.
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is damaged or truncated, of a newer version, or not a checkpoint of this library.
+        OSError: the disk does not answer, or may not be read.
     """
     if not path.is_file():
         raise FileNotFoundError(path)
@@ -118,10 +118,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _dump(state: Mapping[str, Any], fresh: Path, path: Path) -> None:
-    """Write ``fresh``, which is to become ``path``; nothing is left of it where the disk is full.
+    """Write the file ``fresh``, which will become ``path``. If the disk is full, it is deleted.
 
     Raises:
-        OSError: it is, or does not let us write. torch turns that into an error of its own.
+        OSError: the disk is full, or may not be written. torch hides it behind an error of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -138,7 +138,7 @@ def _dump(state: Mapping[str, Any], fresh: Path, path: Path) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of every global source of random numbers: torch's, also on ``device``, Python's, NumPy's."""
+    """Return the state of all global random generators: of torch, also on ``device``, of Python and of NumPy."""
     numpy = np.random.get_state(legacy=False)
     assert isinstance(numpy, dict)
     return {

@@ -1,4 +1,4 @@
-"""Where and with what a run was made."""
+"""The environment of a run: hardware, versions, git commit."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ _PACKAGES = (
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return hardware, versions and the git commit of the working directory, as plain values."""
+    """Return the hardware, the versions and the git commit of the working directory, as plain values."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -55,7 +55,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """Return the processor's name; Linux keeps it in a file."""
+    """Return the processor's name. Linux has it in a file."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -63,7 +63,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the working directory, marked where files differ from it; None outside a repository."""
+    """Return the commit of the working directory, marked as dirty if files differ. None outside a repository."""
     try:
         told = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],

@@ -1,4 +1,4 @@
-"""What a network predicts, and whether that is more than guessing."""
+"""Predictions of a network, and whether they are better than guessing."""
 
 from collections.abc import Callable
 
@@ -10,15 +10,15 @@ from ..registry.metrics import METRICS
 
 __all__ = ["collapsed", "predictions"]
 
-#: Share of the way from guessing to certainty below which nothing has been learnt.
+#: A run has collapsed below this fraction of the way from guessing to certainty.
 LEARNT = 0.02
 
 
 @torch.no_grad()
 def predictions(net: nn.Module, source: Source, between: Callable[[], None] = lambda: None) -> Tensor:
-    """Return the predicted class of every example (N,), on the CPU; -1 where a logit is not a number.
+    """Return the predicted class of each example (N,), on the CPU; -1 where a logit is NaN.
 
-    ``between`` is called before each batch; what it raises ends the evaluation.
+    ``between`` is called before each batch. An exception from it ends the evaluation.
     """
     net.eval()
     parts = []
@@ -30,6 +30,6 @@ def predictions(net: nn.Module, source: Source, between: Callable[[], None] = la
 
 
 def collapsed(predicted: Tensor, labels: Tensor) -> bool:
-    """Whether predictions are hardly better than always naming the commonest class."""
+    """Whether the predictions are hardly better than always naming the commonest class."""
     guessing = int(labels.bincount().max()) / len(labels)
     return METRICS["accuracy"].score(predicted, labels) < guessing + LEARNT * (1 - guessing)

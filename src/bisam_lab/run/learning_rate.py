@@ -12,12 +12,12 @@ __all__ = ["learning_rate", "rate"]
 
 
 def learning_rate(opt: Optimizer, recipe: TrainRecipe, steps: int) -> LambdaLR:
-    """Return the recipe's scheduler, to be stepped after each of so many optimizer steps."""
+    """Return the recipe's scheduler for a training of ``steps`` steps; step it after each optimizer step."""
     return LambdaLR(opt, rate(recipe, steps))
 
 
 def rate(recipe: TrainRecipe, steps: int) -> Callable[[int], float]:
-    """Return the factor of the learning rate as a function of the steps taken: a warm-up, then the schedule."""
+    """Return the factor of the learning rate as a function of the steps done: a warm-up, then the schedule."""
     rising = round(recipe.warmup * steps)
 
     def factor(step: int) -> float:

@@ -1,4 +1,4 @@
-"""What a run tells TensorBoard, a CSV file and Weights & Biases, through Fabric's loggers."""
+"""Logs of a run, through Fabric's loggers: TensorBoard, a CSV file, Weights & Biases."""
 
 import shutil
 from argparse import Namespace
@@ -16,8 +16,8 @@ __all__ = ["WandbLogger", "build_loggers", "logged"]
 def build_loggers(folder: Path, history: Iterable[Epoch]) -> list[Logger]:
     """Return loggers that write ``tensorboard/`` and ``csv/metrics.csv`` in ``folder``.
 
-    Both are written anew from the ``history`` that a resumed run brings along, so an epoch that was logged before a
-    kill, and is run again after it, is there once.
+    Both are written again from the ``history`` of a resumed run. So an epoch that was logged before a kill, and was
+    trained again after it, appears once.
     """
     for name in ("tensorboard", "csv"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -32,7 +32,7 @@ def build_loggers(folder: Path, history: Iterable[Epoch]) -> list[Logger]:
 
 
 def logged(epoch: Epoch) -> dict[str, float]:
-    """Return what is logged of an epoch."""
+    """Return the numbers of an epoch that are logged."""
     return {
         "train_loss": epoch.train_loss,
         "validation_score": epoch.validation_score,
@@ -41,13 +41,13 @@ def logged(epoch: Epoch) -> dict[str, float]:
 
 
 class WandbLogger(Logger):
-    """Weights & Biases as a logger of Fabric. A resumed run goes on in the same W&B run.
+    """Weights & Biases as a logger of Fabric. A resumed run continues the same W&B run.
 
     Args:
-        project: created where it is missing.
-        name: of the run; the W&B id is made from it and from the folder.
-        folder: of the run, where W&B keeps its files.
-        config: what to show beside the curves.
+        project: created if it is missing.
+        name: of the run.
+        folder: of the run, for the files of W&B. The W&B id is made from it.
+        config: shown beside the curves.
 
     Raises:
         RecipeError: wandb is not installed.

@@ -15,8 +15,8 @@ def build_optimizer(name: str, recipe: Recipe, model: nn.Module, steps: int) -> 
     """Build the recipe's optimizer, and around it the method of that name, for a training of so many steps.
 
     Raises:
-        RecipeError: a base that cannot be built, or that cannot be wrapped.
-        ValueError: a name that is no method's, or that of another plain optimizer than the recipe's.
+        RecipeError: the base optimizer cannot be built, or cannot be wrapped.
+        ValueError: there is no such method, or it is another base optimizer than the recipe's.
     """
     t, s = recipe.train, recipe.sharpness
     method = Method(name, s.options)

@@ -1,4 +1,4 @@
-"""What a run is, and what it leaves behind."""
+"""A run's name and its result, as plain values."""
 
 import math
 from dataclasses import asdict, dataclass, field, fields
@@ -11,7 +11,7 @@ Status = Literal["ok", "collapsed", "diverged"]
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """One cell of a study; ``variant`` is empty where the recipe has none."""
+    """Which run of a study: variant, seed and method. ``variant`` is empty if the recipe has none."""
 
     variant: str
     seed: int
@@ -23,12 +23,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch showed.
+    """The numbers of one epoch.
 
     Attributes:
         epoch: its number, from 1.
         train_loss: mean loss of the descent passes.
-        validation_score: share, in the recipe's metric.
+        validation_score: in the recipe's metric, as a fraction.
         learning_rate: after its last step.
         seconds: of training, without evaluation.
     """
@@ -42,17 +42,17 @@ class Epoch:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The outcome of a run. Scores are shares; speed counts optimizer steps while training, not evaluation.
+    """The result of a run. Scores are fractions. The speed counts optimizer steps in training, without evaluation.
 
     Attributes:
         method: its name.
         seed: of initial weights, split, noise and data order.
-        status: ``collapsed`` ended no better than guessing, ``diverged`` left the numbers.
+        status: ``collapsed``: no better than guessing; ``diverged``: its loss is not finite.
         test_score: of the selected epoch's weights.
         validation_score: of the same weights.
         selected_epoch: the epoch tested.
         steps_per_second: of the optimizer.
-        seconds: of the whole run, over all its parts.
+        seconds: of the whole run, interruptions not counted.
         variant: of the recipe.
         metric: what the scores are.
         parameters: of the model.
@@ -76,17 +76,17 @@ class RunResult:
 
     @property
     def run(self) -> Run:
-        """Which run it is of."""
+        """Which run has this result."""
         return Run(self.variant, self.seed, self.method)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON, in which a loss that is not finite is null."""
+        """Return plain values for JSON. A loss that is not finite becomes null."""
         values: dict[str, Any] = plain(asdict(self))
         return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunResult":
-        """Read what :meth:`to_dict` wrote, also if a newer version wrote more.
+        """Read what :meth:`to_dict` wrote. Values that only a newer version knows are ignored.
 
         Raises:
             KeyError: a value is missing.
@@ -99,7 +99,7 @@ class RunResult:
         return result
 
     def _check_types(self) -> None:
-        """Refuse values of other types than their fields declare, which JSON does not ensure."""
+        """Refuse values whose types are not those of their fields: JSON does not check them."""
         numbers = [self.test_score, self.validation_score, self.steps_per_second, self.seconds]
         numbers += [value for epoch in self.history for value in (epoch.train_loss, epoch.validation_score)]
         whole = [self.seed, *(epoch.epoch for epoch in self.history)]
@@ -111,7 +111,7 @@ class RunResult:
 
 
 def plain(value: Any) -> Any:
-    """Return a value for JSON, which has no NaN and no infinity: both become null, in mappings and lists, too."""
+    """Return a value for JSON. NaN and infinity become null, inside mappings and lists, too."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -120,7 +120,7 @@ def plain(value: Any) -> Any:
 
 
 def _epoch(values: dict[str, Any]) -> Epoch:
-    """Read an epoch; null is a loss that was not finite, and what a newer version says beside is left out."""
+    """Read an epoch. null is a loss that was not finite. Values that only a newer version knows are ignored."""
     known = {f.name for f in fields(Epoch)}
     kept: dict[str, Any] = {k: math.nan if value is None else value for k, value in values.items() if k in known}
     return Epoch(**kept)

@@ -1,4 +1,4 @@
-"""A training that can stop after any step, be saved, and go on as if it had not stopped."""
+"""A training that can stop after any step, be saved, and continue as if it had not stopped."""
 
 import copy
 import math
@@ -27,15 +27,19 @@ __all__ = ["Training"]
 
 
 class Training:
-    """One run's model, optimizer, data and progress.
+    """One run's network, optimizer, data and progress.
 
-    Initial weights, split, noise, data order and augmentation depend on the seed alone, so methods are paired.
+    Initial weights, split, noise, data order and augmentation depend only on the seed. So the runs of all methods with
+    one seed are paired.
 
     Args:
         recipe: what to train, without variants.
-        method: by its name.
-        seed: of everything random.
-        data_dir: where data sets lie.
+        method: its name.
+        seed: of all random numbers.
+        data_dir: folder of the data sets.
+
+    Raises:
+        RecipeError: data are missing, or the network or the optimizer cannot be built.
     """
 
     def __init__(self, recipe: Recipe, method: str, seed: int, data_dir: Path | None = None) -> None:
@@ -49,29 +53,29 @@ class Training:
             self.fabric, self.model, self.opt, Method(method, recipe.sharpness.options), recipe.train, steps
         )
         self.train, self.validation = (source.to(self.fabric.device) for source in (splits.train, splits.validation))
-        self.test = splits.test  # moved when it is read, once
+        self.test = splits.test  # moved to the device when it is read, once
         self.history: list[Epoch] = []
         self._exported = 0
         self.chosen: dict[str, Any] = copy.deepcopy(self.model.state_dict())
-        self.losses: list[Tensor] = []  # of the present epoch
+        self.losses: list[Tensor] = []  # of the current epoch
         self.seconds = self.epoch_seconds = 0.0
         self.started = self.saved = time.perf_counter()
 
     @property
     def diverged(self) -> bool:
-        """Whether the last epoch's loss is no longer a number."""
+        """Whether the loss of the last epoch is not finite."""
         return bool(self.history) and not math.isfinite(self.history[-1].train_loss)
 
     @property
     def selected(self) -> int:
-        """The epoch whose weights are chosen: the first of the best, or the last; 0 before the first has ended."""
+        """The epoch whose weights are tested: the first with the best score, or the last. 0 before the first ends."""
         if self.recipe.train.select == "last" or self.diverged:
             return len(self.history)
         return self._best
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether the training is finished."""
         t, epochs = self.recipe.train, len(self.history)
         return self.diverged or epochs == t.epochs or (t.patience is not None and epochs - self._best >= t.patience)
 
@@ -80,34 +84,19 @@ class Training:
         return max(range(1, len(self.history) + 1), key=lambda i: self.history[i - 1].validation_score, default=0)
 
     def epoch(self, observer: Observer, checkpoints: Checkpoints | None, every: float) -> Epoch:
-        """Train to the end of the present epoch and score it, saving after every so many seconds.
+        """Train to the end of the current epoch and score it on validation.
+
+        Args:
+            observer: is called after each step, and can stop the training.
+            checkpoints: where the state is saved; None saves nothing.
+            every: seconds between two checkpoints.
 
         Raises:
-            Stopped: the observer asked for it; the state is saved.
+            Stopped: the observer stopped the training; its state is saved.
         """
         number = len(self.history) + 1
-        parts = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
-        began = time.perf_counter()
-        for loss in self.steps.take(parts):
-            self.losses.append(loss)
-            observer.step(number, len(self.losses), self.batches)
-            stop = observer.stopping()  # once: a signal may come between two looks
-            if checkpoints is not None and (stop or time.perf_counter() - self.saved >= every):
-                self.epoch_seconds += time.perf_counter() - began
-                self.save(checkpoints)
-                began = time.perf_counter()
-            if stop:
-                raise Stopped
-        self.epoch_seconds += time.perf_counter() - began
-
-        def stop_if_asked() -> None:
-            if observer.stopping():
-                if checkpoints is not None:
-                    self.save(checkpoints)
-                raise Stopped
-
-        self.opt.eval()
-        predicted = predictions(self.steps.net, self.validation, stop_if_asked)
+        self._train(number, observer, checkpoints, every)
+        predicted = self._validate(observer, checkpoints)
         result = Epoch(
             epoch=number,
             train_loss=float(torch.stack(self.losses).mean()),
@@ -121,8 +110,36 @@ class Training:
             self.chosen = copy.deepcopy(self.model.state_dict())
         return result
 
+    def _train(self, number: int, observer: Observer, checkpoints: Checkpoints | None, every: float) -> None:
+        """Take the steps that are left of the epoch."""
+        batches = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
+        began = time.perf_counter()
+        for loss in self.steps.take(batches):
+            self.losses.append(loss)
+            observer.step(number, len(self.losses), self.batches)
+            stop = observer.stopping()  # asked once a step: a signal may arrive between two questions
+            if checkpoints is not None and (stop or time.perf_counter() - self.saved >= every):
+                self.epoch_seconds += time.perf_counter() - began
+                self.save(checkpoints)
+                began = time.perf_counter()
+            if stop:
+                raise Stopped
+        self.epoch_seconds += time.perf_counter() - began
+
+    def _validate(self, observer: Observer, checkpoints: Checkpoints | None) -> Tensor:
+        """Return the predicted classes (N,) of the validation examples."""
+
+        def stop_if_asked() -> None:
+            if observer.stopping():
+                if checkpoints is not None:
+                    self.save(checkpoints)
+                raise Stopped
+
+        self.opt.eval()
+        return predictions(self.steps.net, self.validation, stop_if_asked)
+
     def save(self, checkpoints: Checkpoints) -> None:
-        """Write the state after the last step taken, and the best epoch's weights where they are new."""
+        """Save the state after the last step, and the weights of the selected epoch if they are new."""
         self.seconds += time.perf_counter() - self.started
         self.started = time.perf_counter()
         checkpoints.save(self.state())
@@ -134,8 +151,8 @@ class Training:
         self.saved = time.perf_counter()
 
     def state(self) -> dict[str, Any]:
-        """Return all that the run depends on from here, as tensors and plain values."""
-        fresh = self.selected == len(self.history) and not self.losses  # the chosen weights are the present ones
+        """Return everything that the rest of the run depends on, as tensors and plain values."""
+        fresh = self.selected == len(self.history) and not self.losses  # the chosen weights are the current ones
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "method": self.method,
@@ -153,14 +170,14 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` returned.
+        """Continue from what :meth:`state` returned.
 
         Raises:
-            CheckpointError: the state is that of another recipe, method or seed, or of another network.
+            CheckpointError: the state belongs to another recipe, method, seed or network.
         """
         mine = {"method": self.method, "seed": self.seed, **settings(self.recipe.model_dump(mode="json"))}
         if "method" not in state:
-            raise CheckpointError("it holds weights alone, and no run to go on from")
+            raise CheckpointError("it holds weights alone, and no run to continue from")
         there = {"method": state["method"], "seed": state["seed"], **settings(state["recipe"])}
         differing = [f"{key}={old!r} there, {new!r} now" for key, old, new in differences(there, mine)]
         if differing:

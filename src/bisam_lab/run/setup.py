@@ -14,10 +14,10 @@ __all__ = ["check", "load_examples_and_model"]
 
 
 def load_examples_and_model(recipe: Recipe, data_dir: Path | None, seed: int) -> tuple[Splits, nn.Module]:
-    """Read and split the data, and build the network for them; both depend on the seed alone.
+    """Read and split the data, and build the network for them. Both depend only on the seed.
 
     Raises:
-        RecipeError: data that are missing, a network that cannot be built.
+        RecipeError: data are missing, or the network cannot be built.
     """
     splits = load_splits(recipe.data, data_dir, seed, tokenizer=recipe.model.tokenizer)
     Fabric.seed_everything(seed, verbose=False)
@@ -25,10 +25,10 @@ def load_examples_and_model(recipe: Recipe, data_dir: Path | None, seed: int) ->
 
 
 def check(recipe: Recipe, data_dir: Path | None, seed: int = 0) -> None:
-    """Refuse, before any process is started, what every run of the recipe would fail with.
+    """Find the errors that every run of the recipe would have, before any process starts.
 
     Raises:
-        RecipeError: data that are missing, a network or a base optimizer that cannot be built.
+        RecipeError: data are missing, or the network or the base optimizer cannot be built.
     """
     _, model = load_examples_and_model(recipe, data_dir, seed)
     build_base(recipe.train, model)

@@ -1,4 +1,4 @@
-"""The steps of a training: a batch's gradient by the method's passes, one update, and what follows the schedule."""
+"""The steps of a training: the method's passes over a batch, one update, and the schedules."""
 
 from collections.abc import Iterable, Iterator
 
@@ -23,9 +23,9 @@ class Steps:
     Args:
         fabric: the engine.
         model: the network.
-        opt: its optimizer, which has the passes.
-        method: which loop ``opt`` is to be used in.
-        recipe: schedule and clipping.
+        opt: its optimizer.
+        method: says which loop ``opt`` needs: micro-batches (mSAM), a choice of samples (ESAM).
+        recipe: the learning rate's schedule, and clipping.
         total: steps of the whole training.
 
     Attributes:
@@ -43,9 +43,9 @@ class Steps:
         self._radius = RhoScheduler(opt) if method.follows_learning_rate else None
 
     def take(self, batches: Iterable[Examples]) -> Iterator[Tensor]:
-        """Take a step a batch, and yield each one's descent loss, at w + eps, as it lies on the device."""
+        """Take one step per batch, and yield its descent loss at w + eps, a scalar on the device."""
         for number, batch in enumerate(batches):
-            if number == 0:  # without a batch nothing is switched: a base with modes would round its weights
+            if number == 0:  # not before: each switch of a base with modes rounds its weights
                 self.net.train()
                 self.opt.train()
             loss = self._backward(batch)
@@ -59,7 +59,7 @@ class Steps:
             yield loss
 
     def _backward(self, batch: Examples) -> Tensor:
-        """Leave the batch's gradient in ``p.grad``, and return its descent loss."""
+        """Compute the batch's gradient in ``p.grad``, and return its descent loss."""
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         total = torch.zeros((), device=batch.y.device)
         for x, y, share in micro_batches(self._micro_batches, batch.x, batch.y):

@@ -1,4 +1,4 @@
-"""One run from recipe, method and seed to a result, resumed where it stopped."""
+"""A whole run: from a recipe, a method and a seed to a result. It continues from its last checkpoint."""
 
 import time
 from collections.abc import Sequence
@@ -33,26 +33,26 @@ def train(
     keep: bool = True,
     wandb: str | None = None,
 ) -> RunResult:
-    """Train once. The epoch to test is chosen on validation, and the test set is read once, at the end.
+    """Train once. Validation chooses the epoch to test. The test set is read once, at the end.
 
-    A run whose loss is no longer finite stops there as ``diverged``; one that ends hardly better than always guessing
-    the commonest class is ``collapsed``. Both are scored as they are.
+    A run whose loss is not finite stops as ``diverged``. A run that ends hardly better than always guessing the
+    commonest class is ``collapsed``. Both keep their scores.
 
     Args:
-        recipe: without variants.
-        method: by its name.
-        seed: of everything random.
-        variant: where the recipe comes from, for the result.
-        data_dir: where data sets lie.
-        folder: for logs and checkpoints, from which a run that was interrupted goes on; None keeps nothing.
-        observer: is told of each step and epoch, and can stop the run.
-        every: seconds between checkpoints; 0 saves after each step.
-        keep: whether the finished run is saved, too.
-        wandb: project of Weights & Biases to log to, too; it needs a folder.
+        recipe: what to train, without variants.
+        method: its name.
+        seed: of all random numbers.
+        variant: name of the recipe's variant, for the result.
+        data_dir: folder of the data sets.
+        folder: of logs and checkpoints. An interrupted run continues from it. None keeps nothing.
+        observer: is called after each step and epoch, and can stop the run.
+        every: seconds between two checkpoints; 0 saves after each step.
+        keep: save the finished run, too.
+        wandb: project of Weights & Biases to log to in addition; it needs a folder.
 
     Raises:
-        RecipeError: data that are missing, a model that cannot be built.
-        Stopped: the observer asked for it; the same call goes on.
+        RecipeError: data are missing, or the network or the optimizer cannot be built.
+        Stopped: the observer stopped the run; the same call continues it.
         CheckpointError: the folder holds the checkpoint of another run.
     """
     observer = observer or Observer()
@@ -83,7 +83,7 @@ def train(
 
 
 def _resume(training: Training, checkpoints: Checkpoints, observer: Observer) -> None:
-    """Go on from the last checkpoint, if there is one."""
+    """Continue from the last checkpoint, if there is one."""
     state = checkpoints.load()
     if state is None:
         return

@@ -1,4 +1,4 @@
-"""The range of radii of a recipe, from part of one epoch: a plain warm-up, then :func:`bisam.rho_range`."""
+"""The range of radii for a recipe, from a part of one epoch: a plain warm-up, then :func:`bisam.rho_range`."""
 
 import itertools
 import math
@@ -15,20 +15,20 @@ from ..run.setup import load_examples_and_model
 
 __all__ = ["Advice", "advise"]
 
-#: Radii that every batch is sure to be climbed by.
+#: Radii that are tried on every batch, at least.
 RADII = 5
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The range for a method and a seed, and what it cost.
+    """The range for a method and a seed, and its cost.
 
     Attributes:
         method: its name.
         seed: of initial weights, split, noise and data order.
         warmup: plain steps before the sweep.
-        epoch: forward-backward passes of an epoch of plain training; ``passes`` are fewer.
-        chance: cross-entropy of guessing every class alike, log K.
+        epoch: forward-backward passes of an epoch of plain training, more than ``passes``.
+        chance: cross-entropy of a uniform guess, log K.
         range: the curve and the range.
     """
 
@@ -46,10 +46,10 @@ class Advice:
 
 
 def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None = None) -> Advice:
-    """Train plainly for at most a quarter of the recipe's first epoch, as it would, and sweep radii on later batches.
+    """Train with the base optimizer for at most a quarter of the first epoch, then sweep radii on the next batches.
 
     Raises:
-        RecipeError: data that are missing; an epoch too short; whatever :func:`bisam.rho_range` refuses.
+        RecipeError: data are missing, an epoch is too short, or :func:`bisam.rho_range` refuses the optimizer.
     """
     fabric = build_fabric(recipe.engine)
     splits, model = load_examples_and_model(recipe, data_dir, seed)
@@ -78,7 +78,7 @@ def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None 
 
 
 def _shares(epoch: int, at_w: int) -> tuple[int, int]:
-    """Return steps of warm-up and batches to climb, so that all passes are fewer than ``epoch``."""
+    """Return the warm-up's steps and the number of batches to sweep, with fewer than ``epoch`` passes in all."""
     each = at_w + RADII
     n = max(2, min(4, (epoch - 1 - epoch // 4) // each))
     warmup = min(epoch // 4, epoch - 1 - n * each)
