@@ -25,9 +25,9 @@ import torch
 from bisam import METHODS
 from bisam_lab.method import Method
 from bisam_lab.recipe import Recipe, load
+from bisam_lab.report.summary import markdown
 from bisam_lab.result import RunResult
 from bisam_lab.statistics import compare, verdict
-from bisam_lab.summary import markdown
 from bisam_lab.train import train
 
 SINGLE = [name for name in METHODS if name != "bisam"] + ["msam", "bisam-log", "bisam-tanh"]

@@ -5,9 +5,9 @@ from torchvision.datasets import Flowers102
 
 from bisam_lab.comparison import outcomes
 from bisam_lab.recipe import load, names, only
+from bisam_lab.report.summary import write_summary
 from bisam_lab.study.cell import run_cell
 from bisam_lab.study.folder import Study
-from bisam_lab.summary import write_summary
 
 from .layouts import BUILDERS, own
 
@@ -57,5 +57,5 @@ def test_it_runs(name, part, tmp_path, data_dir):
         assert result.metric == own.data.metric
     results = study.write_results()
     (outcome,) = outcomes(results, recipe.methods[0])
-    write_summary(study, results, [outcome])
+    write_summary(study, results, [outcome], "t")
     assert [row.method for row in outcome.rows] == list(recipe.methods)

@@ -1,7 +1,7 @@
 """The command ``bisam compare``."""
 
 import json
-from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,9 @@ from .signals import leaving
 
 if TYPE_CHECKING:
     from ..comparison import Outcome
+    from ..parallel.events import JobEnded
+    from ..result import RunResult
+    from ..study.folder import Study
 
 __all__ = ["compare"]
 
@@ -68,20 +71,19 @@ def compare(
     against = baseline or chosen.methods[0]
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
-    from ..comparison import outcomes  # here, for torch takes seconds to import and --help should not
+    from ..comparison import outcomes  # here, because torch takes seconds to import and --help must be fast
+    from ..parallel.checks import default_jobs
+    from ..report.summary import write_summary
     from ..study.folder import Study
-    from ..study.pool import default_jobs
-    from ..summary import write_summary
-    from .live import run_live
 
     console = Console(stderr=as_json)
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
-    study = Study(folder, chosen, data_dir, _tell(console))
+    study = Study(folder, chosen, data_dir, lambda text: console.print(text, markup=False))
     with leaving():
-        succeeded = run_live(study, jobs or default_jobs(chosen), console)
+        succeeded = _train(study, jobs or default_jobs(chosen), console)
     results = study.write_results()
     found = outcomes(results, against, test, difference)
-    write_summary(study, results, found)
+    write_summary(study, results, found, test)
     if as_json:
         print(json.dumps({"folder": str(folder), "outcomes": [row.to_dict() for row in found]}, allow_nan=False))
     else:
@@ -92,12 +94,45 @@ def compare(
         raise typer.Exit(1)
 
 
-def _tell(console: Console) -> Callable[[str], None]:
-    return lambda text: console.print(text, markup=False)
+def _train(study: "Study", jobs: int, console: Console) -> bool:
+    """Train the missing runs under a live display; return whether none failed."""
+    from ..report.words import count
+    from ..study.pool import run_study
+    from .live import Live
+
+    done, total, elsewhere = len(study.results()), len(study.runs), 0
+    console.print(
+        f"{count(len(study.recipe.methods), 'method')} x {count(study.recipe.seeds, 'seed')}"
+        + (f" x {count(len(study.recipe.variants), 'variant')}" if study.recipe.variants else "")
+        + f" in [bold]{escape(str(study.folder))}[/bold]"
+        + (f", {done} of {total} runs finished before" if done else "")
+    )
+    with Live(console, "all runs", total, done) as live, closing(run_study(study, jobs)) as events:
+        for ended in live.ended(events):
+            done += 1
+            live.set_done(done)
+            live.print(*_line(ended))
+            elsewhere += ended.elsewhere
+    if elsewhere:
+        console.print(
+            f"Another process is training {count(elsewhere, 'run')}: the same command shows the results later."
+        )
+    return not live.failed
+
+
+def _line(ended: "JobEnded[RunResult]") -> tuple[str, str | None]:
+    """Return a run's line, and its style."""
+    if ended.error is not None:
+        return f"{ended.job} failed: {ended.error}; the same command tries it again", "red"
+    if ended.result is None:
+        return f"{ended.job} is being trained by another process", None
+    r = ended.result
+    status, style = ("", None) if r.status == "ok" else (f"  {r.status}", "red")
+    return f"{ended.job}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){status}", style
 
 
 def _show(outcome: "Outcome", console: Console) -> None:
-    from ..summary import table
+    from ..report.summary import table
 
     if outcome.variant:
         console.print(f"\n[bold]{escape(outcome.variant)}[/bold]")

@@ -30,13 +30,13 @@ def report(
     [dim]bisam report studies/digits[/dim]
     [dim]bisam report studies/* --out all.html --baseline sgd[/dim]
     """
-    from ..report import collect, plain, write  # here, for scipy takes a second to import and --help should not
+    from ..report import collect, write_page  # here, because scipy takes a second to import and --help must be fast
 
     if not as_json and out.is_dir():
         raise RecipeError(f"--out {out} is a folder: name a file, such as {out / 'report.html'}")
     found = collect(folders, baseline, test)
     if as_json:
-        print(json.dumps(plain(found)))
+        print(json.dumps(found.to_dict()))
         return
-    write(found, out)
+    write_page(found, out)
     Console(soft_wrap=True).print(f"{out}", highlight=False, markup=False)

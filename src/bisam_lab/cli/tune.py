@@ -15,9 +15,9 @@ from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, re
 from .signals import leaving
 
 if TYPE_CHECKING:
-    from ..tuning.outcome import Outcome
+    from ..tuning.result import TuningResult
     from ..tuning.space import Dimension
-    from ..tuning.study import Tuning
+    from ..tuning.tuning import Tuning
 
 __all__ = ["tune"]
 
@@ -62,10 +62,10 @@ def tune(
     chosen = variant(whole, of if of is not None else next(iter(whole.variants), ""))
     method = method or chosen.methods[-1]
     changed(chosen, {("methods",): [method]})
-    from ..study.pool import default_jobs  # here, for torch takes seconds to import and --help should not
-    from ..tuning.outcome import outcome, write_best, write_trials
+    from ..parallel.checks import default_jobs  # here, because torch takes seconds to import and --help must be fast
+    from ..tuning.result import read_trials, write_best, write_trials
     from ..tuning.space import Space
-    from ..tuning.study import Tuning
+    from ..tuning.tuning import Tuning
     from .searching import search
 
     searched = Space.of(chosen, method, tune_lr=tune_lr, given=space or [])
@@ -75,19 +75,14 @@ def tune(
     study, console = tuning.create(), Console(stderr=as_json)
     with leaving():
         succeeded = search(tuning, study, jobs or default_jobs(chosen), timeout, console)
-    found = outcome(tuning, study)
+    found = read_trials(tuning, study)
     write_trials(tuning, study)
     write_best(tuning, found, _command())
-    if found.tried:
-        from ..tuning.figure import draw  # here, for matplotlib takes seconds to import and the search need not wait
+    if found.best is not None:
+        from ..tuning.figure import draw_tuning  # here, because matplotlib takes seconds to import
 
-        draw(
-            found,
-            searched,
-            f"{chosen.name}, {method}: {found.trials} trials",
-            chosen.data.metric,
-            folder / "figure.png",
-        )
+        title = f"{chosen.name}, {method}: {found.trials} trials"
+        draw_tuning(study, found, title, chosen.data.metric, folder / "figure.png")
     if as_json:
         print(json.dumps({**found.to_dict(), "folder": str(folder)}))
     else:
@@ -107,8 +102,9 @@ def _command() -> str:
     return shlex.join(kept)
 
 
-def _show(found: "Outcome", tuning: "Tuning", console: Console) -> None:
-    from .searching import percent, setting
+def _show(found: "TuningResult", tuning: "Tuning", console: Console) -> None:
+    from .live import percent
+    from .searching import setting
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
@@ -140,8 +136,8 @@ def _border(dimension: "Dimension", end: str) -> str:
     return f"The best {dimension.name} lies at the {end} end of its range, and a wider one may hold a better{wider}."
 
 
-def _against(found: "Outcome") -> str:
-    from .searching import percent
+def _against(found: "TuningResult") -> str:
+    from .live import percent
 
     if found.default is None:
         return "; the recipe's own setting is not among the trials."
@@ -150,10 +146,10 @@ def _against(found: "Outcome") -> str:
     return f"; the recipe's own setting {percent(found.default.score)}."
 
 
-def _importances(found: "Outcome") -> str:
-    from ..tuning.outcome import ENOUGH
+def _importances(found: "TuningResult") -> str:
+    from ..tuning.result import ENOUGH
 
     if found.importances:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.importances.items())
-        return f"What the score varied with (fANOVA over {len(found.tried)} trials, so roughly): {shares}."
+        return f"What the score varied with (fANOVA over {len(found.scored)} trials, so roughly): {shares}."
     return f"No importances: they need {ENOUGH} trials with scores that differ."
