@@ -29,28 +29,30 @@ def compare(
     recipe: RecipeName = "digits",
     overrides: Overrides = None,
     methods: Annotated[
-        str | None, typer.Option(help="Comma-separated; parts join by +, as in sgd,sam,bisam-log+asam.")
+        str | None, typer.Option(help="Comma-separated; + combines methods, as in sgd,sam,bisam-log+asam.")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Runs a method; seed k is the same for every method.")
+        int | None, typer.Option(min=1, help="Runs per method; seed k is the same for each method.")
     ] = None,
     variants: Annotated[str | None, typer.Option(help="Only these of the recipe's variants, comma-separated.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Method to compare with; the first one by default.")] = None,
     test: Test = "t",
     difference: Annotated[
-        float | None, typer.Option(min=1e-6, help="Points that matter: the verdict says how many seeds show them.")
+        float | None, typer.Option(min=1e-6, help="In points: the verdict says how many seeds show it.")
     ] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; a core each by default, one on a GPU.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; by default one per core, or one on a GPU.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The study's folder; studies/RECIPE by default.")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Train METHODS x SEEDS, paired, and say which differ.
+    """Train METHODS x SEEDS, paired by seed, and say which methods differ.
 
-    Finished runs are never run again, and half-finished ones go on: after Ctrl-C, a kill or with more seeds, repeat the
-    command. Several processes or machines may run it on one folder.
+    Finished runs are never trained again, and interrupted ones continue. So repeat the command after Ctrl-C or a kill,
+    or with more seeds. Several processes or machines may run it on one folder.
 
     [dim]bisam compare[/dim]
     [dim]bisam compare digits --methods sgd,sam --seeds 10 sharpness.rho=0.2[/dim]
@@ -139,5 +141,6 @@ def _show(outcome: "Outcome", console: Console) -> None:
     if outcome.rows:
         view = table(outcome.rows, outcome.baseline)
         whole = Measurement.get(console, console.options.update(max_width=200), view).maximum
-        Console(width=max(console.width, whole)).print(view, crop=False)  # rather a long line than a column lost
+        # A line that is too long is better than a lost column.
+        Console(width=max(console.width, whole)).print(view, crop=False)
     console.print(outcome.verdict, highlight=False, markup=False)

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import optuna
 from rich.console import Console
+from rich.markup import escape
 
 from ..parallel.events import JobEnded
 from ..tuning.pool import run_trials
@@ -28,8 +29,9 @@ def search(tuning: Tuning, study: optuna.Study, jobs: int, timeout: float | None
     """
     before = read_trials(tuning, study)
     ranges = ", ".join(f"{d.name} {d.low:.4g} to {d.high:.4g}" for d in tuning.space)
+    folder = f"[bold]{escape(str(tuning.folder))}[/bold]"
     console.print(
-        f"{tuning.method} on {tuning.recipe.name}: {ranges}; {tuning.trials} trials in [bold]{tuning.folder}[/bold]"
+        f"{tuning.method} on {tuning.recipe.name}: {ranges}; {tuning.trials} trials in {folder}"
         + (f", {before.trials} ended before" if before.trials else ""),
         highlight=False,
         soft_wrap=True,

@@ -95,12 +95,12 @@ def collect(folders: Iterable[Path], baseline: str | None = None, test: str = "t
     """Read studies and compare their methods.
 
     Args:
-        folders: of studies; one that is named twice is read once.
-        baseline: method to compare with; the first of each recipe by default.
+        folders: of studies; a folder that is named twice is read once.
+        baseline: method to compare with; by default the first one of each recipe.
         test: a key of ``TESTS``.
 
     Raises:
-        RecipeError: a folder that is missing or no study's; a baseline that no study has.
+        RecipeError: a folder does not exist or is not a study's, or no study has the baseline.
     """
     studies = [_study(folder, baseline, test) for folder in {folder.resolve(): folder for folder in folders}.values()]
     methods = list(dict.fromkeys(method for study in studies for block in study.blocks for method in block.methods))
@@ -159,9 +159,9 @@ def _notes(recipe: dict[str, Any], finished: int, variants: int, damaged: Sequen
     if finished == 0:
         notes.append("No run is finished yet.")
     elif finished < wanted:
-        notes.append(f"{finished} of {wanted} runs are finished; the numbers are over these.")
+        notes.append(f"{finished} of {wanted} runs are finished. The numbers are computed from these.")
     if damaged:
-        notes.append(f"Left out, for they cannot be read: {', '.join(damaged)}.")
+        notes.append(f"Left out, because they cannot be read: {', '.join(damaged)}.")
     return notes
 
 

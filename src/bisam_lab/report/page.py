@@ -18,7 +18,7 @@ __all__ = ["render", "write_page"]
 
 
 def render(report: ReportData) -> str:
-    """Return the page as HTML that needs no other file and no network."""
+    """Return the page as HTML. It needs no other file and no network."""
     environment = Environment(
         loader=PackageLoader("bisam_lab.report", "."),
         autoescape=True,

@@ -39,7 +39,7 @@ def _columns(rows: Sequence[Comparison]) -> tuple[str, ...]:
 
 
 def table(rows: Sequence[Comparison], baseline: str) -> Table:
-    """Return the table for a terminal."""
+    """Return the table for a terminal. Rows with collapsed or diverged runs are red."""
     view = Table(
         box=None,
         padding=(0, 2, 0, 0),

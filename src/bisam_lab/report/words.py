@@ -23,7 +23,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def p_value(p: float) -> str:
-    """Return a p-value to four digits."""
+    """Return a p-value with four decimals."""
     return "?" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 

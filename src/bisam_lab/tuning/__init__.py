@@ -1,1 +1,1 @@
-"""Tuning: a few numbers of a recipe, searched by Optuna on validation, in a folder or a shared storage."""
+"""Tuning: Optuna searches a few numbers of a recipe for the best validation score."""
