@@ -57,5 +57,5 @@ def test_it_runs(name, part, tmp_path, data_dir):
         assert result.metric == own.data.metric
     results = study.write_results()
     (outcome,) = outcomes(results, recipe.methods[0])
-    write_summary(study, results, [outcome], "t")
+    write_summary(study, results, [outcome])
     assert [row.method for row in outcome.rows] == list(recipe.methods)

@@ -85,7 +85,7 @@ def compare(
         succeeded = _train(study, jobs or default_jobs(chosen), console)
     results = study.write_results()
     found = outcomes(results, against, test, difference)
-    write_summary(study, results, found, test)
+    write_summary(study, results, found)
     if as_json:
         print(json.dumps({"folder": str(folder), "outcomes": [row.to_dict() for row in found]}, allow_nan=False))
     else:

@@ -180,7 +180,7 @@ def _row(row: Comparison, block: Block, x: Scale) -> Row:
 def _telling(runs: Sequence[RunResult], last: int) -> list[Epoch]:
     """Return the epochs that the scale has to fit.
 
-    They are those of the runs that did not fail. From ten epochs on, the first fifth is left out, for it is steep.
+    They are those of the runs that did not fail. From ten epochs on, the first fifth is left out, because it is steep.
     """
     whole = [run for run in runs if run.status == "ok"] or runs
     steep = last // 5 if last >= 10 else 0

@@ -81,14 +81,13 @@ def _number(value: float, form: str) -> str:
     return "?" if math.isnan(value) else format(value, form)
 
 
-def write_summary(study: Study, results: Sequence[RunResult], found: Sequence[Outcome], test: str) -> None:
+def write_summary(study: Study, results: Sequence[RunResult], found: Sequence[Outcome]) -> None:
     """Write table.md and the figures into the study's folder.
 
     Args:
         study: where to write.
         results: its finished runs.
         found: their comparison, one per variant.
-        test: the paired test of the comparison, a key of ``TESTS``.
     """
     text = []
     for outcome in found:
@@ -96,15 +95,16 @@ def write_summary(study: Study, results: Sequence[RunResult], found: Sequence[Ou
         table = markdown(outcome.rows, outcome.baseline) + "\n" if outcome.rows else ""
         text.append(f"{heading}{table}{outcome.verdict}\n")
         if outcome.rows:
-            _write_figure(study, results, outcome, test)
+            _write_figure(study, results, outcome)
     write_text(study.folder / "table.md", "\n".join(text))
 
 
-def _write_figure(study: Study, results: Sequence[RunResult], outcome: Outcome, test: str) -> None:
+def _write_figure(study: Study, results: Sequence[RunResult], outcome: Outcome) -> None:
     runs = [result for result in results if result.variant == outcome.variant]
     path = study.folder / f"figure{_suffix(outcome.variant)}.png"
     fresh = temporary(path)
-    draw_comparison(make_block(outcome, runs, study.recipe.methods, test), _title(study, outcome.variant), fresh)
+    block = make_block(outcome, runs, study.recipe.methods, outcome.rows[0].test)
+    draw_comparison(block, _title(study, outcome.variant), fresh)
     os.replace(fresh, path)
 
 

@@ -129,7 +129,7 @@ def _importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
 
 
 def copy_of(trials: Sequence[FrozenTrial]) -> optuna.Study:
-    """Return a study in memory of the trials that have a score, in which the pruned ones are complete, too."""
+    """Return a study in memory of trials that have a score. In it the pruned ones count as complete."""
     study = optuna.create_study(direction="maximize")
     ranges: dict[str, BaseDistribution] = trials[0].distributions
     study.add_trials([create_trial(params=t.params, distributions=ranges, value=t.value) for t in trials])
