@@ -6,7 +6,7 @@ import torch
 
 from bisam_lab.data import load_splits, whole
 from bisam_lab.data.augment import crop_flip
-from bisam_lab.data.examples import batches, count_batches
+from bisam_lab.data.examples import batches, count_batches, stream
 from bisam_lab.data.noise import flip_labels
 from bisam_lab.recipe import DataRecipe, RecipeError
 
@@ -122,3 +122,9 @@ def test_real_sets_in_their_official_formats(name, shape, test, classes, real_da
     assert (len(splits.test), splits.classes) == (test, classes)
     assert whole(splits.test).y.bincount().tolist() == [test // classes] * classes
     assert abs(whole(splits.test).x.mean()) < 0.1
+
+
+def test_the_place_alone_decides_what_is_random():
+    draws = [torch.rand(3, generator=stream(*place)).tolist() for place in ((0, 1), (0, 1, 0), (1, 0), (0, 1))]
+    assert draws[0] == draws[3]
+    assert len({tuple(draw) for draw in draws}) == 3

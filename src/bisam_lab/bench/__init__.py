@@ -11,14 +11,15 @@ from pathlib import Path
 
 import torch
 
-from ..environment import environment
-from ..method import PLAIN, Method, names
 from ..recipe import Recipe
+from ..registry.methods import Method, names
+from ..registry.optimizers import PLAIN
+from ..run.environment import environment
 from .contestants import Contestant, Problem
 from .memory import metered
 from .peers import installed, peer, peer_name
 from .result import Memory, Passes, Report, Row
-from .timing import Runner
+from .timing import Runner, in_turn
 
 __all__ = ["Memory", "Passes", "Report", "Row", "bench", "every_method", "measure_memory"]
 
@@ -26,9 +27,9 @@ __all__ = ["Memory", "Passes", "Report", "Row", "bench", "every_method", "measur
 Entry = Callable[[int], Contestant]
 
 
-def every_method(optimizer: str) -> list[str]:
-    """Return all names there are around a base optimizer, each method once."""
-    return [name for name in names() if name != "bisam" and (name not in PLAIN or name == optimizer)]
+def every_method(plain: str) -> list[str]:
+    """Return all names there are, each method once, with ``plain`` for the base optimizer alone."""
+    return [name for name in names() if name != "bisam" and (name not in PLAIN or name == plain)]
 
 
 def bench(
@@ -148,11 +149,9 @@ def _time(
     tell: Callable[[str], None],
 ) -> None:
     """Time everybody once a round, each round beginning with another."""
-    turn = list(runners.items())
-    for number in range(rounds):
-        start = number % max(1, len(turn))
-        for row, runner in [*turn[start:], *turn[:start]]:
-            tell(f"round {number + 1} of {rounds}: {row.name}")
+    for number, order in enumerate(in_turn(list(runners.items()), rounds), start=1):
+        for row, runner in order:
+            tell(f"round {number} of {rounds}: {row.name}")
             if row in failed:
                 continue
             try:

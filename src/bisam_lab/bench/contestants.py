@@ -1,7 +1,6 @@
 """Who competes: the base optimizer alone, and the laboratory's methods around it, each on a copy of one network."""
 
 import copy
-import inspect
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,11 +16,14 @@ from bisam.cadence import Decides, Every
 
 from ..data import Examples
 from ..data.examples import count_batches
-from ..engine import build_fabric, build_optimizer, load_examples_and_model
-from ..loop import Loop
-from ..method import Method
 from ..recipe import Recipe
-from ..schedule import learning_rate
+from ..registry.methods import Method
+from ..run.base_optimizer import base_arguments, build_base, set_training
+from ..run.fabric import build_fabric
+from ..run.learning_rate import learning_rate
+from ..run.optimizer import build_optimizer
+from ..run.setup import load_examples_and_model
+from ..run.steps import Steps
 from .result import Passes
 
 __all__ = ["Contestant", "Problem"]
@@ -64,7 +66,7 @@ class Problem:
 
     def __init__(self, recipe: Recipe, data_dir: Path | None, seed: int = 0) -> None:
         self.recipe = recipe
-        self.fabric = build_fabric(recipe)
+        self.fabric = build_fabric(recipe.engine)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
         self.steps = recipe.train.epochs * count_batches(len(splits.train), recipe.train.batch_size)
         source = splits.train.to(self.fabric.device)
@@ -81,18 +83,15 @@ class Problem:
         """The loss that is descended."""
         return nn.CrossEntropyLoss(label_smoothing=self.recipe.train.label_smoothing)
 
-    def base(self, model: nn.Module) -> tuple[type[Optimizer], dict[str, Any]]:
+    def base(self) -> tuple[Callable[..., Any], dict[str, Any]]:
         """Return class and arguments of the recipe's optimizer."""
-        optimizer = build_optimizer(self.recipe.train.optimizer, self.recipe, model, self.steps).base
-        kind = type(optimizer)
-        taken = inspect.signature(kind).parameters
-        return kind, {key: value for key, value in optimizer.defaults.items() if key in taken}
+        return base_arguments(self.recipe.train)
 
     def plain(self) -> Contestant:
         """Return the base optimizer in the plain loop, as one writes it without this library."""
         model = copy.deepcopy(self.model)
-        kind, arguments = self.base(model)
-        optimizer = kind(model.parameters(), **arguments)
+        optimizer = build_base(self.recipe.train, model)
+        set_training(optimizer)
         net, stepper = self.fabric.setup(model, optimizer)
         schedule, criterion, clip = self.schedule(optimizer), self.criterion, self.recipe.train.clip
 
@@ -119,11 +118,10 @@ class Problem:
         recipe = recipe.model_copy(update={"sharpness": recipe.sharpness.model_copy(update={"options": options})})
         model, method = copy.deepcopy(self.model), Method(name, options)
         opt = build_optimizer(name, recipe, model, self.steps)
-        net, stepper = self.fabric.setup(model, opt)
-        loop = Loop(self.fabric, net, opt, stepper, method, recipe.train, self.steps)
+        steps = Steps(self.fabric, model, opt, method, recipe.train, self.steps)
 
         def run(batches: Iterable[Examples]) -> None:
-            for _ in loop.steps(batches):
+            for _ in steps.take(batches):
                 pass
 
         return Contestant(name, model, run, _cycle(opt), _expected(method, opt))

@@ -1,10 +1,11 @@
 """What a bench has measured, as plain values."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Memory", "Passes", "Report", "Row"]
+__all__ = ["Memory", "Passes", "Report", "Row", "quartiles"]
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,7 @@ class Row:
 
     def quartiles(self) -> tuple[float, float, float]:
         """Return first quartile, median and third quartile of the ratios."""
-        if len(self.ratios) == 1:
-            return self.ratios[0], self.ratios[0], self.ratios[0]
-        low, middle, high = statistics.quantiles(self.ratios, n=4, method="inclusive")
-        return low, middle, high
+        return quartiles(self.ratios)
 
 
 @dataclass(frozen=True)
@@ -113,3 +111,11 @@ class Report:
     def steps_per_second(self) -> float:
         """The base optimizer's, in the median."""
         return 1 / statistics.median(self.seconds)
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return first quartile, median and third quartile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high

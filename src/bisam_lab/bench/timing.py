@@ -1,10 +1,10 @@
-"""Steps timed, passes counted."""
+"""Steps timed, passes counted. The one clock of ``bisam bench`` and of ``benchmarks/step.py``."""
 
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,30 @@ from ..data import Examples
 from .contestants import Contestant
 from .result import Passes
 
-__all__ = ["Runner", "whole_cycles"]
+__all__ = ["Runner", "in_turn", "timed", "whole_cycles"]
+
+T = TypeVar("T")
 
 #: Steps before the first that counts, at least.
 WARM_UP = 3
 #: Steps of a measurement, at most.
 MOST = 5000
+
+
+def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """Return what ``run`` returns and the seconds it took; the device is waited for before and after."""
+    _wait(device)
+    start = time.perf_counter()
+    result = run()
+    _wait(device)
+    return result, time.perf_counter() - start
+
+
+def in_turn(items: Sequence[T], rounds: int) -> Iterator[list[T]]:
+    """Yield, for each round, all items in the order in which to time them: each round begins with another one."""
+    for number in range(rounds):
+        start = number % max(1, len(items))
+        yield [*items[start:], *items[:start]]
 
 
 class Runner:
@@ -42,17 +60,14 @@ class Runner:
     def warm_up(self) -> None:
         """Run a whole cycle and a few steps, untimed."""
         self._run(whole_cycles(WARM_UP, self.contestant.cycle))
-        self._wait()
+        _wait(self.device)
         self._steps = self._samples = self._looked = 0
 
     def time(self, steps: int) -> float:
         """Run so many steps, in whole cycles, and return the seconds of a mean one."""
         steps = whole_cycles(steps, self.contestant.cycle)
-        self._wait()
-        start = time.perf_counter()
-        self._run(steps)
-        self._wait()
-        self.seconds.append((time.perf_counter() - start) / steps)
+        _, seconds = timed(lambda: self._run(steps), self.device)
+        self.seconds.append(seconds / steps)
         return self.seconds[-1]
 
     def time_beside(self, base: "Runner", steps: int) -> None:
@@ -78,16 +93,17 @@ class Runner:
         self._steps += steps
         self.contestant.run(itertools.islice(self._batches, steps))
 
-    def _wait(self) -> None:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-
     def _see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         samples = len(args[0]) if isinstance(args[0], Tensor) else self._batch
         if torch.is_grad_enabled():
             self._samples += samples
         else:
             self._looked += samples
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def whole_cycles(steps: int, cycle: int) -> int:

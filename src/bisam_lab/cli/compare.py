@@ -11,15 +11,15 @@ from rich.markup import escape
 from rich.measure import Measurement
 
 from .. import recipe as recipes
-from ..processes import warm_up
+from ..parallel.processes import warm_up
 from ..recipe import RecipeError
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
 from .signals import leaving
 
 if TYPE_CHECKING:
-    from ..comparison import Outcome
     from ..parallel.events import JobEnded
-    from ..result import RunResult
+    from ..run.result import RunResult
+    from ..statistics.by_variant import Outcome
     from ..study.folder import Study
 
 __all__ = ["compare"]
@@ -73,9 +73,9 @@ def compare(
     against = baseline or chosen.methods[0]
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
-    from ..comparison import outcomes  # here, because torch takes seconds to import and --help must be fast
     from ..parallel.checks import default_jobs
     from ..report.summary import write_summary
+    from ..statistics.by_variant import outcomes  # here, because torch takes seconds to import and --help must be fast
     from ..study.folder import Study
 
     console = Console(stderr=as_json)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..processes import warm_up
+from ..parallel.processes import warm_up
 from ..recipe import changed, variant
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
 from .signals import leaving

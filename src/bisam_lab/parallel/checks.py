@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from ..engine import load_examples_and_model
-from ..environment import cores
 from ..recipe import Recipe, RecipeError
+from ..run.environment import cores
+from ..run.setup import check
 
 __all__ = ["check_recipe", "default_jobs"]
 
@@ -22,10 +22,11 @@ def check_recipe(recipe: Recipe, data_dir: Path | None, seed: int) -> None:
     """Load the data and build the network once, so that an error is shown once, before the jobs start.
 
     Raises:
-        RecipeError: data are missing or too few, the network cannot be built, or there is no such accelerator.
+        RecipeError: data are missing or too few, the network or the base optimizer cannot be built, or there is no such
+            accelerator.
     """
     found: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     name = recipe.engine.accelerator
     if name in found and not found[name]():
         raise RecipeError(f"engine.accelerator={name!r}: torch {torch.__version__} finds none here; use auto or cpu")
-    load_examples_and_model(recipe, data_dir, seed)
+    check(recipe, data_dir, seed)

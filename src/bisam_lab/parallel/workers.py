@@ -17,9 +17,9 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from ..processes import context
-from ..training import Observer
+from ..run.observer import Observer
 from .events import EpochDone, Event, JobEnded, Note
+from .processes import context
 
 __all__ = ["Pool", "Reporter", "report", "stopping"]
 

@@ -1,10 +1,26 @@
-"""The names that a recipe may give to data and to models; what they stand for is in ``data`` and ``models``."""
+"""The names that a recipe may give, checked.
+
+What those of data and models stand for is in ``data`` and ``models``; of metrics and optimizers, in ``registry``.
+"""
 
 import difflib
 import re
 from collections.abc import Iterable
 
-__all__ = ["DATA", "GLUE", "NOISE", "data_name", "model_name", "nearest", "noise_name"]
+from ..registry.metrics import METRICS
+from ..registry.optimizers import OPTIMIZERS
+
+__all__ = [
+    "DATA",
+    "GLUE",
+    "NOISE",
+    "data_name",
+    "known_metric",
+    "model_name",
+    "nearest",
+    "noise_name",
+    "optimizer_name",
+]
 
 #: Data sets by name, in their official formats.
 DATA = ("digits", "fashion-mnist", "cifar10", "cifar100", "svhn", "imagenet", "flowers", "pets")
@@ -60,6 +76,29 @@ def model_name(name: str) -> str:
         return name
     known = [*_MODELS, "resnet-N, wrn-N-K", "timm:NAME", "hf:NAME", "package.module:NAME", "file.py:NAME"]
     raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, _MODELS)}")
+
+
+def optimizer_name(name: str) -> str:
+    """Return ``name`` if it is that of an optimizer, or has the form of an import path.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if name in OPTIMIZERS or re.fullmatch(_OWN, name):
+        return name
+    known = [*OPTIMIZERS, "package.module:CLASS", "file.py:NAME"]
+    raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, OPTIMIZERS)}")
+
+
+def known_metric(name: str) -> str:
+    """Return ``name`` if it is that of a metric.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if name not in METRICS:
+        raise ValueError(f"{name!r} is none of {', '.join(METRICS)}{nearest(name, METRICS)}")
+    return name
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

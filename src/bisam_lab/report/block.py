@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ..comparison import Outcome
-from ..result import RunResult
+from ..run.result import RunResult
 from ..statistics import TESTS, Comparison
+from ..statistics.by_variant import Outcome
 
 __all__ = ["Block", "Curve", "Difference", "Quantity", "make_block"]
 

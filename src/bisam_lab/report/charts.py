@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..result import Epoch, RunResult, metric_name
+from ..registry.metrics import metric_name
+from ..run.result import Epoch, RunResult
 from ..statistics import Comparison
 from .block import Block, Curve, Quantity
 from .scale import Scale

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..comparison import compare_variant
 from ..recipe import RecipeError
-from ..result import RunResult
+from ..run.result import RunResult
+from ..statistics.by_variant import compare_variant
 from ..study.files import read_results
 from .block import Block, make_block
 from .reading import recipe_of

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from ..comparison import Outcome
-from ..result import RunResult, metric_name
+from ..registry.metrics import metric_name
+from ..run.result import RunResult
 from ..statistics import TESTS, Comparison
+from ..statistics.by_variant import Outcome
 from ..study.files import temporary, write_text
 from ..study.folder import Study
 from .block import make_block

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from ..result import metric_name
+from ..registry.metrics import metric_name
 
 __all__ = ["count", "metric_name", "number", "p_value", "short", "signed", "value"]
 

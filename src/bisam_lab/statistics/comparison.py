@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..result import RunResult
+from ..run.result import RunResult
 from .tests import chosen
 
 __all__ = ["Comparison", "compare", "holm"]

@@ -1,16 +1,15 @@
 """One run in its folder. One process at a time trains it, and a finished run is never trained again."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..checkpoint import Checkpoints
-from ..fabric import Logger
 from ..recipe import Recipe
-from ..result import Run, RunResult
-from ..train import Observer, train
+from ..run.checkpoint import Checkpoints
+from ..run.observer import Observer
+from ..run.result import Run, RunResult
+from ..run.train import train
 from .files import read_result, write_text
 
 __all__ = ["Busy", "run_cell"]
@@ -29,7 +28,7 @@ def run_cell(
     observer: Observer | None = None,
     every: float = 30.0,
     keep: bool = False,
-    loggers: Sequence[Logger] = (),
+    wandb: str | None = None,
 ) -> RunResult:
     """Train a run in its folder, from its last checkpoint if there is one. Return a finished run's result at once.
 
@@ -41,7 +40,7 @@ def run_cell(
         observer: is called after each step and epoch.
         every: seconds between checkpoints.
         keep: keep the checkpoints of a finished run; otherwise they are deleted.
-        loggers: in addition to TensorBoard and CSV.
+        wandb: project of Weights & Biases to log to as well.
 
     Raises:
         Busy: another process is training it, on this machine or on one that shares the file system.
@@ -63,7 +62,7 @@ def run_cell(
                 observer=observer,
                 every=every,
                 keep=keep,
-                loggers=loggers,
+                wandb=wandb,
             )
             write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
             if not keep:

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 from ..recipe import RecipeError
-from ..result import Run, RunResult
+from ..run.result import Run, RunResult
 
 __all__ = ["UnreadableError", "make_folder", "read_result", "read_results", "temporary", "write_text"]
 

@@ -11,7 +11,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from ..recipe import Recipe, RecipeError, differences, settings, variant
-from ..result import Run, RunResult
+from ..run.result import Run, RunResult
 from .files import UnreadableError, make_folder, read_result, read_results, write_text
 
 __all__ = ["SCHEMA", "Study"]

@@ -3,14 +3,14 @@
 from collections.abc import Generator
 from pathlib import Path
 
-from ..checkpoint import CheckpointError
-from ..environment import cores
 from ..parallel.checks import check_recipe
 from ..parallel.events import EpochDone, Event, JobEnded
 from ..parallel.workers import Pool, Reporter, report, stopping
 from ..recipe import Recipe, RecipeError
-from ..result import Epoch, Run, RunResult
-from ..train import Stopped
+from ..run.checkpoint import CheckpointError
+from ..run.environment import cores
+from ..run.observer import Stopped
+from ..run.result import Epoch, Run, RunResult
 from .cell import Busy, run_cell
 from .files import UnreadableError
 from .folder import Study

@@ -6,11 +6,11 @@ from collections.abc import Generator
 
 import optuna
 
-from ..environment import cores
 from ..parallel.checks import check_recipe
 from ..parallel.events import EpochDone, Event, JobEnded
 from ..parallel.workers import Pool, Reporter, report, stopping
-from ..training import Stopped
+from ..run.environment import cores
+from ..run.observer import Stopped
 from .claim import claim, recover
 from .result import TrialResult
 from .trial import TrialError, run_trial

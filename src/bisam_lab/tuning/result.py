@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ..method import PLAIN
 from ..recipe import changed
+from ..registry.optimizers import PLAIN
 from ..study.files import write_text
 from .tuning import FIRST_SEED, Tuning, ended
 
@@ -147,7 +147,7 @@ def write_best(tuning: Tuning, found: TuningResult, command: str) -> None:
     if found.best is None:
         return
     recipe = tuning.space.apply(tuning.recipe, found.best.settings)
-    plain = next((name for name in recipe.methods if name in PLAIN), recipe.train.optimizer)
+    plain = next((name for name in recipe.methods if name in PLAIN), recipe.train.plain_method)
     recipe = changed(
         recipe, {("methods",): list(dict.fromkeys([plain, tuning.method])), ("name",): f"{recipe.name}-tuned"}
     )

@@ -14,8 +14,8 @@ from optuna.trial import Trial
 
 from bisam.bounds import as_bound
 
-from ..method import Method
 from ..recipe import Recipe, RecipeError, changed
+from ..registry.methods import Method
 
 __all__ = ["Dimension", "Space"]
 

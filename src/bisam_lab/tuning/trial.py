@@ -6,10 +6,11 @@ from typing import TypeAlias
 import optuna
 from optuna.trial import TrialState
 
-from ..checkpoint import CheckpointError, Checkpoints
 from ..recipe import Recipe
-from ..result import Epoch
-from ..training import Observer, Stopped, Training
+from ..run.checkpoint import CheckpointError, Checkpoints
+from ..run.observer import Observer, Stopped
+from ..run.result import Epoch
+from ..run.resumable import Training
 from .claim import Claim
 from .result import TrialResult
 from .tuning import FIRST_SEED

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import yaml
 
-from bisam_lab.result import Epoch, RunResult
+from bisam_lab.run.result import Epoch, RunResult
 
 EVIL = "</script><script>window.evil = 1</script>"
 

@@ -1,11 +1,11 @@
 """The table and the figure in a study's folder."""
 
-from bisam_lab.comparison import compare_variant
 from bisam_lab.report.block import make_block
 from bisam_lab.report.png import draw_comparison
 from bisam_lab.report.summary import markdown, table
-from bisam_lab.result import Epoch, RunResult
+from bisam_lab.run.result import Epoch, RunResult
 from bisam_lab.statistics import TESTS, compare
+from bisam_lab.statistics.by_variant import compare_variant
 
 from ..statistics.results import study
 

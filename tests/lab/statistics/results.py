@@ -1,6 +1,6 @@
 """Results of runs that were not trained."""
 
-from bisam_lab.result import RunResult
+from bisam_lab.run.result import RunResult
 
 
 def run(method, seed, accuracy, status="ok", speed=100.0):

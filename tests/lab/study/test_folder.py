@@ -6,16 +6,16 @@ import math
 import pytest
 from filelock import FileLock
 
-from bisam_lab.comparison import outcomes
 from bisam_lab.recipe import RecipeError, load
-from bisam_lab.result import Run
+from bisam_lab.run.observer import Stopped
+from bisam_lab.run.result import Run
+from bisam_lab.statistics.by_variant import outcomes
 from bisam_lab.study.cell import run_cell
 from bisam_lab.study.files import read_result
 from bisam_lab.study.folder import Study
-from bisam_lab.train import Stopped
 
+from ..run.runs import StopAfter
 from ..test_cli import TINY
-from ..test_train import StopAfter
 
 
 def strict(text):

@@ -10,12 +10,13 @@ from filelock import FileLock
 from bisam_lab.parallel import workers
 from bisam_lab.parallel.events import EpochDone, JobEnded
 from bisam_lab.recipe import RecipeError, load
-from bisam_lab.result import Run
+from bisam_lab.run.checkpoint import read
+from bisam_lab.run.result import Run
 from bisam_lab.study import pool
 from bisam_lab.study.files import read_result
 
+from ..run.runs import logged
 from ..test_cli import TINY, start, wait_for
-from ..test_train import logged, read
 
 
 def test_sigterm_to_the_whole_group_saves(tmp_path):

@@ -3,7 +3,7 @@
 import csv
 
 from bisam_lab.recipe import load
-from bisam_lab.training import Observer
+from bisam_lab.run.observer import Observer
 from bisam_lab.tuning.claim import claim
 from bisam_lab.tuning.result import read_trials
 from bisam_lab.tuning.space import Space

@@ -3,7 +3,7 @@
 import pytest
 
 import bisam_lab
-import bisam_lab.engine
+import bisam_lab.run.setup
 
 from ..test_cli import in_process
 from .small import TINY, small, work

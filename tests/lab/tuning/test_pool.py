@@ -8,7 +8,7 @@ import signal
 from optuna.trial import TrialState
 
 from bisam_lab.recipe import load
-from bisam_lab.training import Observer
+from bisam_lab.run.observer import Observer
 from bisam_lab.tuning.claim import claim
 from bisam_lab.tuning.storage import JOURNAL
 from bisam_lab.tuning.trial import run_trial

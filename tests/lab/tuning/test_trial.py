@@ -6,10 +6,10 @@ import pytest
 from optuna.trial import TrialState
 
 import bisam_lab
-import bisam_lab.engine
+import bisam_lab.run.setup
 from bisam_lab.data import load_splits
-from bisam_lab.train import train
-from bisam_lab.training import Observer, Stopped
+from bisam_lab.run.observer import Observer, Stopped
+from bisam_lab.run.train import train
 from bisam_lab.tuning import result as results
 from bisam_lab.tuning.claim import claim
 from bisam_lab.tuning.figure import draw_tuning
@@ -38,7 +38,7 @@ def test_the_test_set_is_not_touched(tmp_path, monkeypatch):
     def poisoned(recipe, data_dir, seed, tokenizer):
         return dataclasses.replace(load_splits(recipe, data_dir, seed), test=Poison())
 
-    monkeypatch.setattr(bisam_lab.engine, "load_splits", poisoned)
+    monkeypatch.setattr(bisam_lab.run.setup, "load_splits", poisoned)
     tuning = small(tmp_path / "t", trials=2, epochs=1)
     assert work(tuning, tuning.create()).trials == 2
     with pytest.raises(AssertionError, match="test set"):  # as training to the end does

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from bisam import RhoRange, rho_range
 
-from .data.examples import count_batches
-from .engine import build_fabric, build_optimizer, load_examples_and_model
-from .recipe import Recipe, RecipeError
+from ..data.examples import count_batches
+from ..recipe import Recipe, RecipeError
+from ..run.fabric import build_fabric
+from ..run.optimizer import build_optimizer
+from ..run.setup import load_examples_and_model
 
 __all__ = ["Advice", "advise"]
 
@@ -49,18 +51,17 @@ def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None 
     Raises:
         RecipeError: data that are missing; an epoch too short; whatever :func:`bisam.rho_range` refuses.
     """
-    fabric = build_fabric(recipe)
+    fabric = build_fabric(recipe.engine)
     splits, model = load_examples_and_model(recipe, data_dir, seed)
     epoch = count_batches(len(splits.train), recipe.train.batch_size)
-    plain, opt = (
-        build_optimizer(name, recipe, model, recipe.train.epochs * epoch) for name in (recipe.train.optimizer, method)
-    )
+    plain, opt = (build_optimizer(name, recipe, model, recipe.train.epochs * epoch) for name in ("plain", method))
     net, stepper = fabric.setup(model, plain)
     data = splits.train.to(fabric.device)
     warmup, n = _shares(epoch, 1 if opt.estimator.ascent is opt.estimator.descent else 2)
     batches = data.shuffled(recipe.train.batch_size, seed, epoch=1)
 
     net.train()
+    plain.train()
     for batch in itertools.islice(batches, warmup):
         for loss in plain.passes():
             fabric.backward(loss(net(batch.x), batch.y))

@@ -2,25 +2,23 @@
 
 import shutil
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..recipe import RecipeError
 from .fabric import CSVLogger, Logger, TensorBoardLogger
-from .recipe import RecipeError
 from .result import Epoch
 
-__all__ = ["WandbLogger", "build_loggers", "metrics"]
+__all__ = ["WandbLogger", "build_loggers", "logged"]
 
 
-def build_loggers(folder: Path | None, history: Iterable[Epoch], extra: Sequence[Logger] = ()) -> list[Logger]:
-    """Return loggers that write ``tensorboard/`` and ``csv/metrics.csv`` in ``folder``, and ``extra`` ones.
+def build_loggers(folder: Path, history: Iterable[Epoch]) -> list[Logger]:
+    """Return loggers that write ``tensorboard/`` and ``csv/metrics.csv`` in ``folder``.
 
     Both are written anew from the ``history`` that a resumed run brings along, so an epoch that was logged before a
     kill, and is run again after it, is there once.
     """
-    if folder is None:
-        return list(extra)
     for name in ("tensorboard", "csv"):
         shutil.rmtree(folder / name, ignore_errors=True)
     files: list[Logger] = [
@@ -29,11 +27,11 @@ def build_loggers(folder: Path | None, history: Iterable[Epoch], extra: Sequence
     ]
     for epoch in history:
         for logger in files:
-            logger.log_metrics(metrics(epoch), epoch.epoch)
-    return [*files, *extra]
+            logger.log_metrics(logged(epoch), epoch.epoch)
+    return files
 
 
-def metrics(epoch: Epoch) -> dict[str, float]:
+def logged(epoch: Epoch) -> dict[str, float]:
     """Return what is logged of an epoch."""
     return {
         "train_loss": epoch.train_loss,

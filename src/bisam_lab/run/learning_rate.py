@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from .recipe import TrainRecipe
+from ..recipe import TrainRecipe
 
 __all__ = ["learning_rate", "rate"]
 

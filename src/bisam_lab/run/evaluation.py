@@ -1,13 +1,14 @@
-"""What validation and test measure."""
+"""What a network predicts, and whether that is more than guessing."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from .data import Source
+from ..data import Source
+from ..registry.metrics import METRICS
 
-__all__ = ["collapsed", "predictions", "score"]
+__all__ = ["collapsed", "predictions"]
 
 #: Share of the way from guessing to certainty below which nothing has been learnt.
 LEARNT = 0.02
@@ -28,18 +29,7 @@ def predictions(net: nn.Module, source: Source, between: Callable[[], None] = la
     return torch.cat(parts).cpu()
 
 
-def score(predicted: Tensor, labels: Tensor, metric: str) -> float:
-    """Return accuracy, Matthews' correlation or the F1 of class 1."""
-    if metric == "accuracy":
-        return int((predicted == labels).sum()) / len(labels)
-    from sklearn.metrics import f1_score, matthews_corrcoef  # here, for it takes a second that accuracy need not pay
-
-    if metric == "matthews":
-        return float(matthews_corrcoef(labels.numpy(), predicted.numpy()))
-    return float(f1_score(labels.numpy() == 1, predicted.numpy() == 1, zero_division=0.0))
-
-
 def collapsed(predicted: Tensor, labels: Tensor) -> bool:
     """Whether predictions are hardly better than always naming the commonest class."""
     guessing = int(labels.bincount().max()) / len(labels)
-    return score(predicted, labels, "accuracy") < guessing + LEARNT * (1 - guessing)
+    return METRICS["accuracy"].score(predicted, labels) < guessing + LEARNT * (1 - guessing)

@@ -12,7 +12,7 @@ def context(*modules: str) -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     chosen = multiprocessing.get_context("forkserver")
-    chosen.set_forkserver_preload(["bisam_lab.forkserver", *modules])
+    chosen.set_forkserver_preload(["bisam_lab.parallel.forkserver", *modules])
     return chosen
 
 

@@ -8,4 +8,4 @@ import signal
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-from . import train  # noqa: E402, F401 it takes seconds, in which the signal may come
+from ..run import train  # noqa: E402, F401 it takes seconds, in which the signal may come

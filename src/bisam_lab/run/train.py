@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..recipe import Recipe
+from ..registry.metrics import METRICS
+from .base_optimizer import stale_statistics
 from .checkpoint import CheckpointError, Checkpoints
 from .environment import environment
+from .evaluation import collapsed, predictions
 from .fabric import Logger
-from .logs import build_loggers, metrics
-from .recipe import Recipe
-from .result import RunResult, Status
-from .score import collapsed, predictions, score
-from .training import Observer, Stopped, Training
+from .logs import WandbLogger, build_loggers, logged
+from .observer import Observer
+from .result import Run, RunResult, Status
+from .resumable import Training
 
-__all__ = ["Observer", "Stopped", "train"]
+__all__ = ["train"]
 
 
 def train(
@@ -28,7 +31,7 @@ def train(
     observer: Observer | None = None,
     every: float = 30.0,
     keep: bool = True,
-    loggers: Sequence[Logger] = (),
+    wandb: str | None = None,
 ) -> RunResult:
     """Train once. The epoch to test is chosen on validation, and the test set is read once, at the end.
 
@@ -45,7 +48,7 @@ def train(
         observer: is told of each step and epoch, and can stop the run.
         every: seconds between checkpoints; 0 saves after each step.
         keep: whether the finished run is saved, too.
-        loggers: beside TensorBoard and CSV.
+        wandb: project of Weights & Biases to log to, too; it needs a folder.
 
     Raises:
         RecipeError: data that are missing, a model that cannot be built.
@@ -55,19 +58,17 @@ def train(
     observer = observer or Observer()
     training = Training(recipe, method, seed, data_dir)
     place = environment(training.fabric.device)
+    if (warning := stale_statistics(training.opt.base, training.model)) is not None:
+        observer.note(warning)
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints", observer.note)
-    if checkpoints is not None and (state := checkpoints.load()) is not None:
-        try:
-            training.restore(state)
-        except CheckpointError as error:
-            raise CheckpointError(f"{checkpoints.last}: {error}: choose another folder with --out") from None
-        observer.note(f"goes on from epoch {len(training.history) + 1}, after {len(training.losses)} of its steps")
-    outputs = build_loggers(folder, training.history, loggers)
+    if checkpoints is not None:
+        _resume(training, checkpoints, observer)
+    outputs = _loggers(training, variant, folder, wandb)
     try:
         while not training.ended:
             epoch = training.epoch(observer, checkpoints, every)
             for logger in outputs:
-                logger.log_metrics(metrics(epoch), epoch.epoch)
+                logger.log_metrics(logged(epoch), epoch.epoch)
             observer.epoch(epoch)
         if checkpoints is not None and keep:
             training.save(checkpoints)
@@ -81,16 +82,38 @@ def train(
     return result
 
 
+def _resume(training: Training, checkpoints: Checkpoints, observer: Observer) -> None:
+    """Go on from the last checkpoint, if there is one."""
+    state = checkpoints.load()
+    if state is None:
+        return
+    try:
+        training.restore(state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoints.last}: {error}: choose another folder with --out") from None
+    observer.note(f"goes on from epoch {len(training.history) + 1}, after {len(training.losses)} of its steps")
+
+
+def _loggers(training: Training, variant: str, folder: Path | None, wandb: str | None) -> list[Logger]:
+    if folder is None:
+        return []
+    loggers = build_loggers(folder, training.history)
+    if wandb is not None:
+        name = str(Run(variant, training.seed, training.method))
+        loggers.append(WandbLogger(wandb, name, folder, training.recipe.model_dump(mode="json")))
+    return loggers
+
+
 def _result(training: Training, variant: str, place: dict[str, Any]) -> RunResult:
     training.model.load_state_dict(training.chosen)
-    predicted, labels = predictions(training.net, training.test.to(training.fabric.device)), training.test.labels
+    predicted, labels = predictions(training.steps.net, training.test.to(training.fabric.device)), training.test.labels
     status: Status = "diverged" if training.diverged else "collapsed" if collapsed(predicted, labels) else "ok"
     seconds = sum(epoch.seconds for epoch in training.history)
     return RunResult(
         method=training.method,
         seed=training.seed,
         status=status,
-        test_score=score(predicted, labels, training.recipe.data.metric),
+        test_score=METRICS[training.recipe.data.metric].score(predicted, labels),
         validation_score=training.history[training.selected - 1].validation_score,
         selected_epoch=training.selected,
         steps_per_second=len(training.history) * training.batches / seconds,

@@ -10,44 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.examples import count_batches
+from ..recipe import Recipe, differences, settings
+from ..registry.methods import Method
+from ..registry.metrics import METRICS
 from .checkpoint import CheckpointError, Checkpoints, random_state, set_random_state, write
-from .data.examples import count_batches
-from .engine import build_fabric, build_optimizer, load_examples_and_model
-from .loop import Loop
-from .method import Method
-from .recipe import Recipe, differences, settings
+from .evaluation import predictions
+from .fabric import build_fabric
+from .observer import Observer, Stopped
+from .optimizer import build_optimizer
 from .result import Epoch
-from .score import predictions, score
+from .setup import load_examples_and_model
+from .steps import Steps
 
-__all__ = ["Observer", "Stopped", "Training"]
-
-
-class Stopped(Exception):  # noqa: N818 it is no error
-    """A run that was asked to stop, and whose state has been saved."""
-
-
-class Observer:
-    """Watches a run; this one says nothing and never stops it.
-
-    Attributes:
-        stop: set it, from a signal handler say, and the run saves its state after the present step or batch of
-            validation, and raises :class:`Stopped`.
-    """
-
-    stop: bool = False
-
-    def stopping(self) -> bool:
-        """Return whether the run is to stop: what :attr:`stop` says."""
-        return self.stop
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """Called after each step: ``done`` of the epoch's ``total``."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Called after each epoch; whatever it raises ends the run."""
-
-    def note(self, text: str) -> None:
-        """Called with what the user should know, such as that a checkpoint was damaged."""
+__all__ = ["Training"]
 
 
 class Training:
@@ -64,20 +40,13 @@ class Training:
 
     def __init__(self, recipe: Recipe, method: str, seed: int, data_dir: Path | None = None) -> None:
         self.recipe, self.method, self.seed = recipe, method, seed
-        self.fabric = build_fabric(recipe)
+        self.fabric = build_fabric(recipe.engine)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
         self.batches = count_batches(len(splits.train), recipe.train.batch_size)
         steps = self.batches * recipe.train.epochs
         self.opt = build_optimizer(method, recipe, self.model, steps)
-        self.net, self.stepper = self.fabric.setup(self.model, self.opt)
-        self.loop = Loop(
-            self.fabric,
-            self.net,
-            self.opt,
-            self.stepper,
-            Method(method, recipe.sharpness.options),
-            recipe.train,
-            steps,
+        self.steps = Steps(
+            self.fabric, self.model, self.opt, Method(method, recipe.sharpness.options), recipe.train, steps
         )
         self.train, self.validation = (source.to(self.fabric.device) for source in (splits.train, splits.validation))
         self.test = splits.test  # moved when it is read, once
@@ -119,7 +88,7 @@ class Training:
         number = len(self.history) + 1
         parts = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
         began = time.perf_counter()
-        for loss in self.loop.steps(parts):
+        for loss in self.steps.take(parts):
             self.losses.append(loss)
             observer.step(number, len(self.losses), self.batches)
             stop = observer.stopping()  # once: a signal may come between two looks
@@ -137,11 +106,12 @@ class Training:
                     self.save(checkpoints)
                 raise Stopped
 
-        predicted = predictions(self.net, self.validation, stop_if_asked)
+        self.opt.eval()
+        predicted = predictions(self.steps.net, self.validation, stop_if_asked)
         result = Epoch(
             epoch=number,
             train_loss=float(torch.stack(self.losses).mean()),
-            validation_score=score(predicted, self.validation.labels, self.recipe.data.metric),
+            validation_score=METRICS[self.recipe.data.metric].score(predicted, self.validation.labels),
             learning_rate=self.opt.param_groups[0]["lr"],
             seconds=self.epoch_seconds,
         )
@@ -172,7 +142,7 @@ class Training:
             "seed": self.seed,
             "model": self.model.state_dict(),
             "optimizer": self.opt.state_dict(),
-            "schedule": self.loop.schedule.state_dict(),
+            "schedule": self.steps.schedule.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
             "random": random_state(self.fabric.device),
             "history": [vars(epoch) for epoch in self.history],
@@ -204,7 +174,7 @@ class Training:
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.opt.load_state_dict(state["optimizer"])
-        self.loop.schedule.load_state_dict(state["schedule"])
+        self.steps.schedule.load_state_dict(state["schedule"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.chosen = copy.deepcopy(self.model.state_dict()) if state["chosen"] is None else state["chosen"]

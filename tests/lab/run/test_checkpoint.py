@@ -1,12 +1,14 @@
-"""Checkpoints on full disks, after kills, and from newer versions."""
+"""Checkpoints are whole or refused, and a full or silent disk loses none."""
 
 import resource
+import zipfile
 from contextlib import contextmanager
 
 import pytest
 import torch
+from torch import nn
 
-from bisam_lab.checkpoint import CheckpointError, Checkpoints, write
+from bisam_lab.run.checkpoint import CheckpointError, Checkpoints, read, write
 
 
 @contextmanager
@@ -18,6 +20,39 @@ def files_no_larger_than(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_checkpoint_is_read_whole_or_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    write(path, {"x": torch.arange(1000.0)})
+    assert torch.equal(read(path)["x"], torch.arange(1000.0))
+    good = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        (entry,) = [info for info in archive.infolist() if info.filename.endswith("data/0")]
+    flipped = bytearray(good)
+    flipped[entry.header_offset + 2000] ^= 1
+    for content, words in (
+        (good[: len(good) // 2], "only a part"),
+        (b"", "only a part"),
+        (bytes(flipped), "damaged"),
+        (b"a thesis", "no checkpoint"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=words):
+            read(path)
+    torch.save({"model": {}}, path)
+    with pytest.raises(CheckpointError, match="not written by bisam"):
+        read(path)
+    torch.save(nn.Linear(1, 1), path)  # would run code
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        read(path)
+    write(path, {"version": 99})
+    with pytest.raises(CheckpointError, match="update it"):
+        read(path)
+
+
+def test_nothing_to_go_on_from(tmp_path):
+    assert Checkpoints(tmp_path / "none").load() is None
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(tmp_path):

@@ -7,7 +7,7 @@ from torch import nn
 from bisam import ASAM, GSAM, METHODS, LowerBoundLoss
 from bisam.geometry import OnlyModules, RandomSupport, ScaledBall
 from bisam.testing import Net, batches, bits, run_steps
-from bisam_lab.method import Method, names
+from bisam_lab.registry.methods import Method, names
 
 
 def built(name, options=None, model=None, **kwargs):

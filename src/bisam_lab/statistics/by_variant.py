@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .result import RunResult, plain
-from .statistics import Comparison, compare, verdict
+from ..run.result import RunResult, plain
+from .comparison import Comparison, compare
+from .verdicts import verdict
 
 __all__ = ["Outcome", "compare_variant", "outcomes"]
 

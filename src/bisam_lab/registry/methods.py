@@ -1,7 +1,7 @@
 """A method by its name: ``bisam-log+asam`` makes the choices of BiSAM and of ASAM, around one optimizer.
 
 A name is parts joined by ``+``. A part is a key of :data:`bisam.METHODS`, ``bisam-BOUND`` with a bound of its own,
-``msam`` (micro-batches), or the plain optimizer (``sgd``, ``adam``, ``adamw``), which stands alone. Every part brings
+``msam`` (micro-batches), or the base optimizer alone: ``plain``, or its short name, such as ``sgd``. Every part brings
 the choices that its class makes and SAM does not. Two that make the same choice exclude each other, but for balls
 inside another geometry (ESAM, SAM-ON, SSAM). Numbers follow a part after ``@``: ``bisam-tanh@mu=5@alpha=0.2``,
 ``looksam@k=10``, ``sam@rho=0.1``; so one study can hold one method several times.
@@ -23,10 +23,9 @@ from bisam._errors import count, not_negative
 from bisam.bounds import BOUNDS
 from bisam.loops import SharpestSamples
 
-__all__ = ["PLAIN", "Method", "names"]
+from .optimizers import PLAIN
 
-#: Names of the plain optimizers.
-PLAIN = ("sgd", "adam", "adamw")
+__all__ = ["Method", "names"]
 
 Options: TypeAlias = Mapping[str, Mapping[str, Any]]
 

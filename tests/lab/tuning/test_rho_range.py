@@ -8,7 +8,7 @@ import pytest
 
 from bisam_lab import recipe as recipes
 from bisam_lab.recipe import RecipeError
-from bisam_lab.sweep import advise
+from bisam_lab.tuning.rho_range import advise
 from tests.lab.test_cli import bisam
 
 SMALL = ["model.options.width=2", "data.validation_size=50"]

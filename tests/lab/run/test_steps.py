@@ -1,4 +1,4 @@
-"""One run: equal to a raw PyTorch loop, paired over methods, honest about runs that fail."""
+"""The laboratory's steps are those of a raw PyTorch loop."""
 
 import pytest
 import torch
@@ -6,12 +6,11 @@ from torch import nn
 
 from bisam import METHODS, RhoScheduler
 from bisam.loops import SharpestSamples, micro_batches
-from bisam_lab.data import InMemory, load_splits, whole
-from bisam_lab.engine import build_optimizer
+from bisam_lab.data import load_splits, whole
 from bisam_lab.models import ResNet, build_model
 from bisam_lab.recipe import load
-from bisam_lab.result import RunResult
-from bisam_lab.train import train
+from bisam_lab.run.optimizer import build_optimizer
+from bisam_lab.run.train import train
 
 TINY = (
     "data.train_size=96",
@@ -60,20 +59,6 @@ def test_a_run_equals_a_raw_loop(method):
         assert float(right) == pytest.approx(epoch.validation_score)
 
 
-def test_the_recipe_says_how_far_and_with_which_numbers():
-    recipe = load("digits", ["sharpness.rho=0.3", "sharpness.mu=5", "sharpness.options.looksam.k=3"])
-    sgd, sam, tanh, asam, looksam = (
-        build_optimizer(m, recipe, ResNet(8, 1, 10, width=2), 6)
-        for m in ("sgd", "sam", "bisam-tanh", "asam", "looksam")
-    )
-    assert [opt.param_groups[0]["rho"] for opt in (sgd, sam, tanh, asam)] == [0, 0.3, 0.3, 1.0]
-    assert "TanhBound" in repr(tanh)
-    assert "mu=5.0" in repr(tanh)
-    assert looksam.estimator.cadence.k == 3
-    with pytest.raises(ValueError, match="adam"):
-        build_optimizer("adam", recipe, ResNet(8, 1, 10, width=2), 6)
-
-
 def test_sgd_is_plain_sgd():
     """The baseline goes through the same loop with rho = 0, and is torch's SGD to the bit."""
     recipe = load("digits", [*TINY])
@@ -92,52 +77,3 @@ def test_sgd_is_plain_sgd():
         base.zero_grad()
     for a, b in zip(ours.state_dict().values(), plain.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-
-
-def test_epoch_is_chosen_on_validation():
-    recipe = load("digits", [*TINY, "train.epochs=6"])
-    best, last = (
-        train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"select": s})}), "sgd", 0)
-        for s in ("best", "last")
-    )
-    accuracies = [epoch.validation_score for epoch in best.history]
-    assert best.selected_epoch == 1 + accuracies.index(max(accuracies))
-    assert best.validation_score == max(accuracies)
-    assert last.selected_epoch == 6
-    assert last.validation_score == accuracies[-1]
-
-
-def test_the_test_set_is_read_once(monkeypatch):
-    sizes, whole_of = [], InMemory.in_order
-    monkeypatch.setattr(
-        InMemory, "in_order", lambda source, *size: sizes.append(len(source)) or whole_of(source, *size)
-    )
-    train(load("digits", TINY), "sgd", 0)
-    assert sizes == [50, 50, 50, 597]  # once for its shape, and after each epoch; the test set at the end
-
-
-def test_a_collapsed_run_is_called_so():
-    result = train(load("digits", [*TINY, "sharpness.rho=1000"]), "sam", 0)
-    assert result.status == "collapsed"
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_diverged_run_is_called_so_and_stops():
-    result = train(load("digits", [*TINY, "train.lr=1e30", "train.epochs=5"]), "sgd", 0)
-    assert result.status == "diverged"
-    assert len(result.history) < 5
-    assert result.selected_epoch == len(result.history)
-    assert result.test_score < 0.2
-
-
-def test_results_survive_json():
-    import json
-
-    result = train(load("digits", TINY), "sgd", 0)
-    assert RunResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
-
-
-def test_mixed_precision_trains():
-    result = train(load("digits", [*TINY, "engine.precision=bf16-mixed", "train.epochs=4"]), "bisam-log", 0)
-    assert result.status in ("ok", "collapsed")
-    assert all(epoch.train_loss < 5 for epoch in result.history)

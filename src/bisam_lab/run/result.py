@@ -4,11 +4,9 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-__all__ = ["Epoch", "Run", "RunResult", "Status", "metric_name", "plain"]
+__all__ = ["Epoch", "Run", "RunResult", "Status", "plain"]
 
 Status = Literal["ok", "collapsed", "diverged"]
-
-_METRICS = {"accuracy": "accuracy", "matthews": "Matthews correlation", "f1": "F1"}
 
 
 @dataclass(frozen=True, order=True)
@@ -126,8 +124,3 @@ def _epoch(values: dict[str, Any]) -> Epoch:
     known = {f.name for f in fields(Epoch)}
     kept: dict[str, Any] = {k: math.nan if value is None else value for k, value in values.items() if k in known}
     return Epoch(**kept)
-
-
-def metric_name(metric: str) -> str:
-    """Return what scores are called."""
-    return _METRICS.get(metric, metric)
