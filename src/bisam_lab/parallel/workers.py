@@ -21,7 +21,7 @@ from ..run.observer import Observer
 from .events import EpochDone, Event, JobEnded, Note
 from .processes import context
 
-__all__ = ["Pool", "Reporter", "report", "stopping"]
+__all__ = ["Pool", "Reporter", "send", "stopping"]
 
 #: Seconds that the processes have to save their state when they are told to stop.
 GRACE = 60.0
@@ -101,10 +101,10 @@ class Reporter(Observer):
 
     def note(self, text: str) -> None:
         """Send a message for the user."""
-        report(Note(self.job, text))
+        send(Note(self.job, text))
 
 
-def report(event: EpochDone | Note) -> None:
+def send(event: EpochDone | Note) -> None:
     """Send an event from a worker process to its parent."""
     _queue.put(event)
 

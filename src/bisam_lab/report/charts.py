@@ -14,7 +14,16 @@ from .block import Block, Curve, Quantity
 from .scale import Scale
 from .words import short
 
-__all__ = ["COLOURS", "CurveChart", "DifferenceChart", "Line", "Row", "curve_chart", "difference_chart", "look"]
+__all__ = [
+    "COLOURS",
+    "CurveChart",
+    "DifferenceChart",
+    "DifferenceRow",
+    "Line",
+    "curve_chart",
+    "difference_chart",
+    "look",
+]
 
 Point = tuple[float, float]
 
@@ -77,7 +86,7 @@ class CurveChart:
 
 
 @dataclass(frozen=True)
-class Row:
+class DifferenceRow:
     """A method's differences to the baseline, in points.
 
     Attributes:
@@ -111,7 +120,7 @@ class DifferenceChart:
     label: str
     interval: str
     x: Scale
-    rows: list[Row]
+    rows: list[DifferenceRow]
 
     @property
     def caption(self) -> str:
@@ -171,11 +180,11 @@ def _line(curve: Curve, runs: Sequence[RunResult], quantity: Quantity, factor: f
     )
 
 
-def _row(row: Comparison, block: Block, x: Scale) -> Row:
+def _row(row: Comparison, block: Block, x: Scale) -> DifferenceRow:
     dots = {dot.seed: dot.difference for dot in block.differences if dot.method == row.method}
     interval = (row.low, row.high) if math.isfinite(row.low) and math.isfinite(row.high) else None
     side = -1 if row.difference < x.low else 1 if row.difference > x.high else 0
-    return Row(row.method, dots, row.difference, interval, row.pairs, side)
+    return DifferenceRow(row.method, dots, row.difference, interval, row.pairs, side)
 
 
 def _telling(runs: Sequence[RunResult], last: int) -> list[Epoch]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .block import Block
-from .charts import COLOURS, CurveChart, DifferenceChart, Row, curve_chart, difference_chart, look
+from .charts import COLOURS, CurveChart, DifferenceChart, DifferenceRow, curve_chart, difference_chart, look
 from .words import signed
 
 __all__ = ["draw_comparison"]
@@ -62,7 +62,7 @@ def _draw_differences(axes: Axes, chart: DifferenceChart, block: Block) -> None:
     axes.set_title(chart.caption, fontsize="medium")
 
 
-def _draw_row(axes: Axes, height: int, row: Row, colour: str, chart: DifferenceChart) -> None:
+def _draw_row(axes: Axes, height: int, row: DifferenceRow, colour: str, chart: DifferenceChart) -> None:
     axes.plot(list(row.dots.values()), [height] * len(row.dots), "o", color=colour, alpha=0.4, markersize=5)
     if row.interval is not None:
         axes.plot(row.interval, [height + 0.15] * 2, color=colour, linewidth=2)

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from markupsafe import Markup
 
 from .block import Block, Quantity
-from .charts import CurveChart, Line, Row, curve_chart, difference_chart
+from .charts import CurveChart, DifferenceRow, Line, curve_chart, difference_chart
 from .scale import Scale
 from .words import short, signed
 
@@ -92,7 +92,7 @@ def draw_differences(block: Block, style: Style) -> Markup:
     return _markup(svg)
 
 
-def _difference(group: Element, row: Row, interval: str, top: float, x: _Axis) -> None:
+def _difference(group: Element, row: DifferenceRow, interval: str, top: float, x: _Axis) -> None:
     """Draw one method's row. A mean that lies beyond the scale is written at the edge."""
     low, high, middle = x.scale.low, x.scale.high, top + 33
     _text(group, row.method, x.start, top + 18, "start", "name")
@@ -115,7 +115,7 @@ def _difference(group: Element, row: Row, interval: str, top: float, x: _Axis) -
         SubElement(group, "path", {"class": "diamond", "d": diamond, "data-tip": _tip(row, interval)})
 
 
-def _tip(row: Row, interval: str) -> str:
+def _tip(row: DifferenceRow, interval: str) -> str:
     mean = f"{row.method}, mean of {row.pairs} pairs: {signed(row.mean)} points"
     if row.interval is None:
         return mean

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..parallel.checks import check_recipe
 from ..parallel.events import EpochDone, Event, JobEnded
-from ..parallel.workers import Pool, Reporter, report, stopping
+from ..parallel.workers import Pool, Reporter, send, stopping
 from ..recipe import Recipe, RecipeError
 from ..run.checkpoint import CheckpointError
 from ..run.environment import cores
@@ -52,7 +52,7 @@ class _RunReporter(Reporter):
         self.epochs = epochs
 
     def epoch(self, epoch: Epoch) -> None:
-        report(EpochDone(self.job, epoch.epoch, self.epochs, epoch.validation_score))
+        send(EpochDone(self.job, epoch.epoch, self.epochs, epoch.validation_score))
 
 
 def _run(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, every: float) -> JobEnded[RunResult]:

@@ -8,7 +8,7 @@ import optuna
 
 from ..parallel.checks import check_recipe
 from ..parallel.events import EpochDone, Event, JobEnded
-from ..parallel.workers import Pool, Reporter, report, stopping
+from ..parallel.workers import Pool, Reporter, send, stopping
 from ..run.environment import cores
 from ..run.observer import Stopped
 from .claim import claim, recover
@@ -64,7 +64,7 @@ def _run(tuning: Tuning) -> JobEnded[TrialResult] | None:
         return None
     job = f"trial {claimed.trial.number}"
     try:
-        return JobEnded(job, run_trial(claimed, Reporter(job), lambda *told: report(EpochDone(job, *told))))
+        return JobEnded(job, run_trial(claimed, Reporter(job), lambda *told: send(EpochDone(job, *told))))
     except TrialError as error:
         return JobEnded(job, error=str(error))
     except Stopped:
