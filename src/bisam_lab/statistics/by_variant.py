@@ -1,4 +1,4 @@
-"""What came out of a study: the methods compared, variant by variant."""
+"""Compare the methods of a study, variant by variant."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,14 @@ __all__ = ["Outcome", "compare_variant", "outcomes"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The comparison of the methods in one variant; ``rows`` is empty where no run of the baseline is finished."""
+    """The comparison of the methods in one variant.
+
+    Attributes:
+        variant: its name; empty in a study without variants.
+        baseline: the method that the others are compared with.
+        rows: one per method; empty if no run of the baseline is finished.
+        verdict: the comparison in words.
+    """
 
     variant: str
     baseline: str
@@ -21,7 +28,7 @@ class Outcome:
     verdict: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON; what cannot be told is null."""
+        """Return plain values, for JSON. A number that is NaN becomes null."""
         values: dict[str, Any] = plain(asdict(self))
         return values
 
@@ -29,7 +36,7 @@ class Outcome:
 def outcomes(
     results: Sequence[RunResult], baseline: str, test: str = "t", difference: float | None = None
 ) -> list[Outcome]:
-    """Compare the methods in every variant that has results, as :func:`compare_variant` does."""
+    """Compare the methods in each variant that has results. See :func:`compare_variant` for the arguments."""
     return [
         compare_variant(name, [result for result in results if result.variant == name], baseline, test, difference)
         for name in dict.fromkeys(result.variant for result in results)
@@ -39,14 +46,14 @@ def outcomes(
 def compare_variant(
     variant: str, results: Sequence[RunResult], baseline: str, test: str = "t", difference: float | None = None
 ) -> Outcome:
-    """Compare the methods in one variant, over whose methods alone Holm's correction is.
+    """Compare the methods in one variant. Holm's correction is over the methods of this variant only.
 
     Args:
         variant: its name.
         results: its finished runs.
-        baseline: what the others are compared with.
+        baseline: the method that the others are compared with.
         test: a key of ``TESTS``.
-        difference: points whose number of seeds the verdict is to tell.
+        difference: in points; the verdict says how many seeds show it.
     """
     if all(result.method != baseline for result in results):
         return Outcome(

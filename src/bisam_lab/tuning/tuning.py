@@ -1,4 +1,4 @@
-"""A tuning: a recipe, a method and a space, searched in a folder and a storage that several processes may share."""
+"""A tuning: a recipe, a method and a search space, in a folder and a storage that several processes can share."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from optuna.pruners import MedianPruner
-from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from ..recipe import Recipe, RecipeError, differences, settings
@@ -18,26 +17,26 @@ from .storage import JOURNAL, open_storage
 
 __all__ = ["FIRST_SEED", "Tuning", "ended"]
 
-#: Seeds of a tuning start here, so that a comparison, whose seeds start at 0, is made on others.
+#: First seed of a tuning. A comparison starts at seed 0, so it never uses the seeds of a tuning.
 FIRST_SEED = 1000
-#: Trials that run to their end before any is pruned.
+#: Trials that run to their end before a trial can be pruned.
 UNPRUNED = 5
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is searched, and where; the same in every process that takes part.
+    """What is searched, and where. It is the same in every process that takes part.
 
     Attributes:
-        folder: of the study, whose name is that of the study in the storage.
+        folder: of the tuning; its name is the name of Optuna's study in the storage.
         recipe: without variants.
         method: by its name.
         space: what is searched.
-        seeds: runs a trial.
-        trials: how many are wanted in all.
+        seeds: number of seeds that a trial trains on.
+        trials: number of trials wanted in all.
         storage: Optuna's URL; None is a journal in the folder.
-        data_dir: where data sets lie.
+        data_dir: folder of the data sets.
         every: seconds between checkpoints.
     """
 
@@ -53,14 +52,14 @@ class Tuning:
 
     @property
     def lock(self) -> FileLock:
-        """Held in this folder while a trial is handed out."""
+        """The lock that a process of this folder holds while it claims a trial."""
         return FileLock(self.folder / ".claim.lock")
 
-    def create(self) -> Study:
-        """Create the study with the recipe's own setting as its first trial, or open the one that is there.
+    def create(self) -> optuna.Study:
+        """Create Optuna's study with the recipe's own setting as its first trial, or open the existing one.
 
         Raises:
-            RecipeError: the folder or the storage holds another study, or something else.
+            RecipeError: the folder or the storage holds another tuning, or other files.
         """
         if self.storage is None and self.folder.is_dir():
             foreign = [path.name for path in self.folder.iterdir() if path.name not in (JOURNAL, ".claim.lock")]
@@ -76,11 +75,12 @@ class Tuning:
         write_text(self.folder / "README.txt", _README)
         return study
 
-    def open(self) -> Study:
-        """Open the study.
+    def open(self) -> optuna.Study:
+        """Open Optuna's study.
 
-        The pruner stops a trial whose best score so far is below the median of the others' at the same epoch, once five
-        have run to their end, and not in its first third: large radii learn slowly at first.
+        The pruner stops a trial whose best score so far is below the median of the other trials at the same epoch. It
+        waits until five trials have run to their end, and it never stops a trial in its first third, because with a
+        large radius a network learns slowly at first.
         """
         pruner = MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=self.recipe.train.epochs // 3)
         return optuna.create_study(
@@ -93,15 +93,18 @@ class Tuning:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two calls on one study must agree on."""
+        """What two calls must agree on to share one tuning."""
         recipe = settings(self.recipe.model_dump(mode="json"))
         return {"method": self.method, "seeds": self.seeds, "space": self.space.to_dict(), **recipe}
 
-    def _check(self, study: Study) -> None:
+    def _check(self, study: optuna.Study) -> None:
+        """Refuse a study that is not this tuning's."""
         stored = study.user_attrs.get("bisam")
         if stored is None:
             if study.get_trials(deepcopy=False):
-                raise RecipeError(f"study {study.study_name!r} in the storage is not of bisam: choose another --out")
+                raise RecipeError(
+                    f"the storage holds a study {study.study_name!r} that bisam did not create: choose another --out"
+                )
             study.set_user_attr("bisam", json.dumps({"schema": SCHEMA, **self.identity}))
             return
         there = json.loads(stored)
@@ -110,25 +113,25 @@ class Tuning:
         differing = [f"{key}={a!r} there, {b!r} now" for key, a, b in differences(there, self.identity)]
         if differing:
             raise RecipeError(
-                f"--out {self.folder}: its study is another ({'; '.join(differing)}): choose another folder, whose "
-                "name is the study's"
+                f"--out {self.folder} holds another tuning ({'; '.join(differing)}): choose another folder; with a "
+                "--storage, a folder of another name"
             )
 
 
 def ended(trial: FrozenTrial) -> bool:
-    """Whether a trial counts: it has run to its end, was pruned, or cannot be run; others are tried again."""
+    """Whether a trial counts: it ran to its end, was pruned, or cannot be trained. All others are tried again."""
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "error" in trial.user_attrs
 
 
 _README = f"""\
-A tuning of bisam, layout {SCHEMA}. All files are plain; copy the folder to move the study.
+A tuning of bisam, layout {SCHEMA}. All files are plain; copy the folder to move the tuning.
 
 best.yaml         a recipe with the best setting: `bisam compare best.yaml` is the next step
-trials.csv        a trial a line: its state, validation score and setting
+trials.csv        one line per trial: its state, validation score and setting
 figure.png        history, importances, and score against each parameter
 recipe.yaml       what was tuned
-{JOURNAL}        all trials, as Optuna's journal, unless a --storage holds them; `bisam tune`, repeated, goes on
+{JOURNAL}        all trials, as Optuna's journal, unless a --storage holds them; repeat `bisam tune` to continue
 trials/           checkpoints of trials that are not finished, and the locks of the processes that run them
 
-The scores are of the validation examples. The test set was not read.
+The scores are validation scores. The test set was not read.
 """
