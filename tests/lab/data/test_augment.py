@@ -6,8 +6,10 @@ import torch
 
 from bisam_lab.data import load_splits, whole
 from bisam_lab.data.augment import AUGMENT, crop_flip, cutout, draw_boxes, flip, resized_crop_flip
-from bisam_lab.data.noise import CIFAR100_SUPERCLASS, flip_to_partner, partners
+from bisam_lab.data.noise import flip_to_partner, partner_classes
 from bisam_lab.data.normalise import moments
+from bisam_lab.datasets.registry import SETS
+from bisam_lab.datasets.sets.cifar import SUPERCLASSES
 from bisam_lab.recipe import DataRecipe, RecipeError
 
 
@@ -80,13 +82,17 @@ def test_resized_crop_is_the_part_that_its_box_says():
     assert abs((y[:, 1, middle, 0] > y[:, 1, middle, -1]).float().mean() - 0.5) < 0.1
 
 
+def partners(name):
+    return partner_classes(SETS[name].partners, SETS[name].counts[2])
+
+
 def test_cifar10s_asymmetric_pairs():
     airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck = range(10)
     pairs = {truck: automobile, bird: airplane, deer: horse, cat: dog, dog: cat}
-    assert partners("cifar10", 10).tolist() == [pairs.get(k, k) for k in range(10)]
+    assert partners("cifar10").tolist() == [pairs.get(k, k) for k in range(10)]
     assert {airplane, automobile, frog, horse, ship}.isdisjoint(pairs)
     labels = torch.arange(10).repeat(1000)
-    noisy = flip_to_partner(labels, 0.4, partners("cifar10", 10), rng())
+    noisy = flip_to_partner(labels, 0.4, partners("cifar10"), rng())
     for k in range(10):
         assert (noisy[labels == k] == pairs.get(k, -1)).sum() == (400 if k in pairs else 0)
         assert (noisy[labels == k] == k).sum() == (600 if k in pairs else 1000)
@@ -94,7 +100,7 @@ def test_cifar10s_asymmetric_pairs():
 
 
 def test_cifar100s_partners_go_round_in_their_superclass():
-    partner, group = partners("cifar100", 100), torch.tensor(CIFAR100_SUPERCLASS)
+    partner, group = partners("cifar100"), torch.tensor(SUPERCLASSES)
     assert torch.equal(group[partner], group)
     assert sorted(partner.tolist()) == list(range(100))
     place = torch.arange(100)
@@ -117,7 +123,7 @@ def test_superclasses_are_those_of_the_official_file(real_data):
     import pickle
 
     content = pickle.loads((real_data("cifar100") / "cifar-100-python" / "test").read_bytes(), encoding="latin1")
-    assert {(f, CIFAR100_SUPERCLASS[f]) for f in content["fine_labels"]} == set(
+    assert {(f, SUPERCLASSES[f]) for f in content["fine_labels"]} == set(
         zip(content["fine_labels"], content["coarse_labels"], strict=True)
     )
 
@@ -147,11 +153,11 @@ PUBLISHED = [
 
 
 def test_the_rates_of_human_noise_are_the_published_ones(real_data):
-    from bisam_lab.data.human import FILES, _load, human_labels
+    from bisam_lab.data.human import _load, human_labels
 
     root = real_data("cifar-n")
     for name, kind, rate in PUBLISHED:
-        clean = torch.as_tensor(_load(root / "cifar-n" / FILES[name])["clean_label"])
+        clean = torch.as_tensor(_load(root / SETS[name].human.path)["clean_label"])
         given = human_labels(f"cifar-n:{kind}", name, clean, root)
         assert len(given) == 50_000
         assert abs(100 * (given != clean).float().mean() - rate) < 0.025

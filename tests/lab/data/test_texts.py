@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from bisam_lab.data import load_splits, whole
-from bisam_lab.data.glue import TASKS, Sample, read_glue, read_own
 from bisam_lab.data.tokens import build_tokenizer
+from bisam_lab.datasets import Sample
+from bisam_lab.datasets.sets.glue import TASKS, read_glue
+from bisam_lab.datasets.tables import read_tables
 from bisam_lab.recipe import DataRecipe, RecipeError
 
 pytest.importorskip("transformers")
@@ -56,7 +58,7 @@ def test_labels_are_ordered_by_number_or_by_letter(tmp_path):
     for labels, order in ((["10", "9", "2"], ("2", "9", "10")), (["no", "yes", "a"], ("a", "no", "yes"))):
         for split in ("train", "test"):
             (tmp_path / f"{split}.tsv").write_text("\n".join(["label\ttext", *(f"{k}\tt" for k in labels)]))
-        found = read_own(tmp_path)
+        found = read_tables(tmp_path)
         assert found.classes == order
         assert [order[sample.label] for sample in found.train] == labels
 
@@ -77,7 +79,7 @@ def test_parquet_is_what_tsv_is(sst2, tmp_path):
 def test_own_parquet(tmp_path):
     for split in ("train", "test"):
         pq.write_table(pa.table({"text": ["a", "b", "c"], "label": [0, 1, 0]}), tmp_path / f"{split}.parquet")
-    assert [sample.label for sample in read_own(tmp_path).test] == [0, 1, 0]
+    assert [sample.label for sample in read_tables(tmp_path).test] == [0, 1, 0]
 
 
 @pytest.mark.parametrize(

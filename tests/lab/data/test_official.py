@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 from bisam_lab.cli.data import data
 from bisam_lab.data import load_splits, whole
-from bisam_lab.data.catalogue import CATALOGUE
-from bisam_lab.data.official import archives, download, fetch, md5, prepare
+from bisam_lab.data.official import download, fetch, prepare
 from bisam_lab.data.verify import verify
+from bisam_lab.datasets.checks import md5
+from bisam_lab.datasets.registry import SETS
 from bisam_lab.recipe import DataRecipe, RecipeError
-from bisam_lab.recipe.known import DATA
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
 
@@ -151,7 +151,7 @@ def test_a_set_is_fetched_and_read(serve, name, shape, sizes, classes, server, t
     assert splits.shape == shape
     assert whole(splits.test).y.bincount().tolist() == [sizes[2] // classes] * classes
     got = sum(" from " in line for line in told)
-    assert got == len(archives(name))
+    assert got == len(SETS[name].archives())
     told.clear()
     fetch(name, root, told.append)
     assert not any("from" in line or "unpacking" in line for line in told)
@@ -174,7 +174,7 @@ def test_a_download_is_whole_and_right_or_not_there(server, tmp_path):
     path = tmp_path / "inner" / "a.bin"
     with pytest.raises(RecipeError, match="not the official file"):
         download(f"{home}a.bin", path, digest(b"other"))
-    with pytest.raises(RecipeError, match="does not come"):
+    with pytest.raises(RecipeError, match="cannot be downloaded"):
         download(f"{home}b.bin", path, None)
     assert list(path.parent.iterdir()) == []
     download(f"{home}a.bin", path, digest(b"official"))
@@ -243,14 +243,14 @@ def test_the_list_names_every_set_of_a_recipe(tmp_path):
     rows = json.loads(command("list", "--json", "--data-dir", tmp_path).stdout)
     assert [list(row) for row in rows] == [["name", "what", "examples", "licence", "where", "here"]] * len(rows)
     here = {row["name"]: row["here"] for row in rows}
-    assert set(DATA) < set(here)
+    assert set(SETS) < set(here)
     assert (here["flowers"], here["pets"], here["digits"]) == (True, False, None)
     assert "Oxford flowers" in command("list").stdout
     for name in here:
         assert name == "cifar-n" or DataRecipe(name=name).name == name
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if ":" not in name and name != "digits"])
+@pytest.mark.parametrize("name", [name for name in SETS if ":" not in name and name != "digits"])
 def test_an_empty_folder_is_said_to_lack_every_set(name, tmp_path):
     found = command("verify", name, "--data-dir", tmp_path)
     assert found.exit_code == 1

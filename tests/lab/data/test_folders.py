@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from bisam_lab.data import load_splits, whole
-from bisam_lab.data.folders import read_folder
-from bisam_lab.data.pictures import decode
 from bisam_lab.data.stream import Streamed
+from bisam_lab.datasets.folders import read_folder
+from bisam_lab.datasets.pictures import decode
 from bisam_lab.recipe import DataRecipe, RecipeError
 
 CLASSES = ("cat", "dog", "owl")
@@ -222,9 +222,9 @@ def test_small_sets_go_into_memory_and_large_ones_do_not(painted, monkeypatch):
 
 
 def test_a_slow_reading_is_told_of(painted, monkeypatch, capsys):
-    from bisam_lab.data import pictures
+    from bisam_lab.data import decoding
 
-    monkeypatch.setattr(pictures, "_PATIENCE", -1.0)
+    monkeypatch.setattr(decoding, "_PATIENCE", -1.0)
     load_splits(recipe(painted), None, 0)
     assert f"reading folder:{painted}: 44 of 44 pictures" in capsys.readouterr().err
 
