@@ -143,8 +143,8 @@ def _remedy(name: str, data_dir: Path) -> str:
 
     entry = find(name)
     archives = entry.archives()
-    if not archives or any(archive.url is None for archive in archives):
+    if entry.fetch is None and (not archives or any(archive.url is None for archive in archives)):
         return ""
-    there = entry.present(data_dir) if any(archive.makes for archive in archives) else None
-    delete = f"Delete {there}, for files in it are not fetched again; then: " if there else "To get it: "
+    unpacked = entry.present(data_dir) if entry.fetch or any(archive.makes for archive in archives) else None
+    delete = f"Delete {unpacked}, for files in it are not fetched again; then: " if unpacked else "To get it: "
     return f"{delete}bisam data fetch {name} --data-dir {data_dir}"

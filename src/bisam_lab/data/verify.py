@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..datasets import DataSet
-from ..datasets.checks import NO_CHECKSUM, broken_pictures, by_checksum
+from ..datasets.checks import NO_CHECKSUM, broken_pictures, by_checksum, by_reading
 from ..datasets.entry import Checked
 from ..datasets.folders import read_folder
 from ..datasets.pictures import Files
@@ -23,8 +23,10 @@ def verify(name: str, data_dir: Path) -> list[Checked]:
         RecipeError: there is no such set.
     """
     entry = find(name)
-    rest = [] if entry.check is None else entry.check(entry, data_dir)
-    return [*_archives(entry, data_dir), *rest]
+    archives = [*_archives(entry, data_dir)]
+    if entry.check is not None:
+        return [*archives, *entry.check(entry, data_dir)]
+    return archives or [*by_reading(entry, data_dir)]
 
 
 def _archives(entry: DataSet, data_dir: Path) -> Iterator[Checked]:

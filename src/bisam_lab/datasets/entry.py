@@ -74,7 +74,7 @@ class DataSet:
         archives: returns its official files.
         unpack: takes an archive, an empty folder to unpack into, and the path it makes; None unpacks tar and gz files.
         fetch: gets the set where ``archives`` cannot say how.
-        check: yields the state of its files, after those of its archives.
+        check: yields the state of its files, after that of its archives. None: a set without archives here is read.
         partners: class that each class is mistaken for, in asymmetric noise; None: the next class.
         human: labels that people gave to its training images.
     """

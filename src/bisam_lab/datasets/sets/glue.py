@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import RecipeError
-from ..checks import by_reading
 from ..contents import Sample, Texts
 from ..entry import DataSet, Tell
 from ..tables import as_samples, read_lines, read_parquet
@@ -151,7 +150,6 @@ ENTRIES = tuple(
         inside=(f"glue/{task.folder}", f"glue/{name}"),
         remote=True,
         fetch=partial(_fetch, name),
-        check=by_reading,
     )
     for name, task in TASKS.items()
 )
