@@ -84,7 +84,7 @@ def readable(path: Path, read: Callable[[], Contents]) -> Iterator[Checked]:
     """Read what lies at ``path``, and decode every picture of it."""
     try:
         found = read()
-    except RecipeError as error:
+    except (ValueError, RuntimeError, OSError, EOFError) as error:
         yield Checked(path, "broken", str(error))
         return
     if isinstance(found, Pictures):

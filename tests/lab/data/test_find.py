@@ -127,3 +127,11 @@ def test_the_command_reads_it(verb):
     found = CliRunner().invoke(data, [verb, "readers.py:blobs"])
     assert found.exit_code == 0
     assert "40 + 10 images of 5 classes" in found.stdout
+
+
+def test_the_command_says_that_a_reader_is_broken():
+    found = CliRunner().invoke(data, ["verify", "readers.py:broken"])
+    assert found.exit_code == 1
+    assert "broken  readers.py:broken: data.name='readers.py:broken': broken raised KeyError" in found.stdout
+    found = CliRunner().invoke(data, ["fetch", "readers.py:blobs"])
+    assert "has no official files to fetch" in str(found.exception)

@@ -93,3 +93,17 @@ def test_an_unknown_set_is_named(verb, tmp_path):
     found = command(verb, "flower", "--data-dir", tmp_path)
     assert isinstance(found.exception, RecipeError)
     assert "did you mean flowers?" in str(found.exception)
+
+
+def test_a_task_of_glue_that_is_not_here_is_missing_and_not_downloaded(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    found = command("verify", "glue:qqp", "--data-dir", tmp_path)
+    assert found.exit_code == 1
+    assert found.stdout.split() == ["missing", str(tmp_path / "glue" / "QQP")]
+    assert f"To get it: bisam data fetch glue:qqp --data-dir {tmp_path}" in found.stderr
+    folder = tmp_path / "glue" / "QQP"
+    folder.mkdir(parents=True)
+    found = command("verify", "glue:qqp", "--data-dir", tmp_path)
+    assert "broken" in found.stdout
+    assert f"Delete {folder}" in found.stderr
