@@ -12,8 +12,8 @@ from ..errors import nearest
 __all__ = ["data_name", "human_noise_fits", "is_imported_data", "model_name", "nearest", "noise_name"]
 
 _MODELS = ("resnet-20", "resnet-56", "wrn-28-2", "wrn-28-10", "densenet-121", "vgg19-bn")
-_IMPORT_PATH = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")  # in a file, or in a package
-_MODEL = re.compile(r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn|(timm|hf):.+|" + _IMPORT_PATH.pattern)
+_OWN = r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*"  # a file's, or a package's
+_MODEL = re.compile(r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn|(timm|hf):.+|" + _OWN)
 
 
 def data_name(name: str) -> str:
@@ -37,7 +37,7 @@ def is_imported_data(name: str) -> bool:
 
     first = name.partition(":")[0]
     misspelt = not first.endswith(".py") and difflib.get_close_matches(first, PREFIXES, n=1)
-    return bool(_IMPORT_PATH.fullmatch(name)) and not misspelt
+    return bool(re.fullmatch(_OWN, name)) and not misspelt
 
 
 def noise_name(name: str) -> str:
