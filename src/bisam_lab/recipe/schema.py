@@ -7,7 +7,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ..registry.optimizers import OPTIMIZERS, PLAIN
-from .known import data_name, known_metric, model_name, noise_name, optimizer_name
+from .known import data_name, human_noise_fits, known_metric, model_name, noise_name, optimizer_name
 
 __all__ = ["DataRecipe", "EngineRecipe", "ModelRecipe", "Recipe", "SharpnessRecipe", "TrainRecipe", "settings"]
 
@@ -24,7 +24,7 @@ class DataRecipe(_Part):
     """Which examples, how many, and what is done to them."""
 
     name: Annotated[str, AfterValidator(data_name)] = Field(
-        "digits", description="a set's name (`bisam data list`), folder:PATH, glue:TASK or text:PATH"
+        "digits", description="a set's name (`bisam data list`), folder:PATH, text:PATH, or a reader: file.py:FUNCTION"
     )
     train_size: int | None = Field(None, ge=1, description="training examples, drawn by the seed; null is all")
     validation_size: int | None = Field(
@@ -60,8 +60,7 @@ class DataRecipe(_Part):
     @model_validator(mode="after")
     def _one_noise(self) -> "DataRecipe":
         if self.noise.startswith("cifar-n:"):
-            if self.name not in ("cifar10", "cifar100"):
-                raise ValueError(f"noise={self.noise} is about cifar10 and cifar100, not about {self.name}")
+            human_noise_fits(self.noise, self.name)
             if self.label_noise:
                 raise ValueError(f"noise={self.noise} has a share of its own: leave out label_noise={self.label_noise}")
         return self

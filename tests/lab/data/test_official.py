@@ -1,37 +1,26 @@
-"""Official sets in their official layouts, made small; got from a server, checked, unpacked, listed."""
+"""Official sets in their official layouts, made small: fetched from a server, checked, unpacked, and read."""
 
 import gzip
 import hashlib
 import http.server
 import io
-import json
 import struct
 import tarfile
 import threading
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 from torchvision.datasets import imagenet
-from typer.testing import CliRunner
 
-from bisam_lab.cli.data import data
 from bisam_lab.data import load_splits, whole
-from bisam_lab.data.catalogue import CATALOGUE
-from bisam_lab.data.official import archives, download, fetch, md5, prepare
+from bisam_lab.data.official import download, fetch, prepare
 from bisam_lab.data.verify import verify
+from bisam_lab.datasets.checks import md5
+from bisam_lab.datasets.registry import SETS
 from bisam_lab.recipe import DataRecipe, RecipeError
-from bisam_lab.recipe.known import DATA
-
-PIXELS = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
-
-
-def jpeg(k=0):
-    buffer = io.BytesIO()
-    Image.fromarray(PIXELS[k]).save(buffer, "jpeg")
-    return buffer.getvalue()
+from tests.lab.painting import PIXELS, jpeg
 
 
 def digest(content):
@@ -151,7 +140,7 @@ def test_a_set_is_fetched_and_read(serve, name, shape, sizes, classes, server, t
     assert splits.shape == shape
     assert whole(splits.test).y.bincount().tolist() == [sizes[2] // classes] * classes
     got = sum(" from " in line for line in told)
-    assert got == len(archives(name))
+    assert got == len(SETS[name].archives())
     told.clear()
     fetch(name, root, told.append)
     assert not any("from" in line or "unpacking" in line for line in told)
@@ -174,7 +163,7 @@ def test_a_download_is_whole_and_right_or_not_there(server, tmp_path):
     path = tmp_path / "inner" / "a.bin"
     with pytest.raises(RecipeError, match="not the official file"):
         download(f"{home}a.bin", path, digest(b"other"))
-    with pytest.raises(RecipeError, match="does not come"):
+    with pytest.raises(RecipeError, match="cannot be downloaded"):
         download(f"{home}b.bin", path, None)
     assert list(path.parent.iterdir()) == []
     download(f"{home}a.bin", path, digest(b"official"))
@@ -232,87 +221,3 @@ def test_imagenet_is_sorted_into_classes(tmp_path, monkeypatch):
     assert [row.state for row in rows] == ["ok"] * 3 + ["broken"]
     assert "12 + 4 pictures of 2 classes, not 1281167 + 50000" in rows[-1].note
     prepare("imagenet", tmp_path)
-
-
-def command(*words):
-    return CliRunner().invoke(data, [str(word) for word in words])
-
-
-def test_the_list_names_every_set_of_a_recipe(tmp_path):
-    (tmp_path / "flowers-102").mkdir()
-    rows = json.loads(command("list", "--json", "--data-dir", tmp_path).stdout)
-    assert [list(row) for row in rows] == [["name", "what", "examples", "licence", "where", "here"]] * len(rows)
-    here = {row["name"]: row["here"] for row in rows}
-    assert set(DATA) < set(here)
-    assert (here["flowers"], here["pets"], here["digits"]) == (True, False, None)
-    assert "Oxford flowers" in command("list").stdout
-    for name in here:
-        assert name == "cifar-n" or DataRecipe(name=name).name == name
-
-
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if ":" not in name and name != "digits"])
-def test_an_empty_folder_is_said_to_lack_every_set(name, tmp_path):
-    found = command("verify", name, "--data-dir", tmp_path)
-    assert found.exit_code == 1
-    assert "missing" in found.stdout
-    assert "ok" not in found.stdout.split()
-
-
-def test_the_packed_cifar_sets_are_told_apart_file_by_file(real_data):
-    found = command("verify", "cifar10", "--data-dir", real_data("cifar10"), "--json")
-    rows = {row["path"].rsplit("/", 1)[1]: row for row in json.loads(found.stdout)}
-    assert found.exit_code == 1
-    assert rows["data_batch_2.bin"]["state"] == "missing"
-    assert rows["test_batch.bin"]["note"] == "not the official file: 20 images differ, by lossy_indices.json"
-    found = command("verify", "cifar100", "--data-dir", real_data("cifar100"))
-    assert found.exit_code == 0
-    assert found.stdout.split()[::2] == ["ok"] * 3
-
-
-def test_a_changed_byte_is_found(real_data, tmp_path):
-    inner = tmp_path / "cifar-100-python"
-    inner.mkdir()
-    for name in ("train", "test"):
-        (inner / name).symlink_to(real_data("cifar100") / "cifar-100-python" / name)
-    content = bytearray((real_data("cifar100") / "cifar-100-python" / "meta").read_bytes())
-    content[1000] ^= 1
-    (inner / "meta").write_bytes(content)
-    found = command("verify", "cifar100", "--data-dir", tmp_path)
-    assert found.exit_code == 1
-    assert f"broken  {inner / 'meta'}: MD5" in found.stdout
-    assert f"Delete {inner}" in found.stderr
-    assert f"bisam data fetch cifar100 --data-dir {tmp_path}" in found.stderr
-
-
-def test_the_way_out_never_leads_through_the_data_dir_itself(tmp_path):
-    """What is deleted is the set's own folder, and no folder that may hold anything else."""
-    assert "Delete" not in command("verify", "pets", "--data-dir", tmp_path).stderr
-    assert f"bisam data fetch pets --data-dir {tmp_path}" in command("verify", "pets", "--data-dir", tmp_path).stderr
-    (tmp_path / "oxford-iiit-pet").mkdir()
-    assert f"Delete {tmp_path / 'oxford-iiit-pet'}," in command("verify", "pets", "--data-dir", tmp_path).stderr
-    (tmp_path / "train").mkdir()
-    (tmp_path / "val").mkdir()
-    assert "Delete" not in command("verify", "imagenet", "--data-dir", tmp_path).stderr
-
-
-def test_folders_and_texts_are_verified_by_reading_them(tmp_path):
-    for k in range(6):
-        path = tmp_path / "own" / "ab"[k % 2] / f"{k}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(k))
-    name = f"folder:{tmp_path / 'own'}"
-    assert command("verify", name).exit_code == 0
-    assert "4 + 2 pictures of 2 classes, at 32 pixels" in command("prepare", name).stdout
-    (tmp_path / "own" / "a" / "0.jpg").write_bytes(jpeg()[:400])
-    for verb in ("verify", "prepare"):
-        found = command(verb, name)
-        assert found.exit_code == 1
-        assert "0.jpg is broken or no picture" in found.stdout
-    assert command("verify", f"text:{tmp_path / 'none'}").exit_code == 1
-
-
-@pytest.mark.parametrize("verb", ["verify", "fetch", "prepare"])
-def test_an_unknown_set_is_named(verb, tmp_path):
-    found = command(verb, "flower", "--data-dir", tmp_path)
-    assert isinstance(found.exception, RecipeError)
-    assert "did you mean flowers?" in str(found.exception)

@@ -1,11 +1,8 @@
-"""Files of pictures: which there are, and one of them decoded."""
+"""Pictures in files: their paths and labels, and one of them decoded."""
 
 import math
 import os
-import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,20 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..recipe import RecipeError
-from .examples import Examples
+from ..errors import RecipeError
 
-__all__ = ["Files", "decode", "decode_all", "files", "natural_size"]
-
-_PATIENCE = 2.0  # seconds without a word
+__all__ = ["Files", "decode", "files", "natural_size"]
 
 
 @dataclass(frozen=True)
 class Files:
-    """Pictures that still lie in their files.
+    """Pictures in files, not decoded yet.
 
     Attributes:
-        paths: (N,), as bytes, which take a sixth of the memory that a million strings would.
+        paths: (N,), as bytes: a million of them take a sixth of the memory of a million strings.
         y: labels (N,) in int64.
     """
 
@@ -43,7 +37,7 @@ class Files:
 
 
 def files(paths: Sequence[str | Path], labels: Sequence[int]) -> Files:
-    """Return pictures with their labels."""
+    """Return the pictures at these paths with their labels."""
     return Files(np.array([os.fsencode(path) for path in paths], dtype=np.bytes_), torch.tensor(labels).long())
 
 
@@ -53,17 +47,19 @@ def decode(path: bytes, size: int, box: Sequence[float] | None = None) -> npt.ND
     Args:
         path: of the file.
         size: pixels a side.
-        box: height, width, top and left as ``augment.draw_boxes`` draws them.
+        box: height, width, top and left of the part, as ``augment.draw_boxes`` draws them; None: the middle square.
 
     Raises:
-        RecipeError: a file that is missing, broken, or no picture.
+        RecipeError: the file is missing or broken, or is no picture.
     """
     try:
         with Image.open(os.fsdecode(path)) as image:
             width, height = image.size
             _, _, w, h = _part(width, height, box)
             scale = max(size / w, size / h)
-            image.draft("RGB", (math.ceil(scale * width), math.ceil(scale * height)))  # a JPEG may spare finer detail
+            image.draft(
+                "RGB", (math.ceil(scale * width), math.ceil(scale * height))
+            )  # a JPEG is then decoded at a lower resolution
             rgb = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise RecipeError(f"{os.fsdecode(path)} is broken or no picture: {error}") from None
@@ -81,31 +77,13 @@ def _part(width: int, height: int, box: Sequence[float] | None) -> tuple[float, 
     return box[3] * (width - w), box[2] * (height - h), w, h
 
 
-def decode_all(pictures: Files, size: int, what: str) -> Examples:
-    """Decode all pictures, in as many threads as there are cores, into bytes (N, 3, size, size)."""
-    x = torch.empty(len(pictures), 3, size, size, dtype=torch.uint8)
-    began = told = time.monotonic()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for number, pixels in enumerate(pool.map(lambda path: decode(path, size), pictures.paths)):
-                x[number] = torch.from_numpy(pixels)
-                now = time.monotonic()
-                if now - began > _PATIENCE and now - told > _PATIENCE:
-                    told = now
-                    print(f"reading {what}: {number + 1} of {len(pictures)} pictures", file=sys.stderr, flush=True)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return Examples(x, pictures.y)
-
-
 def natural_size(pictures: Files, otherwise: int, looked_at: int = 200) -> int:
-    """Return the shorter side of the pictures if all have the same shape (of so many looked at), else ``otherwise``."""
+    """Return the shorter side of the pictures if all that are looked at have the same shape, else ``otherwise``."""
     shapes = set()
     for path in pictures.paths[:: max(1, len(pictures) // looked_at)]:
         try:
             with Image.open(os.fsdecode(path)) as image:
                 shapes.add(image.size)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            continue  # decoding it will say so
+            continue  # decoding it raises the error later
     return min(shapes.pop()) if len(shapes) == 1 else otherwise
