@@ -4,10 +4,11 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from .known import nearest
 from .reading import RecipeError
 
-__all__ = ["explained", "imported"]
+__all__ = ["call_arguments", "explained", "imported"]
 
 
 def imported(field: str, name: str) -> Any:
@@ -42,6 +43,43 @@ def imported(field: str, name: str) -> Any:
     if not callable(target):
         raise RecipeError(f"{field}={name!r}: {attribute} is a {type(target).__name__}, not a class or function")
     return target
+
+
+def call_arguments(
+    what: str,
+    target: Callable[..., Any],
+    *first: Any,
+    given: Mapping[str, Any],
+    offered: Mapping[str, Any] | None = None,
+    remedy: str,
+) -> dict[str, Any]:
+    """Return the keyword arguments for a call: all that are ``given``, and of those ``offered`` the ones it takes.
+
+    Args:
+        what: names the target in the message.
+        target: to be called.
+        first: the positional arguments.
+        given: must be taken.
+        offered: passed if ``target`` has a parameter of this name.
+        remedy: for the message.
+
+    Raises:
+        RecipeError: the target cannot be called with these arguments.
+    """
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # some that are written in C have none
+        return dict(given)
+    named = signature.parameters
+    arguments = {key: value for key, value in (offered or {}).items() if key in named} | dict(given)
+    try:
+        signature.bind(*first, **arguments)
+    except TypeError as error:
+        unknown = [key for key in arguments if key not in named and f"'{key}'" in str(error)]
+        hint = nearest(unknown[0], named) if unknown else ""
+        said = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise RecipeError(f"{what}({', '.join(named)}) cannot be called with {said}: {error}{hint}; {remedy}") from None
+    return arguments
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ where it does not take them.
 """
 
 import importlib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..recipe import RecipeError, TrainRecipe
-from ..recipe.imported import explained, imported
-from ..recipe.known import nearest
+from ..recipe.imported import call_arguments, explained, imported
 from ..registry.optimizers import OPTIMIZERS
 
 __all__ = ["base_arguments", "build_base", "set_training", "stale_statistics"]
@@ -36,7 +34,7 @@ def build_base(recipe: TrainRecipe, model: nn.Module) -> Optimizer:
             learning rate for the schedule.
     """
     kind, arguments = base_arguments(recipe)
-    what = f"train.optimizer={recipe.optimizer!r}: {_name(recipe)}"
+    what = _what(recipe)
     with explained(what, _REMEDY):
         base = kind(list(model.parameters()), **arguments)
         if recipe.optimizer not in OPTIMIZERS:
@@ -54,18 +52,24 @@ def base_arguments(recipe: TrainRecipe) -> tuple[Callable[..., Any], dict[str, A
     Raises:
         RecipeError: it cannot be found, or cannot be called with the arguments.
     """
-    kind, fields = _kind(recipe)
-    options = recipe.optimizer_options
+    what, kind, options = _what(recipe), _kind(recipe), recipe.optimizer_options
+    fields = OPTIMIZERS[recipe.optimizer].reads if recipe.optimizer in OPTIMIZERS else ("lr", "weight_decay")
     twice = [field for field in fields if field in options]
     if twice:
         raise RecipeError(f"train.optimizer_options.{twice[0]}: leave it out, and set train.{twice[0]}")
+    arguments = call_arguments(
+        what,
+        kind,
+        [],
+        given=options,
+        offered={field: getattr(recipe, field) for field in fields},
+        remedy="train.optimizer_options gives it the rest",
+    )
+    if "lr" not in arguments:
+        raise RecipeError(f"{what} takes no lr, which train.lr and train.schedule set; choose another optimizer")
     default = type(recipe).model_fields["weight_decay"].default
-    if "weight_decay" not in fields and recipe.weight_decay not in (0, default):
-        raise RecipeError(
-            f"train.weight_decay={recipe.weight_decay}: {_name(recipe)} takes none; leave it out, or set it to 0"
-        )
-    arguments = {field: getattr(recipe, field) for field in fields} | options
-    _check(_name(recipe), kind, arguments)
+    if "weight_decay" not in arguments and recipe.weight_decay not in (0, default):
+        raise RecipeError(f"{what} takes no weight_decay: leave train.weight_decay={recipe.weight_decay} out")
     return kind, arguments
 
 
@@ -101,49 +105,16 @@ def _try_out(base: Any) -> None:
         base.step()
 
 
-def _kind(recipe: TrainRecipe) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """Return what builds the optimizer, and the fields of ``train`` that are its arguments."""
-    if recipe.optimizer in OPTIMIZERS:
-        entry = OPTIMIZERS[recipe.optimizer]
-        module, _, name = entry.path.partition(":")
-        return getattr(importlib.import_module(module), name), entry.reads
-    kind = imported("train.optimizer", recipe.optimizer)
-    try:
-        inspect.signature(kind)
-    except ValueError:
-        raise RecipeError(f"train.optimizer={recipe.optimizer!r}: {_name(recipe)} is no optimizer's class") from None
-    taken = _declared(kind)
-    return kind, tuple(field for field in ("lr", "weight_decay") if field in taken or _takes_any(kind))
+def _kind(recipe: TrainRecipe) -> Callable[..., Any]:
+    """Return the class of the optimizer, or the function that builds it."""
+    if recipe.optimizer not in OPTIMIZERS:
+        kind: Callable[..., Any] = imported("train.optimizer", recipe.optimizer)
+        return kind
+    module, _, name = OPTIMIZERS[recipe.optimizer].path.partition(":")
+    built_in: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return built_in
 
 
-def _check(name: str, kind: Callable[..., Any], arguments: dict[str, Any]) -> None:
-    """Refuse an argument that ``kind`` does not take, and a missing one."""
-    taken = _declared(kind)
-    for key in arguments:
-        if key not in taken and not _takes_any(kind):
-            raise RecipeError(
-                f"train.optimizer_options.{key}: {name} has no such argument"
-                f"{nearest(key, taken) or '; it takes ' + ', '.join(taken)}"
-            )
-    try:
-        inspect.signature(kind).bind([], **arguments)
-    except TypeError as error:
-        raise RecipeError(
-            f"train.optimizer: {name} cannot be called with {', '.join(arguments)}: {error}; "
-            "train.optimizer_options gives it the rest"
-        ) from None
-
-
-def _name(recipe: TrainRecipe) -> str:
-    """Return the class's name, or the short one."""
-    return recipe.optimizer.rpartition(":")[2]
-
-
-def _declared(kind: Callable[..., Any]) -> list[str]:
-    """Return the names of its arguments, without the first, the parameters, and without ``**kwargs``."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in inspect.signature(kind).parameters.values() if p.kind in named][1:]
-
-
-def _takes_any(kind: Callable[..., Any]) -> bool:
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(kind).parameters.values())
+def _what(recipe: TrainRecipe) -> str:
+    """Return the beginning of a message about the optimizer."""
+    return f"train.optimizer={recipe.optimizer!r}: {recipe.optimizer.rpartition(':')[2]}"

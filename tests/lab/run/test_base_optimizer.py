@@ -115,8 +115,11 @@ OWN = """
             lr=lr, weight_decay=weight_decay,
         )
 
-    def nothing(params):
+    def nothing(params, lr):
         return params
+
+    def fixed(params):
+        return torch.optim.SGD(params, lr=0.1)
 """
 
 
@@ -148,15 +151,19 @@ def test_a_function_of_ones_own_makes_the_base():
         ("torch.optim:LBFGS", "missing 1 required positional argument: 'closure'"),
         ("torch.optim:Adadelta", r"plain around train\.optimizer=torch\.optim:Adadelta.*rho of its own"),
         ("own.py:nothing", r"returned a list; it must return a torch\.optim\.Optimizer"),
-        ("torch:tensor", "no optimizer's class"),
+        ("own.py:fixed", r"fixed takes no lr, which train\.lr and train\.schedule set"),
+        ("torch:tensor", "tensor takes no lr"),
         (
             "torch.optim:NAdam train.optimizer_options={betta: 1}",
-            "betta: NAdam has no such.*did you mean betas",
+            "unexpected keyword argument 'betta': did you mean betas.*optimizer_options",
         ),
         ("torch.optim:NAdam train.optimizer_options={lr: 1}", r"leave it out, and set train\.lr"),
         ("sgd train.optimizer_options={momentum: 0.5}", r"leave it out, and set train\.momentum"),
         ("torch.optim:Adam train.optimizer_options={betas: [2,2]}", "raised ValueError: Invalid beta"),
-        ("torch.optim:Rprop train.weight_decay=0.01", r"train\.weight_decay=0\.01: Rprop takes none"),
+        (
+            "torch.optim:Rprop train.weight_decay=0.01",
+            r"no weight_decay: leave train\.weight_decay=0\.01 out",
+        ),
         ("adamw train.momentum=0.95", r"momentum=0\.95 has no effect on optimizer=adamw.*optimizer_options"),
         ("sdg", "'sdg' is none of sgd, adam, adamw.*did you mean sgd"),
     ],
