@@ -24,8 +24,8 @@ from torch import nn
 from bisam_lab.data import Examples, InMemory
 from bisam_lab.data.augment import AUGMENT, flip
 from bisam_lab.data.normalise import Normalise, moments
-from bisam_lab.data.pictures import files
 from bisam_lab.data.stream import Streamed
+from bisam_lab.datasets.pictures import files
 from bisam_lab.models import ResNet
 
 

@@ -19,8 +19,8 @@ import torch
 
 from bisam_lab import recipe as recipes
 from bisam_lab.recipe import Recipe, RecipeError
-from bisam_lab.sweep import Advice, advise
-from bisam_lab.train import train
+from bisam_lab.run.train import train
+from bisam_lab.tuning.rho_range import Advice, advise
 
 GRID = {
     method: [first * 2**k for k in range(6)] for method, first in (("sam", 0.05), ("bisam-log", 0.05), ("asam", 0.25))

@@ -11,7 +11,6 @@ are a few reads of the weights: ``traffic.py`` counts them).
 import argparse
 import platform
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -24,6 +23,8 @@ from bisam.combine import Blend, Reuse, Surrogate
 from bisam.direction import Friendly, Smoothed
 from bisam.functional import lower_bound_loss
 from bisam.geometry import RandomSupport, ScaledBall
+from bisam_lab.bench.result import quartiles
+from bisam_lab.bench.timing import WARM_UP, in_turn, timed
 from bisam_lab.models import ResNet
 
 #: Every named method, and combinations: ``make(base, model=model)``.
@@ -77,7 +78,7 @@ def ours(opt: SharpnessAware, model: nn.Module, x: torch.Tensor, y: torch.Tensor
     return step
 
 
-def losses(device: str) -> dict[str, Step]:
+def losses(device: torch.device) -> dict[str, Step]:
     """Cross-entropy (floor) and the lower bound, forward and backward, on 512 x 1000 logits."""
     logits = torch.randn(512, 1000, device=device, requires_grad=True)
     target = torch.randint(0, 1000, (512,), device=device)
@@ -96,31 +97,21 @@ def losses(device: str) -> dict[str, Step]:
     }
 
 
-def compare(title: str, floor: list[Step], contestants: dict[str, Step], rounds: int, device: str) -> None:
+def compare(title: str, floor: list[Step], contestants: dict[str, Step], rounds: int, device: torch.device) -> None:
     """Time the contestants in turn and print, for each, the median and its ratio to the floor of as many passes."""
-    wait: Callable[[], None] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-
-    def seconds(run: Step) -> tuple[int, float]:
-        wait()
-        start = time.perf_counter()
-        passes = run()
-        wait()
-        return passes, time.perf_counter() - start
-
     found: defaultdict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-    for turn in range(rounds + 3):
-        lowest = dict(seconds(run) for run in floor)
-        for name, run in contestants.items():
-            passes, took = seconds(run)
-            if turn >= 3:
+    for number, order in enumerate(in_turn(list(contestants.items()), rounds + WARM_UP)):
+        lowest = dict(timed(step, device) for step in floor)
+        for name, run in order:
+            passes, took = timed(run, device)
+            if number >= WARM_UP:
                 found[name, passes].append((took, took / lowest[passes]))
     print(f"\n{title} ({rounds} rounds; floors " + ", ".join(f"{1e3 * s:.2f}" for s in lowest.values()) + " ms)")
     for (name, passes), times in sorted(found.items(), key=lambda item: list(contestants).index(item[0][0])):
-        ratios = sorted(ratio for _, ratio in times)
-        low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
+        low, middle, high = quartiles([ratio for _, ratio in times])
         print(
             f"  {name:22} {passes} passes {1e3 * statistics.median(took for took, _ in times):9.2f} ms"
-            f"   x {statistics.median(ratios):.2f}  [quartiles {low:.2f}, {high:.2f}], n = {len(ratios)}",
+            f"   x {middle:.2f}  [quartiles {low:.2f}, {high:.2f}], n = {len(times)}",
             flush=True,
         )
 
@@ -131,8 +122,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--methods", default=",".join(CONTESTANTS), help=f"among {', '.join(CONTESTANTS)}")
     args, _ = parser.parse_known_args()
-    device, rounds = args.device, args.rounds
-    where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{platform.processor() or 'CPU'}"
+    device, rounds = torch.device(args.device), args.rounds
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or 'CPU'}"
     print(f"torch {torch.__version__}, {where}, {torch.get_num_threads()} threads")
     torch.manual_seed(0)
     linears = [part for _ in range(200) for part in (nn.Linear(64, 64), nn.ReLU())]

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from bisam import METHODS
-from bisam_lab.method import Method
 from bisam_lab.recipe import Recipe, load
-from bisam_lab.result import RunResult
+from bisam_lab.registry.methods import Method
+from bisam_lab.report.summary import markdown
+from bisam_lab.run.result import RunResult
+from bisam_lab.run.train import train
 from bisam_lab.statistics import compare, verdict
-from bisam_lab.summary import markdown
-from bisam_lab.train import train
 
 SINGLE = [name for name in METHODS if name != "bisam"] + ["msam", "bisam-log", "bisam-tanh"]
 JOINED = [f"bisam-log+{part}" for part in ("asam", "esam", "looksam", "msam", "friendlysam")]

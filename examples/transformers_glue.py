@@ -30,7 +30,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from bisam import METHODS
 from bisam.integrations.transformers import SharpnessAwareTrainer
-from bisam_lab.data.glue import TASKS, Sample, Task, read_tsv
+from bisam_lab.datasets import Sample
+from bisam_lab.datasets.sets.glue import TASKS, Task, read_tsv
 
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 

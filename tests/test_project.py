@@ -48,7 +48,7 @@ def test_the_command_without_the_laboratory_says_what_to_install():
 def test_the_laboratory_does_not_import_what_it_never_uses():
     """Each run is a process of its own: Lightning, if it is there, would make every one wait for torchmetrics."""
     heavy = ["torchmetrics", "lightning", "transformers", "timm"]
-    done = python(f"import bisam_lab.engine, sys; print([name for name in {heavy!r} if name in sys.modules])")
+    done = python(f"import bisam_lab.run.train, sys; print([name for name in {heavy!r} if name in sys.modules])")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 

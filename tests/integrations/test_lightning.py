@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 import bisam
 from bisam import ASAM, SAM, BiSAM, RhoScheduler, SharpnessAware
-from bisam.cadence import Every
+from bisam.cadence import Every, GradientCadence
 from bisam.combine import Blend
 from bisam.integrations.lightning import SharpnessAwareMixin, _check_strategy
 from bisam.testing import Net, batches, bits
@@ -207,7 +207,7 @@ def test_combine_sees_no_stale_gradients():
     assert_same(module, plain(data, lambda m: sharp(m, SAM, combine=Blend(0.7)), every=2)[0])
 
 
-class Moody:
+class Moody(GradientCadence):
     """Ends every other step after the pass at w, where the optimizer knows such cadences."""
 
     def __call__(self, step):

@@ -18,6 +18,7 @@ from torch import nn
 import bisam
 from bisam import ASAM, SAM, BiSAM, CausalLMLoss, LowerBoundLoss
 from bisam.cadence import Every
+from bisam.losses.functional_sam import OutputGradient
 from bisam.testing import bits
 from tests.pages import run_page
 
@@ -270,6 +271,10 @@ def test_every_method_is_that_of_the_plain_loop(tmp_path, method):
     reference = copy.deepcopy(model)
     args = arguments(tmp_path, gradient_accumulation_steps=2, max_grad_norm=0.5)
     make = functools.partial(method, rho=0.2)
+    if isinstance(make(sgd(model), model=model).estimator.descent, OutputGradient):  # the Trainer descends its own loss
+        with pytest.raises(ValueError, match=r"descent=OutputGradient.*would never be called"):
+            SharpnessAwareTrainer(model, args, optimizers=(make(sgd(classifier())), None))
+        return
     fit(SharpnessAwareTrainer(model, args, train_dataset=rows, optimizers=(make(sgd(model), model=model), None)))
     plain_loop(reference, make(sgd(reference), model=reference), batches(rows), 2, 0.5)
     assert same(model, reference)

@@ -300,3 +300,31 @@ def test_real_sets_from_end_to_end(name, tmp_path, real_data):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bisam-tanh" in done.stdout
+
+
+def test_train_deletes_nothing_that_it_did_not_write(tmp_path, capsys, monkeypatch):
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "measured.csv").write_text("precious")
+    code, said = in_process(capsys, monkeypatch, "train", "digits", *TINY, "--out", str(tmp_path))
+    assert code == 2
+    assert "holds files of another kind" in said
+    assert (tmp_path / "csv" / "measured.csv").read_text() == "precious"
+
+
+@pytest.mark.parametrize("word", ["[/x]", "[red]", r"[bold\]"])
+def test_brackets_are_shown_as_they_are(word, capsys, monkeypatch):
+    code, said = in_process(capsys, monkeypatch, "compare", word)
+    assert code == 2
+    assert word in said.replace("\\\\", "\\")
+
+
+def test_a_folder_with_brackets(tmp_path):
+    done = bisam("train", "digits", *TINY, "--method", "sgd", "--out", "[red]/[/x]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "in [red]/[/x]" in done.stdout
+
+
+def test_seeds_have_an_end(capsys, monkeypatch):
+    code, said = in_process(capsys, monkeypatch, "train", "digits", "--seed", str(2**32))
+    assert code == 2
+    assert "4294967295" in said

@@ -1,5 +1,6 @@
 """What the command says: brackets in what a user typed, wrong paths, counts, time left, and remedies."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich.console import Console
 import bisam_lab
 from bisam_lab.cli.app import flowing
 from bisam_lab.cli.watch import Watch
-from bisam_lab.result import Epoch
+from bisam_lab.run.result import Epoch
 
 
 def said_by(capsys, monkeypatch, *args):
@@ -79,6 +80,16 @@ def test_time_left_is_not_guessed_from_no_step(capsys):
     watch.step(96, 2, 2)  # the first step after going on is the last of its epoch
     watch.epoch(Epoch(96, 0.1, 0.75, 0.05, 1.0))
     assert "left" not in capsys.readouterr().out
+
+
+def test_the_time_left_of_a_run_resumed_at_an_epochs_end():
+    watch = Watch(3, Console(file=(out := io.StringIO()), width=200))
+    watch.step(1, 8, 8)
+    watch.epoch(Epoch(1, 1.0, 0.5))
+    assert "left" not in out.getvalue()
+    watch.step(2, 8, 8)
+    watch.epoch(Epoch(2, 1.0, 0.5))
+    assert "0 s left" in out.getvalue()
 
 
 def test_a_paragraph_of_help_flows_and_examples_keep_their_lines():

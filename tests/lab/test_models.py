@@ -72,7 +72,7 @@ def own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    for name in [n for n in sys.modules if n in ("mine", "beside") or n.startswith("_bisam_model_")]:
+    for name in [n for n in sys.modules if n in ("mine", "beside") or n.startswith("_bisam_recipe_")]:
         del sys.modules[name]
 
 

@@ -84,3 +84,18 @@ def test_errors_of_files(tmp_path):
         path.write_text(text)
         with pytest.raises(RecipeError, match=word):
             load(path)
+
+
+@pytest.mark.parametrize(
+    ("variants", "words"),
+    [
+        ("{../../up: {}}", "must name a folder inside the study"),
+        ("{/tmp/up: {}}", "must name a folder inside the study"),
+        ('{"": {train.lr: 1}}', "must name a folder inside the study"),
+        ("{a: {seeds: 9}}", "seeds is the study's, not a variant's"),
+        ("{a: {methods: [sgd]}}", "methods is the study's, not a variant's"),
+    ],
+)
+def test_variants_that_cannot_be(variants, words):
+    with pytest.raises(RecipeError, match=words):
+        load("digits", [f"variants={variants}"])

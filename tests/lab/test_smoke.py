@@ -3,11 +3,11 @@
 import pytest
 from torchvision.datasets import Flowers102
 
-from bisam_lab.comparison import outcomes
 from bisam_lab.recipe import load, names, only
+from bisam_lab.report.summary import write_summary
+from bisam_lab.statistics.by_variant import outcomes
 from bisam_lab.study.cell import run_cell
 from bisam_lab.study.folder import Study
-from bisam_lab.summary import write_summary
 
 from .layouts import BUILDERS, own
 

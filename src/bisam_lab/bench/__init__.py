@@ -1,7 +1,8 @@
-"""What methods cost on this machine and this model, beside the base optimizer: step time, memory, passes.
+"""The cost of methods on this machine and this model, relative to the base optimizer: step time, memory, passes.
 
-Everybody is timed in turn, round by round, in one process, the base optimizer just before each, and only the ratio of
-such a pair counts: the machine may be busy or slow down, and does so to both. What cannot run is a row with its reason.
+All contestants are timed in turn, round by round, in one process. The base optimizer is timed just before each of them,
+and only the ratio of the two counts, because a busy machine slows both down. A contestant that fails is a row with the
+reason.
 """
 
 import gc
@@ -11,14 +12,15 @@ from pathlib import Path
 
 import torch
 
-from ..environment import environment
-from ..method import PLAIN, Method, names
 from ..recipe import Recipe
+from ..registry.methods import Method, names
+from ..registry.optimizers import PLAIN
+from ..run.environment import environment
 from .contestants import Contestant, Problem
 from .memory import metered
 from .peers import installed, peer, peer_name
 from .result import Memory, Passes, Report, Row
-from .timing import Runner
+from .timing import Runner, in_turn
 
 __all__ = ["Memory", "Passes", "Report", "Row", "bench", "every_method", "measure_memory"]
 
@@ -26,9 +28,9 @@ __all__ = ["Memory", "Passes", "Report", "Row", "bench", "every_method", "measur
 Entry = Callable[[int], Contestant]
 
 
-def every_method(optimizer: str) -> list[str]:
-    """Return all names there are around a base optimizer, each method once."""
-    return [name for name in names() if name != "bisam" and (name not in PLAIN or name == optimizer)]
+def every_method(plain: str) -> list[str]:
+    """Return the names of all methods, each once, with ``plain`` as the base optimizer alone."""
+    return [name for name in names() if name != "bisam" and (name not in PLAIN or name == plain)]
 
 
 def bench(
@@ -40,18 +42,18 @@ def bench(
     data_dir: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda doing, done, total: None,
 ) -> Report:
-    """Measure the recipe's methods, and their installed peers, beside the recipe's base optimizer.
+    """Measure the recipe's methods, and the same methods of other packages, relative to the recipe's base optimizer.
 
     Args:
-        recipe: its methods compete.
-        rounds: how often everybody is timed.
-        minimum: seconds that the base optimizer is timed for at least, each time; the others take as many steps.
-        peers: whether other packages compete.
-        data_dir: where data sets lie.
-        progress: told what is being done, and how many of how many things are done.
+        recipe: says which methods.
+        rounds: how often each one is timed.
+        minimum: least seconds for a measurement of the base optimizer; the others take as many steps.
+        peers: whether to measure other packages.
+        data_dir: folder of the data sets.
+        progress: is called with the current measurement, the number of finished ones and the number of all.
 
     Raises:
-        RecipeError: data that are missing, a model that cannot be built.
+        RecipeError: data are missing, or the network or the optimizer cannot be built.
     """
     problem = Problem(recipe, data_dir)
     entries = _entries(problem, peers)
@@ -69,7 +71,7 @@ def bench(
         tell(f"memory of {row.name}")
         try:
             remembered[row] = measure_memory(enter, problem)
-        except Exception as error:  # noqa: BLE001 any failure of one contestant is a row, and no end
+        except Exception as error:  # noqa: BLE001 a failure is a row; the others continue
             failed[row] = _sentence(error)
     base, runners, steps = _ready(problem, {row: rows[row] for row in remembered}, rounds, minimum, failed)
     _time(base, runners, steps, rounds, failed, tell)
@@ -91,7 +93,7 @@ def bench(
 
 
 def measure_memory(enter: Entry, problem: Problem) -> Memory:
-    """Return what a contestant needs in the second of two cycles, from a state with no gradients to the next such."""
+    """Return the memory of a contestant in the second of two cycles, which begins and ends without gradients."""
     device = problem.fabric.device
     batches = itertools.cycle(problem.batches)
     cycle = enter(1).cycle
@@ -107,7 +109,7 @@ def measure_memory(enter: Entry, problem: Problem) -> Memory:
 
 
 def _entries(problem: Problem, peers: bool) -> list[tuple[Row, Entry]]:
-    """Return everybody who is to compete: a method's peer stands behind it."""
+    """Return all contestants. A method is followed by its peer."""
     found: list[tuple[Row, Entry]] = []
     package = installed() if peers else None
     for name in problem.recipe.methods:
@@ -123,7 +125,7 @@ def _entries(problem: Problem, peers: bool) -> list[tuple[Row, Entry]]:
 def _ready(
     problem: Problem, entries: dict[Row, Entry], rounds: int, minimum: float, failed: dict[Row, str]
 ) -> tuple[Runner, dict[Row, Runner], int]:
-    """Return the base and the others, warm, and how many steps a measurement has."""
+    """Return the base and the others after a warm-up, and the number of steps in a measurement."""
     device = problem.fabric.device
     base = Runner(problem.plain(), problem.batches, device)
     base.warm_up()
@@ -147,12 +149,10 @@ def _time(
     failed: dict[Row, str],
     tell: Callable[[str], None],
 ) -> None:
-    """Time everybody once a round, each round beginning with another."""
-    turn = list(runners.items())
-    for number in range(rounds):
-        start = number % max(1, len(turn))
-        for row, runner in [*turn[start:], *turn[:start]]:
-            tell(f"round {number + 1} of {rounds}: {row.name}")
+    """Time each contestant once a round."""
+    for number, order in enumerate(in_turn(list(runners.items()), rounds), start=1):
+        for row, runner in order:
+            tell(f"round {number} of {rounds}: {row.name}")
             if row in failed:
                 continue
             try:

@@ -1,7 +1,6 @@
-"""Who competes: the base optimizer alone, and the laboratory's methods around it, each on a copy of one network."""
+"""The contestants: the base optimizer alone, and methods around it, each on a copy of one network."""
 
 import copy
-import inspect
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,32 +16,35 @@ from bisam.cadence import Every, GradientCadence
 
 from ..data import Examples
 from ..data.examples import count_batches
-from ..engine import build_fabric, build_optimizer, load_examples_and_model
-from ..loop import Loop
-from ..method import Method
 from ..recipe import Recipe
-from ..schedule import learning_rate
+from ..registry.methods import Method
+from ..run.base_optimizer import base_arguments, build_base, set_training
+from ..run.fabric import build_fabric
+from ..run.learning_rate import learning_rate
+from ..run.optimizer import build_optimizer
+from ..run.setup import load_examples_and_model
+from ..run.steps import Steps
 from .result import Passes
 
 __all__ = ["Contestant", "Problem"]
 
-#: Batches that are taken in turn. They are made ready beforehand: data are no method's cost.
+#: Batches that are used in turn. They are loaded before: data are not a cost of the method.
 BATCHES = 8
-#: Steps that count as a cycle where the method decides by itself which steps perturb.
+#: Steps in a cycle of a method that decides by itself which steps perturb.
 UNDECIDED = 10
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """Someone who takes steps.
+    """A method, or the base optimizer, ready to take steps.
 
     Attributes:
         name: for the table.
-        model: the network, which forward calls can be counted on.
-        run: takes a step a batch.
-        cycle: steps after which all kinds of step have come.
-        expected: passes of a step by definition; None is unknown.
-        peer: package and version; None is ours.
+        model: the network. Its forward calls are counted.
+        run: takes one step per batch.
+        cycle: steps after which every kind of step has been taken.
+        expected: passes of a step by definition; None if unknown.
+        peer: another package and its version; None for this one.
     """
 
     name: str
@@ -54,17 +56,17 @@ class Contestant:
 
 
 class Problem:
-    """What all contestants share: engine, initial weights, batches, schedule.
+    """What all contestants have in common: engine, initial weights, batches, schedule.
 
     Args:
-        recipe: model, data, batch size, precision and device are its own.
-        data_dir: where data sets lie.
+        recipe: network, data, batch size, precision and device.
+        data_dir: folder of the data sets.
         seed: of weights and data.
     """
 
     def __init__(self, recipe: Recipe, data_dir: Path | None, seed: int = 0) -> None:
         self.recipe = recipe
-        self.fabric = build_fabric(recipe)
+        self.fabric = build_fabric(recipe.engine)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
         self.steps = recipe.train.epochs * count_batches(len(splits.train), recipe.train.batch_size)
         source = splits.train.to(self.fabric.device)
@@ -73,26 +75,23 @@ class Problem:
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """What is learnt, as first built."""
+        """The trainable weights, with their initial values."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
     @property
     def criterion(self) -> nn.Module:
-        """The loss that is descended."""
+        """The descent loss."""
         return nn.CrossEntropyLoss(label_smoothing=self.recipe.train.label_smoothing)
 
-    def base(self, model: nn.Module) -> tuple[type[Optimizer], dict[str, Any]]:
-        """Return class and arguments of the recipe's optimizer."""
-        optimizer = build_optimizer(self.recipe.train.optimizer, self.recipe, model, self.steps).base
-        kind = type(optimizer)
-        taken = inspect.signature(kind).parameters
-        return kind, {key: value for key, value in optimizer.defaults.items() if key in taken}
+    def base(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """Return the class and the arguments of the recipe's optimizer."""
+        return base_arguments(self.recipe.train)
 
     def plain(self) -> Contestant:
-        """Return the base optimizer in the plain loop, as one writes it without this library."""
+        """Return the base optimizer in a plain loop, written without this library."""
         model = copy.deepcopy(self.model)
-        kind, arguments = self.base(model)
-        optimizer = kind(model.parameters(), **arguments)
+        optimizer = build_base(self.recipe.train, model)
+        set_training(optimizer)
         net, stepper = self.fabric.setup(model, optimizer)
         schedule, criterion, clip = self.schedule(optimizer), self.criterion, self.recipe.train.clip
 
@@ -109,9 +108,9 @@ class Problem:
         return Contestant(f"plain {self.recipe.train.optimizer}", model, run, expected=Passes(1, 1))
 
     def method(self, name: str, timed: int) -> Contestant:
-        """Return a method of the laboratory in the laboratory's loop.
+        """Return a method of the laboratory, with the laboratory's steps.
 
-        An adaptive cadence (AE-SAM) runs through its course in the ``timed`` steps: its start alone is the cheap part.
+        An adaptive cadence (AE-SAM) runs its whole schedule in the ``timed`` steps: its first steps are the cheap ones.
         """
         recipe = self.recipe
         given = {"total_steps": timed} | recipe.sharpness.options.get("aesam", {})
@@ -119,11 +118,10 @@ class Problem:
         recipe = recipe.model_copy(update={"sharpness": recipe.sharpness.model_copy(update={"options": options})})
         model, method = copy.deepcopy(self.model), Method(name, options)
         opt = build_optimizer(name, recipe, model, self.steps)
-        net, stepper = self.fabric.setup(model, opt)
-        loop = Loop(self.fabric, net, opt, stepper, method, recipe.train, self.steps)
+        steps = Steps(self.fabric, model, opt, method, recipe.train, self.steps)
 
         def run(batches: Iterable[Examples]) -> None:
-            for _ in loop.steps(batches):
+            for _ in steps.take(batches):
                 pass
 
         return Contestant(name, model, run, _cycle(opt), _expected(method, opt))
@@ -133,7 +131,7 @@ class Problem:
         return learning_rate(optimizer, self.recipe.train, self.steps)
 
     def closure(self, net: Callable[[Tensor], Tensor], optimizer: Optimizer, batch: Examples) -> Callable[[], Tensor]:
-        """Return the closure of one batch, as peers take it."""
+        """Return the closure of one batch, for peers."""
         criterion = self.criterion
 
         def call() -> Tensor:
@@ -151,9 +149,9 @@ def _cycle(opt: SharpnessAware) -> int:
 
 
 def _expected(method: Method, opt: SharpnessAware) -> Passes:
-    """Return what a mean step should cost: 1 where it does not perturb, else the passes at w and the last one.
+    """Return the passes of a mean step: 1 if it does not perturb, otherwise those at w and the last one.
 
-    ESAM's last pass sees a share of the samples, which it has chosen by a pass forward.
+    ESAM's last pass sees a part of the samples, chosen by a forward pass.
     """
     choices = opt.estimator
     if not any(group["rho"] for group in opt.param_groups):

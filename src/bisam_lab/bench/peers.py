@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from bisam.cadence import Every
 
 from ..data import Examples
-from ..method import Method
+from ..registry.methods import Method
 from .contestants import Contestant, Problem
 
 __all__ = ["PACKAGE", "installed", "peer", "peer_name"]
@@ -83,7 +83,7 @@ def _build(
     package: Any = importlib.import_module(PACKAGE)
     name, given = _CLASSES[method.parts[0]]
     kind, sharpness = getattr(package, name), problem.recipe.sharpness
-    base, arguments = problem.base(model)
+    base, arguments = problem.base()
     rho = method.radius(sharpness.rho, sharpness.radii)
     if name == "GSAM":
         inner = base(model.parameters(), **arguments)

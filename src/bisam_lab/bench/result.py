@@ -1,10 +1,11 @@
-"""What a bench has measured, as plain values."""
+"""The results of a bench, as plain values."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Memory", "Passes", "Report", "Row"]
+__all__ = ["Memory", "Passes", "Report", "Row", "quartiles"]
 
 
 @dataclass(frozen=True)
@@ -12,9 +13,9 @@ class Passes:
     """Passes of a mean step, in passes over the whole batch.
 
     Attributes:
-        low: forward-backward passes; in theory the fewest.
-        high: the most; of what was counted the same as ``low``.
-        forward: passes forward alone.
+        low: forward-backward passes, the fewest by definition.
+        high: the most by definition. Counted passes have ``low == high``.
+        forward: passes without backward.
     """
 
     low: float
@@ -28,11 +29,11 @@ class Passes:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of tensors: the model, the optimizer and what a step makes; not the batches.
+    """Bytes of tensors: of the network, the optimizer and the steps, without the batches.
 
     Attributes:
-        peak: the most that was there at once during the steps of a cycle.
-        kept: what is there between two steps.
+        peak: the most at one time during the steps of a cycle.
+        kept: between two steps.
     """
 
     peak: int
@@ -41,19 +42,19 @@ class Memory:
 
 @dataclass(frozen=True)
 class Row:
-    """One contestant beside the base optimizer.
+    """One contestant, relative to the base optimizer.
 
     Attributes:
-        name: method, or the peer's class.
-        peer: the package that it comes from, with its version; None is ours.
-        error: why there is no measurement, in a sentence.
-        expected: what a step should cost by the method's definition; None where that is not ours to say.
-        passes: counted, over the steps that were timed.
-        seconds: of a mean step, round by round.
-        ratios: the same over the base optimizer's, timed just before.
+        name: of the method, or of the peer's class.
+        peer: its package and version; None for this one.
+        error: why there is no measurement, in one sentence.
+        expected: passes of a step by the method's definition; None if unknown.
+        passes: counted in the timed steps.
+        seconds: of a mean step, one per round.
+        ratios: of these seconds to those of the base optimizer, timed just before.
         memory: of the contestant.
-        extra_peak: bytes of its peak beyond the base optimizer's.
-        extra_kept: bytes of what it keeps from step to step beyond the base optimizer's.
+        extra_peak: bytes of its peak minus those of the base optimizer.
+        extra_kept: bytes that it keeps between steps, minus those of the base optimizer.
     """
 
     name: str
@@ -69,28 +70,25 @@ class Row:
 
     def quartiles(self) -> tuple[float, float, float]:
         """Return first quartile, median and third quartile of the ratios."""
-        if len(self.ratios) == 1:
-            return self.ratios[0], self.ratios[0], self.ratios[0]
-        low, middle, high = statistics.quantiles(self.ratios, n=4, method="inclusive")
-        return low, middle, high
+        return quartiles(self.ratios)
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of a bench.
+    """The whole result of a bench.
 
     Attributes:
         recipe: its name.
         model: the network's name.
-        parameters: how many numbers it learns.
+        parameters: number of trainable weights.
         weights: their bytes.
-        batch: samples.
-        precision: as the recipe says.
-        optimizer: the base optimizer, by the recipe's name.
-        rounds: how often everything was timed.
-        steps: steps of a measurement; a method that works in cycles takes whole ones.
-        seconds: of the base optimizer's mean step, each time that it was timed.
-        memory: the base optimizer's.
+        batch: samples in a batch.
+        precision: of the recipe.
+        optimizer: the recipe's name of the base optimizer.
+        rounds: how often each contestant was timed.
+        steps: in a measurement; rounded up to whole cycles of a method.
+        seconds: of a mean step of the base optimizer, one per measurement.
+        memory: of the base optimizer.
         machine: hardware and versions.
         rows: the contestants.
     """
@@ -111,5 +109,13 @@ class Report:
 
     @property
     def steps_per_second(self) -> float:
-        """The base optimizer's, in the median."""
+        """Steps of the base optimizer in a second, median."""
         return 1 / statistics.median(self.seconds)
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return first quartile, median and third quartile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high

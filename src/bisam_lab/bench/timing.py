@@ -1,10 +1,10 @@
-"""Steps timed, passes counted."""
+"""Time steps and count passes, for ``bisam bench`` and for ``benchmarks/step.py``."""
 
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +13,39 @@ from ..data import Examples
 from .contestants import Contestant
 from .result import Passes
 
-__all__ = ["Runner", "whole_cycles"]
+__all__ = ["Runner", "in_turn", "timed", "whole_cycles"]
 
-#: Steps before the first that counts, at least.
+T = TypeVar("T")
+
+#: Steps before the first one that counts, at least.
 WARM_UP = 3
-#: Steps of a measurement, at most.
+#: Steps in a measurement, at most.
 MOST = 5000
 
 
+def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """Return the result of ``run`` and its seconds, with the device synchronised before and after."""
+    _wait(device)
+    start = time.perf_counter()
+    result = run()
+    _wait(device)
+    return result, time.perf_counter() - start
+
+
+def in_turn(items: Sequence[T], rounds: int) -> Iterator[list[T]]:
+    """Yield, for each round, the items in the order in which to time them. Each round begins with another item."""
+    for number in range(rounds):
+        start = number % max(1, len(items))
+        yield [*items[start:], *items[:start]]
+
+
 class Runner:
-    """Runs one contestant, and keeps the seconds, ratios and passes of what was timed.
+    """Runs one contestant, and keeps the seconds, ratios and passes of the timed steps.
 
     Args:
-        contestant: who runs.
-        batches: taken in turn.
-        device: waited for before and after a measurement, and never within.
+        contestant: takes the steps.
+        batches: used in turn.
+        device: synchronised before and after a measurement, not during it.
     """
 
     def __init__(self, contestant: Contestant, batches: Sequence[Examples], device: torch.device) -> None:
@@ -42,26 +60,23 @@ class Runner:
     def warm_up(self) -> None:
         """Run a whole cycle and a few steps, untimed."""
         self._run(whole_cycles(WARM_UP, self.contestant.cycle))
-        self._wait()
+        _wait(self.device)
         self._steps = self._samples = self._looked = 0
 
     def time(self, steps: int) -> float:
-        """Run so many steps, in whole cycles, and return the seconds of a mean one."""
+        """Run ``steps`` steps, in whole cycles, and return the seconds of a mean step."""
         steps = whole_cycles(steps, self.contestant.cycle)
-        self._wait()
-        start = time.perf_counter()
-        self._run(steps)
-        self._wait()
-        self.seconds.append((time.perf_counter() - start) / steps)
+        _, seconds = timed(lambda: self._run(steps), self.device)
+        self.seconds.append(seconds / steps)
         return self.seconds[-1]
 
     def time_beside(self, base: "Runner", steps: int) -> None:
-        """Time the base, then this one, and keep the ratio: what the machine does besides, it does to both."""
+        """Time the base, then this one, and keep the ratio."""
         floor = base.time(steps)
         self.ratios.append(self.time(steps) / floor)
 
     def steps_for(self, seconds: float) -> int:
-        """Return how many steps take so long; of what is measured on the way the last is kept."""
+        """Return how many steps take ``seconds``. Only the last measurement on the way is kept."""
         steps = 1
         while (took := self.time(steps) * steps) < seconds and steps < MOST:
             steps = min(MOST, max(steps + 1, math.ceil(1.1 * steps * seconds / took)))
@@ -70,17 +85,13 @@ class Runner:
 
     @property
     def passes(self) -> Passes:
-        """Passes of a mean step, of those that were timed."""
+        """Passes of a mean timed step."""
         pairs, forward = (seen / self._batch / self._steps for seen in (self._samples, self._looked))
         return Passes(pairs, pairs, forward)
 
     def _run(self, steps: int) -> None:
         self._steps += steps
         self.contestant.run(itertools.islice(self._batches, steps))
-
-    def _wait(self) -> None:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
 
     def _see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         samples = len(args[0]) if isinstance(args[0], Tensor) else self._batch
@@ -90,6 +101,11 @@ class Runner:
             self._looked += samples
 
 
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def whole_cycles(steps: int, cycle: int) -> int:
-    """Return ``steps``, made up to a multiple of ``cycle``."""
+    """Return ``steps``, rounded up to a multiple of ``cycle``."""
     return math.ceil(steps / cycle) * cycle

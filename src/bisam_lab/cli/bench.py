@@ -45,7 +45,7 @@ def bench(
     from .live import display
 
     if methods == "all":
-        chosen = read(recipe, overrides, methods=f"[{','.join(every_method(chosen.train.optimizer))}]")
+        chosen = read(recipe, overrides, methods=f"[{','.join(every_method(chosen.train.plain_method))}]")
     try:
         with display(Console(stderr=True)) as progress:
             task = progress.add_task("", total=None)

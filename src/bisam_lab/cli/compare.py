@@ -1,7 +1,7 @@
 """The command ``bisam compare``."""
 
 import json
-from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +11,16 @@ from rich.markup import escape
 from rich.measure import Measurement
 
 from .. import recipe as recipes
-from ..processes import warm_up
+from ..parallel.processes import warm_up
 from ..recipe import RecipeError
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
 from .signals import leaving
 
 if TYPE_CHECKING:
-    from ..comparison import Outcome
+    from ..parallel.events import JobEnded
+    from ..run.result import RunResult
+    from ..statistics.by_variant import Outcome
+    from ..study.folder import Study
 
 __all__ = ["compare"]
 
@@ -26,28 +29,30 @@ def compare(
     recipe: RecipeName = "digits",
     overrides: Overrides = None,
     methods: Annotated[
-        str | None, typer.Option(help="Comma-separated; parts join by +, as in sgd,sam,bisam-log+asam.")
+        str | None, typer.Option(help="Comma-separated; + combines methods, as in sgd,sam,bisam-log+asam.")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Runs a method; seed k is the same for every method.")
+        int | None, typer.Option(min=1, help="Runs per method; seed k is the same for each method.")
     ] = None,
     variants: Annotated[str | None, typer.Option(help="Only these of the recipe's variants, comma-separated.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Method to compare with; the first one by default.")] = None,
     test: Test = "t",
     difference: Annotated[
-        float | None, typer.Option(min=1e-6, help="Points that matter: the verdict says how many seeds show them.")
+        float | None, typer.Option(min=1e-6, help="In points: the verdict says how many seeds show it.")
     ] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; a core each by default, one on a GPU.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; by default one per core, or one on a GPU.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The study's folder; studies/RECIPE by default.")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Train METHODS x SEEDS, paired, and say which differ.
+    """Train METHODS x SEEDS, paired by seed, and say which methods differ.
 
-    Finished runs are never run again, and half-finished ones go on: after Ctrl-C, a kill or with more seeds, repeat the
-    command. Several processes or machines may run it on one folder.
+    Finished runs are never trained again, and interrupted ones continue. So repeat the command after Ctrl-C or a kill,
+    or with more seeds. Several processes or machines may run it on one folder.
 
     [dim]bisam compare[/dim]
     [dim]bisam compare digits --methods sgd,sam --seeds 10 sharpness.rho=0.2[/dim]
@@ -68,17 +73,16 @@ def compare(
     against = baseline or chosen.methods[0]
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
-    from ..comparison import outcomes  # here, for torch takes seconds to import and --help should not
+    from ..parallel.checks import default_jobs
+    from ..report.summary import write_summary
+    from ..statistics.by_variant import outcomes  # here, because torch takes seconds to import and --help must be fast
     from ..study.folder import Study
-    from ..study.pool import default_jobs
-    from ..summary import write_summary
-    from .live import run_live
 
     console = Console(stderr=as_json)
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
-    study = Study(folder, chosen, data_dir, _tell(console))
+    study = Study(folder, chosen, data_dir, lambda text: console.print(text, markup=False))
     with leaving():
-        succeeded = run_live(study, jobs or default_jobs(chosen), console)
+        succeeded = _train(study, jobs or default_jobs(chosen), console)
     results = study.write_results()
     found = outcomes(results, against, test, difference)
     write_summary(study, results, found)
@@ -92,17 +96,51 @@ def compare(
         raise typer.Exit(1)
 
 
-def _tell(console: Console) -> Callable[[str], None]:
-    return lambda text: console.print(text, markup=False)
+def _train(study: "Study", jobs: int, console: Console) -> bool:
+    """Train the missing runs under a live display; return whether none failed."""
+    from ..report.words import count
+    from ..study.pool import run_study
+    from .live import Live
+
+    done, total, elsewhere = len(study.results()), len(study.runs), 0
+    console.print(
+        f"{count(len(study.recipe.methods), 'method')} x {count(study.recipe.seeds, 'seed')}"
+        + (f" x {count(len(study.recipe.variants), 'variant')}" if study.recipe.variants else "")
+        + f" in [bold]{escape(str(study.folder))}[/bold]"
+        + (f", {done} of {total} runs finished before" if done else "")
+    )
+    with Live(console, "all runs", total, done) as live, closing(run_study(study, jobs)) as events:
+        for ended in live.ended(events):
+            done += 1
+            live.set_done(done)
+            live.print(*_line(ended))
+            elsewhere += ended.elsewhere
+    if elsewhere:
+        console.print(
+            f"Another process is training {count(elsewhere, 'run')}: the same command shows the results later."
+        )
+    return not live.failed
+
+
+def _line(ended: "JobEnded[RunResult]") -> tuple[str, str | None]:
+    """Return a run's line, and its style."""
+    if ended.error is not None:
+        return f"{ended.job} failed: {ended.error}; the same command tries it again", "red"
+    if ended.result is None:
+        return f"{ended.job} is being trained by another process", None
+    r = ended.result
+    status, style = ("", None) if r.status == "ok" else (f"  {r.status}", "red")
+    return f"{ended.job}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){status}", style
 
 
 def _show(outcome: "Outcome", console: Console) -> None:
-    from ..summary import table
+    from ..report.summary import table
 
     if outcome.variant:
         console.print(f"\n[bold]{escape(outcome.variant)}[/bold]")
     if outcome.rows:
         view = table(outcome.rows, outcome.baseline)
         whole = Measurement.get(console, console.options.update(max_width=200), view).maximum
-        Console(width=max(console.width, whole)).print(view, crop=False)  # rather a long line than a column lost
+        # A line that is too long is better than a lost column.
+        Console(width=max(console.width, whole)).print(view, crop=False)
     console.print(outcome.verdict, highlight=False, markup=False)

@@ -1,25 +1,22 @@
 """The command ``bisam data``."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from ..recipe import RecipeError
-from ..recipe.known import DATA, nearest
-
 if TYPE_CHECKING:
-    from ..data.verify import Checked
+    from ..datasets import DataSet
+    from ..datasets.entry import Checked
 
 __all__ = ["data"]
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Data sets: list, verify, fetch, prepare.")
 
-Name = Annotated[str, typer.Argument(metavar="SET", help="A set's name, as `bisam data list` has it.")]
-Where = Annotated[Path, typer.Option("--data-dir", envvar="BISAM_DATA", help="Where the sets lie.")]
+Name = Annotated[str, typer.Argument(metavar="SET", help="A name of `bisam data list`.")]
+Where = Annotated[Path, typer.Option("--data-dir", envvar="BISAM_DATA", help="The folder that holds the sets.")]
 _MARKS = {"ok": "green", "unchecked": "yellow", "missing": "red", "broken": "red"}
 
 
@@ -33,16 +30,32 @@ def list_sets(
     [dim]bisam data list --data-dir data[/dim]
     [dim]bisam data list --json[/dim]
     """
-    from ..data.catalogue import CATALOGUE, found  # here, for torch takes seconds to import and --help should not
+    from ..datasets.registry import OWN, SETS  # here, for torch takes seconds to import and --help should not
 
+    entries = [*SETS.values(), *(own("PATH") for own in OWN.values())]
     if as_json:
-        rows = [asdict(entry) | {"here": found(entry, data_dir)} for entry in CATALOGUE.values()]
-        print(json.dumps([{key: value for key, value in row.items() if key != "inner"} for row in rows]))
+        print(json.dumps([_row(entry, data_dir) for entry in entries]))
         return
-    for entry in CATALOGUE.values():
-        here = {True: "here", False: "not here", None: ""}[found(entry, data_dir)] if data_dir else ""
+    for entry in entries:
+        here = {True: "here", False: "not here", None: ""}[_found(entry, data_dir)] if data_dir else ""
         _tell(f"{entry.name:<15}{'; '.join(part for part in (entry.what, entry.examples, here) if part)}")
-        _tell(f"{'':<15}{entry.licence}, {entry.where}")
+        _tell(f"{'':<15}{entry.licence}, {entry.home}")
+
+
+def _row(entry: "DataSet", data_dir: Path | None) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "what": entry.what,
+        "examples": entry.examples,
+        "licence": entry.licence,
+        "where": entry.home,
+        "here": _found(entry, data_dir),
+    }
+
+
+def _found(entry: "DataSet", data_dir: Path | None) -> bool | None:
+    """Say whether --data-dir holds the set; None for sets that need not lie there."""
+    return entry.present(data_dir) is not None if entry.inside else None
 
 
 @data.command()
@@ -51,9 +64,9 @@ def verify(
     data_dir: Where = Path("data"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of the lines.")] = False,
 ) -> None:
-    """Check a set's files against their published checksums; 1 if one is missing or broken.
+    """Compare a set's files with their published checksums. The exit code is 1 if one is missing or broken.
 
-    Files without a published checksum are checked by size or by reading them, and said to be unchecked.
+    Files without a published checksum are checked by their size or by reading them, and reported as unchecked.
 
     [dim]bisam data verify cifar100 --data-dir data[/dim]
     [dim]bisam data verify folder:pictures[/dim]
@@ -66,8 +79,8 @@ def verify(
     else:
         _rows(checked)
     if any(row.state in ("missing", "broken") for row in checked):
-        if name in DATA and name != "imagenet" and not as_json:
-            Console(stderr=True, soft_wrap=True).print(_remedy(name, data_dir), highlight=False, markup=False)
+        if not as_json and (remedy := _remedy(name, data_dir)):
+            Console(stderr=True, soft_wrap=True).print(remedy, highlight=False, markup=False)
         raise typer.Exit(1)
 
 
@@ -75,14 +88,14 @@ def verify(
 def fetch(name: Name, data_dir: Where = Path("data")) -> None:
     """Get a set from its official home, check it, and unpack it.
 
-    What is here and whole is not got again. GLUE comes through Hugging Face datasets; imagenet wants registration.
+    Files that are here and whole are not fetched again. GLUE comes through Hugging Face datasets. ImageNet needs a
+    registration.
 
     [dim]bisam data fetch pets --data-dir data[/dim]
     [dim]bisam data fetch glue:sst2 --data-dir data[/dim]
     """
     from ..data.official import fetch as get
 
-    _known(name)
     get(name, data_dir, _tell)
 
 
@@ -90,28 +103,26 @@ def fetch(name: Name, data_dir: Where = Path("data")) -> None:
 def prepare(name: Name, data_dir: Where = Path("data")) -> None:
     """Unpack a set's official archives, or say what a folder of your own holds.
 
-    For imagenet, the pictures of ILSVRC2012_img_{train,val}.tar are sorted into a folder a class.
+    For imagenet, the pictures of ILSVRC2012_img_{train,val}.tar are sorted into a folder for each class.
 
     [dim]bisam data prepare imagenet --data-dir data[/dim]
     [dim]bisam data prepare folder:pictures[/dim]
     """
-    from ..data.official import archives
+    from ..data.find import find
     from ..data.official import prepare as make
-    from ..data.read import folder_of
     from ..data.verify import report_folder
     from ..data.verify import verify as check
+    from ..datasets.own import folder_of
 
-    _known(name)
     if name.startswith("folder:"):
         lines = report_folder(folder_of(name.partition(":")[2], data_dir))
         for line in lines:
             _tell(line)
         if any(line.startswith("broken: ") for line in lines):
             raise typer.Exit(1)
-        return
-    if archives(name):
+    elif find(name).archives():
         make(name, data_dir, _tell)
-    else:  # nothing to unpack: digits, texts
+    else:  # there is nothing to unpack
         _rows(check(name, data_dir))
 
 
@@ -122,22 +133,18 @@ def _rows(checked: "list[Checked]") -> None:
         console.print(f"{path}{f': {note}' if note else ''}", markup=False, highlight=False)
 
 
-def _known(name: str) -> None:
-    known = (*DATA, "cifar-n")
-    if name not in known and name.partition(":")[0] not in ("glue", "folder", "text"):
-        raise RecipeError(
-            f"{name!r} is none of {', '.join(known)}, glue:TASK, folder:PATH, text:PATH{nearest(name, known)}"
-        )
-
-
 def _tell(line: str) -> None:
     Console(soft_wrap=True).print(line, markup=False, highlight=False)
 
 
 def _remedy(name: str, data_dir: Path) -> str:
-    """Say how to get a set whole; what is deleted for it is the set's own folder, and nothing else."""
-    from ..data.catalogue import CATALOGUE
+    """Say how to get a set whole; empty if it cannot be downloaded. It only ever deletes the set's own folder."""
+    from ..data.find import find
 
-    there = [data_dir / inner for inner in CATALOGUE[name].inner if (data_dir / inner).exists()]
-    delete = f"Delete {there[0]}, for what is there is not got again; then: " if there else "To get it: "
+    entry = find(name)
+    archives = entry.archives()
+    if entry.fetch is None and (not archives or any(archive.url is None for archive in archives)):
+        return ""
+    unpacked = entry.present(data_dir) if entry.fetch or any(archive.makes for archive in archives) else None
+    delete = f"Delete {unpacked}, for files in it are not fetched again; then: " if unpacked else "To get it: "
     return f"{delete}bisam data fetch {name} --data-dir {data_dir}"

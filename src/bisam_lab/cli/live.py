@@ -1,8 +1,9 @@
-"""A study while it runs: a line a run, and what is left of the time."""
+"""Jobs while they run: a bar for all of them, a bar for each running one, and a line for each that has ended."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,49 +17,88 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..result import Run
-from ..study.folder import Study
-from ..study.pool import Finished, Note, run_all
+from ..parallel.events import EpochDone, Event, JobEnded, Note
 
-__all__ = ["display", "lost_processes", "run_live"]
+__all__ = ["Live", "display", "percent"]
+
+T = TypeVar("T")
 
 
-def run_live(study: Study, jobs: int, console: Console) -> bool:
-    """Run what is missing under a live display; return whether no run failed."""
-    done, runs = len(study.results()), len(study.runs)
-    console.print(
-        f"{_count(len(study.recipe.methods), 'method')} x {_count(study.recipe.seeds, 'seed')}"
-        + (f" x {_count(len(study.recipe.variants), 'variant')}" if study.recipe.variants else "")
-        + f" in [bold]{escape(str(study.folder))}[/bold]"
-        + (f", {done} of {runs} runs finished before" if done else "")
-    )
-    failed, elsewhere = 0, 0
-    with lost_processes(console) as lost, display(console) as progress:
-        whole = progress.add_task("all runs", total=runs, completed=done)
-        lines: dict[Run, TaskID] = {}
-        for event in run_all(study, jobs):
-            run = event.run
-            if isinstance(event, Finished):
-                progress.advance(whole)
-                if run in lines:
-                    progress.remove_task(lines.pop(run))
-                progress.console.print(_line(event), highlight=False)
-                failed += event.error is not None
-                elsewhere += event.error is None and event.result is None
+class Live:
+    """A live display. It disappears when its ``with`` block ends; the lines that it printed stay.
+
+    If a process is killed, the block ends with one sentence instead of an exception.
+
+    Args:
+        console: to write to.
+        title: of the bar for all jobs.
+        total: number of jobs.
+        done: number of jobs that ended before.
+
+    Attributes:
+        failed: whether a job failed or a process was killed.
+    """
+
+    def __init__(self, console: Console, title: str, total: int, done: int) -> None:
+        self.console, self.failed = console, False
+        self._bars = display(console)
+        self._all = self._bars.add_task(title, total=total, completed=done)
+        self._running: dict[str, TaskID] = {}
+        self._ended: set[str] = set()
+
+    def ended(self, events: Iterable[Event[T]]) -> Iterator[JobEnded[T]]:
+        """Show epochs, messages and errors as they come, and yield each job that has ended."""
+        for event in events:
+            if isinstance(event, EpochDone):
+                self._advance(event)
             elif isinstance(event, Note):
-                progress.console.print(f"{run}: {event.text}", highlight=False, markup=False, style="yellow")
+                self.print(f"{event.job}: {event.text}", style="yellow")
             else:
-                if run not in lines:
-                    lines[run] = progress.add_task(escape(str(run)), total=study.recipe_of(run).train.epochs)
-                score = f"{escape(str(run))}  validation {100 * event.epoch.validation_score:.1f} %"
-                progress.update(lines[run], completed=event.epoch.epoch, description=score)
-    if elsewhere:
-        console.print(f"{elsewhere} runs are being trained by another process: the same command shows them later.")
-    return not failed and not lost
+                self._end(event)
+                yield event
+
+    def print(self, text: str, style: str | None = None) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    def set_done(self, done: int) -> None:
+        """Show how many jobs have ended."""
+        self._bars.update(self._all, completed=done)
+
+    def _advance(self, event: EpochDone) -> None:
+        if event.job in self._ended:  # the processes' messages may arrive in another order
+            return
+        if event.job not in self._running:
+            self._running[event.job] = self._bars.add_task("", total=event.total)
+        text = f"{escape(event.job)}  validation {percent(event.score)}"
+        self._bars.update(self._running[event.job], completed=event.done, description=text)
+
+    def _end(self, event: JobEnded[T]) -> None:
+        self._ended.add(event.job)
+        if event.job in self._running:
+            self._bars.remove_task(self._running.pop(event.job))
+        self.failed |= event.error is not None
+
+    def __enter__(self) -> "Live":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._bars.stop()
+        if not isinstance(error, BrokenProcessPool):
+            return False
+        self.failed = True
+        self.console.print(
+            "[red]A process was killed, perhaps because memory ran out. The same command continues; --jobs 1 needs the "
+            "least memory.[/red]"
+        )
+        return True
 
 
 def display(console: Console) -> Progress:
-    """Return an empty display with time elapsed and left; it leaves no trace."""
+    """Return bars with the time elapsed and the time left; they disappear at the end."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -70,27 +110,6 @@ def display(console: Console) -> Progress:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _line(event: Finished) -> str:
-    run = escape(str(event.run))
-    if event.error is not None:
-        return f"[red]{run} failed: {escape(event.error)}; the same command tries it again[/red]"
-    if event.result is None:
-        return f"{run} is being trained by another process"
-    r = event.result
-    mark = "" if r.status == "ok" else f"  [red]{r.status}[/red]"
-    return f"{run}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){mark}"
-
-
-@contextlib.contextmanager
-def lost_processes(console: Console) -> Iterator[list[str]]:
-    """Turn the death of a process into one sentence; the list it yields then holds it."""
-    lost: list[str] = []
-    try:
-        yield lost
-    except BrokenProcessPool:
-        lost.append("A process was killed, perhaps for want of memory: the same command goes on, --jobs 1 needs least.")
-        console.print(f"[red]{lost[0]}[/red]")
+def percent(score: float) -> str:
+    """Return a fraction in percent."""
+    return f"{100 * score:.2f} %"

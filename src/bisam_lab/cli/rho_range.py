@@ -9,11 +9,12 @@ from rich.console import Console
 
 from .. import recipe as recipes
 from ..recipe import RecipeError
-from ..result import plain
+from ..registry.optimizers import PLAIN
+from ..run.result import plain
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName
 
 if TYPE_CHECKING:
-    from ..sweep import Advice
+    from ..tuning.rho_range import Advice
 
 __all__ = ["rho_range"]
 
@@ -38,8 +39,7 @@ def rho_range(
     if label_noise is not None:
         given.append(f"data.label_noise={label_noise}")
     chosen = recipes.load(recipe, [*given, f"methods=[{method}]"])
-    from ..method import PLAIN  # here, for torch takes seconds to import and --help should not
-    from ..sweep import advise
+    from ..tuning.rho_range import advise  # here: torch takes seconds to import, and --help should not
 
     if method in PLAIN:
         raise RecipeError(f"--method {method} has no radius: name a sharpness-aware method, such as sam")
@@ -49,25 +49,27 @@ def rho_range(
         print(json.dumps(plain(asdict(advice) | {"passes": advice.passes}), allow_nan=False))
         return
     where = [] if data_dir is None else ["--data-dir", str(data_dir)]
-    Console(soft_wrap=True).print(_text(advice, " ".join([recipe, *where, *given])), highlight=False, markup=False)
+    Console(soft_wrap=True).print(
+        _text(advice, chosen.train.plain_method, " ".join([recipe, *where, *given])), highlight=False, markup=False
+    )
 
 
-def _text(advice: "Advice", words: str) -> str:
+def _text(advice: "Advice", alone: str, words: str) -> str:
     found = advice.range
-    field = f"sharpness.radii.{advice.method}"
+    method, field = advice.method, f"sharpness.radii.{advice.method}"
     upwards = [row.rho for row in found.rows if found.suggestion <= row.rho <= found.high]
     lines = [
-        f"{advice.method}, seed {advice.seed}: {advice.warmup} plain steps, then {found.passes} passes at fixed "
+        f"{method}, seed {advice.seed}: {advice.warmup} plain steps, then {found.passes} passes at fixed "
         f"weights, {advice.passes} in all where an epoch has {advice.epoch}. Guessing has loss {advice.chance:.2f}.",
         "",
         str(found),
         "",
-        "This is the scale at which a radius matters. Which one generalises best, a test as short as this cannot see:",
-        "it was the smallest of these in one study, the largest in another, and in a third sgd was better than any",
+        "This is the scale at which a radius matters. A test as short as this cannot see which one generalises best:",
+        "in one study it was the smallest of these, in another the largest, and in a third SGD was better than any",
         "(docs/rho-range.md). Go up while validation improves, and stop there:",
     ]
     lines += [
-        f"  bisam compare {words} --methods sgd,{advice.method} {field}={r:g} --out studies/{advice.method}-rho-{r:g}"
+        f"  bisam compare {words} --methods {alone},{method} {field}={r:g} --out studies/{method}-rho-{r:g}"
         for r in upwards
     ]
     return "\n".join(lines)

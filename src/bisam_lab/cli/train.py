@@ -43,9 +43,8 @@ def train(
     whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise, methods=method and f"[{method}]")
     of = of if of is not None else next(iter(whole.variants), "")
     chosen, method = variant(whole, of), method or whole.methods[-1]
-    from ..checkpoint import CheckpointError  # here, for torch takes seconds to import and --help should not
-    from ..logs import WandbLogger
-    from ..result import Run
+    from ..run.checkpoint import CheckpointError  # here: torch takes seconds to import, and --help should not
+    from ..run.result import Run
     from ..study.cell import Busy, run_cell
     from ..study.files import UnreadableError, make_folder
     from .watch import Watch
@@ -57,12 +56,11 @@ def train(
     if any(folder.iterdir()) and not any((folder / name).exists() for name in (".lock", "checkpoints", "result.json")):
         raise RecipeError(f"--out {folder} holds files of another kind: choose an empty folder or a run's own")
     (folder / "checkpoints").mkdir(exist_ok=True)
-    loggers = [WandbLogger(wandb, str(run), folder, chosen.model_dump(mode="json"))] if wandb else []
     console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(str(folder))}[/bold]", highlight=False)
     with leaving(), Watch(chosen.train.epochs, console) as watch:
         try:
             result = run_cell(
-                chosen, run, folder, data_dir=data_dir, observer=watch, every=every, keep=True, loggers=loggers
+                chosen, run, folder, data_dir=data_dir, observer=watch, every=every, keep=True, wandb=wandb
             )
         except Busy:
             raise RecipeError(f"--out {folder}: another process is training this run") from None

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-from ..processes import warm_up
+from ..parallel.processes import warm_up
 from ..recipe import changed, variant
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
 from .signals import leaving
 
 if TYPE_CHECKING:
-    from ..tuning.outcome import Outcome
+    from ..tuning.result import TuningResult
     from ..tuning.space import Dimension
-    from ..tuning.study import Tuning
+    from ..tuning.tuning import Tuning
 
 __all__ = ["tune"]
 
@@ -26,32 +27,40 @@ def tune(
     recipe: RecipeName = "digits",
     overrides: Overrides = None,
     method: Annotated[str | None, typer.Option(help="What to tune; the recipe's last method by default.")] = None,
-    trials: Annotated[int, typer.Option(min=1, help="In all, those that ended before counted.")] = 30,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs a trial, from seed 1000 on; the score is their mean.")] = 1,
+    trials: Annotated[int, typer.Option(min=1, help="In all, including those that ended before.")] = 30,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per trial, from seed 1000 on; the score is their mean.")] = 1,
     space: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=LOW:HIGH[:log]", help="A range for rho, mu, alpha, lr or any field; repeatable."),
+        typer.Option(
+            metavar="NAME=LOW:HIGH[:log]", help="A range for rho, mu, alpha, lr or any field; may be repeated."
+        ),
     ] = None,
-    tune_lr: Annotated[bool, typer.Option("--tune-lr", help="Search the learning rate, too.")] = False,
-    of: Annotated[str | None, typer.Option("--variant", help="Which of the recipe's variants; the first.")] = None,
+    tune_lr: Annotated[bool, typer.Option("--tune-lr", help="Search the learning rate as well.")] = False,
+    of: Annotated[
+        str | None, typer.Option("--variant", help="One of the recipe's variants; the first by default.")
+    ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Stop after so long; unfinished trials go on later.")
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Stop after this time; unfinished trials continue later."),
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Optuna's, such as sqlite:///FILE; a file in the folder without.")
+        str | None,
+        typer.Option(metavar="URL", help="Optuna's storage, such as sqlite:///FILE; by default a file in the folder."),
     ] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Trials at once; a core each, one on a GPU.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The study's folder; tuning/RECIPE-METHOD by default.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trials at once; by default one per core, or one on a GPU.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The tuning's folder; tuning/RECIPE-METHOD by default.")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Search rho, and what else a method has, for the best score on validation.
+    """Search rho and a method's other numbers for the best validation score.
 
-    The first trial is the recipe's own setting, so the best is never worse on validation; trials that lag are pruned.
-    The test set is not read. After Ctrl-C, a kill or with more trials the same command goes on; several processes or
-    machines may run it on one folder, or on one --storage with folders of one name.
+    The first trial is the recipe's own setting, so the best one is never worse on validation. Trials that lag behind
+    are pruned. The test set is not read. Repeat the command to continue after Ctrl-C or a kill, or with more trials.
+    Several processes or machines may run it on one folder, or on one --storage with folders of the same name.
 
     [dim]bisam tune digits --method bisam-tanh --trials 20[/dim]
     [dim]bisam tune cifar10 --data-dir data --method sam --space rho=0.02:0.5:log --tune-lr[/dim]
@@ -62,10 +71,10 @@ def tune(
     chosen = variant(whole, of if of is not None else next(iter(whole.variants), ""))
     method = method or chosen.methods[-1]
     changed(chosen, {("methods",): [method]})
-    from ..study.pool import default_jobs  # here, for torch takes seconds to import and --help should not
-    from ..tuning.outcome import outcome, write_best, write_trials
+    from ..parallel.checks import default_jobs  # here, because torch takes seconds to import and --help must be fast
+    from ..tuning.result import read_trials, write_best, write_trials
     from ..tuning.space import Space
-    from ..tuning.study import Tuning
+    from ..tuning.tuning import Tuning
     from .searching import search
 
     searched = Space.of(chosen, method, tune_lr=tune_lr, given=space or [])
@@ -75,19 +84,14 @@ def tune(
     study, console = tuning.create(), Console(stderr=as_json)
     with leaving():
         succeeded = search(tuning, study, jobs or default_jobs(chosen), timeout, console)
-    found = outcome(tuning, study)
+    found = read_trials(tuning, study)
     write_trials(tuning, study)
     write_best(tuning, found, _command())
-    if found.tried:
-        from ..tuning.figure import draw  # here, for matplotlib takes seconds to import and the search need not wait
+    if found.best is not None:
+        from ..tuning.figure import draw_tuning  # here, because matplotlib takes seconds to import
 
-        draw(
-            found,
-            searched,
-            f"{chosen.name}, {method}: {found.trials} trials",
-            chosen.data.metric,
-            folder / "figure.png",
-        )
+        title = f"{chosen.name}, {method}: {found.trials} trials"
+        draw_tuning(study, found, title, chosen.data.metric, folder / "figure.png")
     if as_json:
         print(json.dumps({**found.to_dict(), "folder": str(folder)}))
     else:
@@ -97,7 +101,7 @@ def tune(
 
 
 def _command() -> str:
-    """Return what was typed, without the storage's URL, which may hold a password."""
+    """Return the command line without the storage's URL, which may contain a password."""
     words, kept = iter(sys.argv[1:]), ["bisam"]
     for word in words:
         if word == "--storage":
@@ -107,17 +111,18 @@ def _command() -> str:
     return shlex.join(kept)
 
 
-def _show(found: "Outcome", tuning: "Tuning", console: Console) -> None:
-    from .searching import percent, setting
+def _show(found: "TuningResult", tuning: "Tuning", console: Console) -> None:
+    from .live import percent
+    from .searching import setting
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
     counts = f"{found.trials} trials, {found.pruned} of them pruned"
     if found.running:
-        say(f"{found.running} trials run in other processes: the same command shows them later.")
+        say(f"Other processes are running {found.running} trials: the same command shows them later.")
     if found.best is None:
-        say(f"{counts}: none has run to its end, so there is no best one.")
+        say(f"{counts}. None has run to its end, so there is no best one.")
         return
     metric = f"validation {tuning.recipe.data.metric}"
     say(f"{counts}. Best, trial {found.best.trial}: [bold]{setting(found.best.settings)}[/bold]")
@@ -126,22 +131,25 @@ def _show(found: "Outcome", tuning: "Tuning", console: Console) -> None:
         say(_importances(found))
     for name, end in found.borders.items():
         say(f"[yellow]{_border(next(d for d in tuning.space if d.name == name), end)}[/yellow]")
-    where = "" if tuning.data_dir is None else f" --data-dir {shlex.quote(str(tuning.data_dir))}"
+    where = [] if tuning.data_dir is None else ["--data-dir", str(tuning.data_dir)]
     say(
-        f"The best of {found.trials} scores is too high an estimate, for it was chosen among them. Other seeds and the "
-        f"test set tell:\n  bisam compare {shlex.quote(str(tuning.folder / 'best.yaml'))}{where}"
+        f"The best of {found.trials} scores is too high an estimate, because it was chosen among them. To test the "
+        f"setting on other seeds and on the test set:\n  "
+        + escape(shlex.join(["bisam", "compare", str(tuning.folder / "best.yaml"), *where]))
     )
-    say(f"Recipe, trials, figure: [bold]{tuning.folder}[/bold]")
+    say(f"Recipe, trials, figure: [bold]{escape(str(tuning.folder))}[/bold]")
 
 
 def _border(dimension: "Dimension", end: str) -> str:
     low, high = (dimension.low / 8, dimension.high) if end == "lower" else (dimension.low, dimension.high * 8)
     wider = f": --space {dimension.name}={low:.4g}:{high:.4g}:log, with another --out" if dimension.log else ""
-    return f"The best {dimension.name} lies at the {end} end of its range, and a wider one may hold a better{wider}."
+    return (
+        f"The best {dimension.name} lies at the {end} end of its range; a wider range may contain a better one{wider}."
+    )
 
 
-def _against(found: "Outcome") -> str:
-    from .searching import percent
+def _against(found: "TuningResult") -> str:
+    from .live import percent
 
     if found.default is None:
         return "; the recipe's own setting is not among the trials."
@@ -150,10 +158,10 @@ def _against(found: "Outcome") -> str:
     return f"; the recipe's own setting {percent(found.default.score)}."
 
 
-def _importances(found: "Outcome") -> str:
-    from ..tuning.outcome import ENOUGH
+def _importances(found: "TuningResult") -> str:
+    from ..tuning.result import ENOUGH
 
     if found.importances:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.importances.items())
-        return f"What the score varied with (fANOVA over {len(found.tried)} trials, so roughly): {shares}."
-    return f"No importances: they need {ENOUGH} trials with scores that differ."
+        return f"Importances (fANOVA over {len(found.scored)} trials, a rough estimate): {shares}."
+    return f"No importances: they need {ENOUGH} trials whose scores differ."

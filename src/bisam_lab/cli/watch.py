@@ -7,8 +7,8 @@ from types import FrameType, TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..result import Epoch
-from ..train import Observer, Stopped
+from ..run.observer import Observer, Stopped
+from ..run.result import Epoch
 from .signals import Terminated
 
 __all__ = ["Watch"]

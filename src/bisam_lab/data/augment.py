@@ -1,4 +1,4 @@
-"""Random changes of whole batches of images, on the device where they lie; the random numbers come from the CPU."""
+"""Random changes of batches of images, on their own device, with random numbers from the CPU."""
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,10 @@ def flip(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def crop_flip(x: Tensor, rng: torch.Generator, pad: int | None = None) -> Tensor:
-    """Crop each image (B, C, H, W) at random out of itself with ``pad`` empty pixels around, and flip half of them.
+    """Pad each image (B, C, H, W) with ``pad`` zeros on each side, crop its old size at random, and flip half of them.
 
-    Without ``pad`` it is 4, and an eighth of the width above 32 pixels. Random numbers are drawn on the CPU, so that
-    every device sees the same pictures.
+    By default ``pad`` is an eighth of the width, and at least 4. Random numbers are drawn on the CPU: every device sees
+    the same pictures.
     """
     batch, _, height, width = x.shape
     pad = max(4, width // 8) if pad is None else pad
@@ -34,10 +34,10 @@ def crop_flip(x: Tensor, rng: torch.Generator, pad: int | None = None) -> Tensor
 
 
 def cutout(x: Tensor, rng: torch.Generator, side: int | None = None, share: float = 0.5) -> Tensor:
-    """Empty one square in a ``share`` of the images (B, C, H, W) (DeVries & Taylor, arXiv 1708.04552).
+    """Set one square to 0 in a ``share`` of the images (B, C, H, W) (DeVries & Taylor, arXiv 1708.04552).
 
-    The square's centre is any pixel, so that at the border less than the square is cut. Its side is 16 pixels of 32, as
-    in the BiSAM paper, and in proportion for other sizes.
+    The square's centre is any pixel: at the border a part of the square lies outside. By default its side is half the
+    width: 16 pixels of 32, as in the BiSAM paper.
     """
     batch, _, height, width = x.shape
     side = max(1, round(16 * width / 32)) if side is None else side
@@ -60,10 +60,11 @@ def crop_flip_cutout(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def draw_boxes(batch: int, rng: torch.Generator) -> Tensor:
-    """Draw a part of a picture for each of a batch: (B, 4) of height, width, top and left.
+    """Draw a part of the picture for each picture of a batch: (B, 4), height, width, top and left.
 
-    Its area is 8 to 100 % of the picture, its width to its height 3:4 to 4:3 (Szegedy et al., arXiv 1409.4842). Height
-    and width are shares of the picture's, cut where they exceed it; top and left are shares of the room that is left.
+    The part has 8 to 100 % of the picture's area, and its width is 3/4 to 4/3 of its height (Szegedy et al., arXiv
+    1409.4842). Height and width are fractions of the picture's, 1 at most. Top is a fraction of the rest of the height,
+    left of the rest of the width.
     """
     area = torch.empty(batch).uniform_(0.08, 1, generator=rng)
     stretch = torch.empty(batch).uniform_(-1, 1, generator=rng).mul(torch.tensor(4 / 3).log()).exp()
@@ -82,7 +83,7 @@ def resized_crop_flip(x: Tensor, rng: torch.Generator) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-#: What ``data.augment`` may name.
+#: The values of ``data.augment``.
 AUGMENT: dict[str, Augment | None] = {
     "none": None,
     "flip": flip,

@@ -1,4 +1,4 @@
-"""Examples, and where batches of them come from."""
+"""Examples, and the sources of their batches."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -24,13 +24,18 @@ __all__ = [
     "whole",
 ]
 
-#: Changes a batch of inputs with random numbers from the generator, which lives on the CPU.
+#: Changes a batch of inputs, with random numbers from a generator on the CPU.
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs and labels (N,) in int64: pixels (N, C, H, W), or tokens (N, 3, S) of ids, attention mask and segments."""
+    """Inputs and their labels.
+
+    Attributes:
+        x: pixels (N, C, H, W), or tokens (N, 3, S): ids, attention mask and segments.
+        y: labels (N,) in int64.
+    """
 
     x: Tensor
     y: Tensor
@@ -47,12 +52,12 @@ class Examples:
 
 
 def placed(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on ``device``, without waiting for what CUDA is computing."""
+    """Return the tensor on ``device``. On CUDA, do not wait for running kernels."""
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 class Source(Protocol):
-    """Where batches come from. An epoch's batches are a function of seed, epoch and position alone."""
+    """A source of batches. An epoch's batches depend on seed, epoch and position alone."""
 
     @property
     def labels(self) -> Tensor:
@@ -65,7 +70,7 @@ class Source(Protocol):
         """Yield one epoch's batches in random order, augmented, beginning with batch number ``start``."""
 
     def in_order(self, size: int = 1000) -> Iterator[Examples]:
-        """Yield all examples once, as they are, at most ``size`` at a time."""
+        """Yield all examples once, in order and without augmentation, at most ``size`` at a time."""
 
     def to(self, device: torch.device) -> "Source":
         """Return the source with its batches on ``device``."""
@@ -73,15 +78,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Splits:
-    """Training examples (labels perhaps noisy), validation and test (labels clean).
+    """The three splits. Training labels may be noisy; those of validation and test are clean.
 
     Attributes:
-        train: what is trained on.
-        validation: what epochs and settings are chosen by.
-        test: read once a run.
+        train: training examples.
+        validation: examples that choose the epoch and the settings.
+        test: test examples, read once a run.
         classes: how many.
         shape: of one input.
-        vocabulary: how many tokens there are, where inputs are tokens.
+        vocabulary: number of tokens, where inputs are tokens.
     """
 
     train: Source
@@ -94,12 +99,12 @@ class Splits:
 
 @dataclass(frozen=True)
 class InMemory:
-    """Examples held whole, perhaps on an accelerator, prepared and augmented there batch by batch.
+    """Examples in memory, on any device, prepared and augmented there batch by batch.
 
     Attributes:
-        examples: as read: bytes stay bytes until their batch comes.
-        prepare: turns a batch of stored inputs into what the network sees.
-        augment: None leaves training batches as they are.
+        examples: as they were read.
+        prepare: turns a batch of stored inputs into the network's inputs.
+        augment: changes a training batch; None: no augmentation.
     """
 
     examples: Examples
@@ -123,7 +128,7 @@ class InMemory:
             yield Examples(x if self.augment is None else self.augment(x, stream(seed, epoch, number)), batch.y)
 
     def in_order(self, size: int = 1000) -> Iterator[Examples]:
-        """Yield all examples once, as they are, at most ``size`` at a time."""
+        """Yield all examples once, in order and without augmentation, at most ``size`` at a time."""
         size = bounded(size, self.examples.x[0].numel())
         for x, y in zip(self.examples.x.split(size), self.examples.y.split(size), strict=True):
             yield Examples(self.prepare(x), y)
@@ -134,7 +139,7 @@ class InMemory:
 
 
 def batches(order: Tensor, size: int) -> list[Tensor]:
-    """Cut the examples of an epoch into batches; a single one left over joins the last, for BatchNorm needs two."""
+    """Cut the examples of an epoch into batches. A last batch of one joins the one before: BatchNorm needs two."""
     parts = list(order.split(size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
@@ -147,19 +152,19 @@ def count_batches(examples: int, size: int) -> int:
 
 
 def whole(source: Source) -> Examples:
-    """Return all examples of a source, as the network sees them without augmentation."""
+    """Return all examples of a source, prepared for the network, without augmentation."""
     parts = list(source.in_order())
     return Examples(torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts]))
 
 
 def bounded(size: int, numbers: int) -> int:
-    """Return a batch size, smaller where an input of so many ``numbers`` would make batches of more than 64 MB."""
+    """Return ``size``, or less where a batch of inputs of ``numbers`` numbers would take more than 64 MB."""
     return max(1, min(size, 16_000_000 // max(1, numbers)))
 
 
 def stream(seed: int, *where: int) -> torch.Generator:
-    """Return a generator on the CPU for one place of one run: of an epoch, or of a batch in it.
+    """Return a generator on the CPU for one place of a run: an epoch, or a batch of an epoch.
 
-    Random numbers that depend on the place alone let a run go on in mid-epoch as if it had never stopped.
+    Its random numbers depend on the place alone. So a run can resume within an epoch with the same numbers.
     """
     return torch.Generator().manual_seed(seeded(seed, *where))

@@ -1,4 +1,4 @@
-"""The labels that people gave to CIFAR: CIFAR-10N and CIFAR-100N (Wei et al., arXiv 2110.12088)."""
+"""Labels that people gave to the training images: CIFAR-10N and CIFAR-100N (Wei et al., arXiv 2110.12088)."""
 
 import pickle
 from pathlib import Path
@@ -8,43 +8,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..recipe import RecipeError
+from ..datasets.registry import SETS
+from ..errors import RecipeError
 
-__all__ = ["FILES", "human_labels"]
-
-#: The official file of each set.
-FILES = {"cifar10": "CIFAR-10_human.pt", "cifar100": "CIFAR-100_human.pt"}
-_COLUMNS = {
-    "cifar10": {
-        "clean": "clean_label",
-        "aggre": "aggre_label",
-        "rand1": "random_label1",
-        "rand2": "random_label2",
-        "rand3": "random_label3",
-        "worse": "worse_label",
-    },
-    "cifar100": {"clean": "clean_label", "noisy": "noisy_label"},
-}
+__all__ = ["human_labels"]
 
 
 def human_labels(noise: str, name: str, clean: Tensor, data_dir: Path | None) -> Tensor:
-    """Return what people called the training images, (N,), in the order of ``clean``, the official labels.
+    """Return the labels (N,) that people gave to the training images.
 
-    The files go by the order of the official training set. Where ``clean`` is a part of it, it must be its beginning:
-    labels that do not belong to their images would be noise of another kind.
+    Args:
+        noise: ``cifar-n:KIND``.
+        name: of the data set.
+        clean: its official labels (N,). They must be the whole official training set or its beginning, in the official
+            order: the files of human labels have that order.
+        data_dir: the folder that holds the files.
 
     Raises:
-        RecipeError: no such noise of this set, no such file, or a file about other images.
+        RecipeError: the set has no such noise, the file is missing, or it is about other images.
     """
-    kind = noise.partition(":")[2]
-    if name not in FILES:
-        raise RecipeError(f"data.noise={noise} is about cifar10 and cifar100, not about {name}")
-    if kind not in _COLUMNS[name]:
-        raise RecipeError(f"data.noise={noise}: of {name} there is {', '.join(f'cifar-n:{k}' for k in _COLUMNS[name])}")
-    path = Path(data_dir or ".") / "cifar-n" / FILES[name]
+    kind, human = noise.partition(":")[2], SETS[name].human
+    assert human is not None  # the recipe has checked it
+    if kind not in human.columns:
+        raise RecipeError(f"data.noise={noise}: of {name} there is {', '.join(f'cifar-n:{k}' for k in human.columns)}")
+    path = (data_dir or Path()) / human.path
     columns = _load(path)
     try:
-        known, given = (torch.as_tensor(np.asarray(columns[c])).long() for c in ("clean_label", _COLUMNS[name][kind]))
+        known, given = (torch.as_tensor(np.asarray(columns[human.columns[k]])).long() for k in ("clean", kind))
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"{path} is not a file of CIFAR-N: {error}") from None
     if len(known) < len(clean) or not torch.equal(known[: len(clean)], clean):
@@ -56,7 +46,7 @@ def human_labels(noise: str, name: str, clean: Tensor, data_dir: Path | None) ->
 
 
 def _load(path: Path) -> dict[str, object]:
-    """Read a file without letting it run code: arrays of int64 are all that it may hold beside plain values."""
+    """Read a file that may hold arrays of int64 and plain values, and no code."""
     if not path.is_file():
         raise RecipeError(f"no {path}: `bisam data fetch cifar-n --data-dir DIR` gets it")
     array = np.empty(0, np.int64)

@@ -1,4 +1,4 @@
-"""Bytes to normalised numbers, batch by batch, on the device where they lie."""
+"""Normalisation of images, batch by batch, on their own device."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ __all__ = ["Normalise", "floats", "moments"]
 
 @dataclass(frozen=True)
 class Normalise:
-    """Turns stored pixels (B, C, H, W) into what the network sees.
+    """Turns stored pixels (B, C, H, W) into the network's inputs.
 
     Attributes:
         mean: of each channel, (1, C, 1, 1).
         std: of each channel, (1, C, 1, 1).
-        size: enlarge to so many pixels a side, here and not in the store, which would be as much larger; None does not.
+        size: pixels a side of the inputs; None keeps that of the pixels. Enlarging here saves memory in the store.
     """
 
     mean: Tensor
@@ -32,18 +32,18 @@ class Normalise:
 
 
 def floats(x: Tensor) -> Tensor:
-    """Turn bytes into numbers from 0 to 1."""
+    """Turn bytes into numbers from 0 to 1. Floating-point numbers stay as they are."""
     return x if x.is_floating_point() else x.float() / 255
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel of images (N, C, H, W), each as (1, C, 1, 1).
 
-    Batch by batch and joined in float64: bytes of two gigabytes would be eight as numbers.
+    They are computed batch by batch and joined in float64: two gigabytes of bytes would be eight in float32.
     """
     weights, means, variances = [], [], []
     for part in x.split(bounded(1000, x[0].numel())):
-        channels = floats(part.movedim(1, 0).flatten(1))  # (C, B * H * W): thrice as fast as torch.var_mean over part
+        channels = floats(part.movedim(1, 0).flatten(1))  # (C, B * H * W): three times as fast as torch.var_mean(part)
         mean = channels.mean(1, keepdim=True)
         weights.append(channels.shape[1])
         means.append(mean[:, 0].double())

@@ -4,28 +4,28 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from ..datasets import Images, Pictures
+from ..datasets.pictures import Files
+from ..datasets.registry import OWN
 from ..recipe import DataRecipe, RecipeError
 from .examples import Examples
-from .folders import FOLDERS, Pictures, read_folder
-from .glue import read_glue, read_own
-from .pictures import Files
-from .sets import READERS
+from .find import find
 from .tokens import build_tokenizer, encode
 
-__all__ = ["Read", "folder_of", "read"]
+__all__ = ["Read", "read"]
 
 
 @dataclass(frozen=True)
 class Read:
-    """What a reader found.
+    """What was read.
 
     Attributes:
-        pool: training and validation are drawn from it.
+        pool: training and validation examples are drawn from it.
         test: the test set.
         classes: how many.
-        even: whether validation holds each class in proportion; the sets in arrays are large, and drawn by chance.
-        size: pixels a side of pictures in files, unless the recipe says otherwise.
-        vocabulary: how many tokens there are, of texts.
+        even: whether validation holds each class in proportion. Sets in memory are large: theirs is drawn by chance.
+        size: pixels a side of pictures in files, unless the recipe gives ``image_size``.
+        vocabulary: number of tokens, where the examples are texts.
     """
 
     pool: Examples | Files
@@ -40,47 +40,27 @@ def read(recipe: DataRecipe, data_dir: Path | None, tokenizer: str | None) -> Re
     """Read the recipe's set.
 
     Raises:
-        RecipeError: files that are missing or broken, in one sentence.
+        RecipeError: files are missing or broken, or the recipe asks for what texts do not have.
     """
-    kind = recipe.name.partition(":")[0]
-    if kind in ("glue", "text") and (recipe.augment != "none" or recipe.image_size is not None):
-        field = "augment" if recipe.augment != "none" else "image_size"
-        raise RecipeError(f"data.{field} is for images, and {recipe.name} are texts: leave it out")
+    image_field = "augment" if recipe.augment != "none" else "image_size" if recipe.image_size is not None else None
     try:
-        return _read(recipe.name, recipe.max_length, data_dir, tokenizer)
+        return _read(recipe.name, recipe.max_length, data_dir, tokenizer, image_field)
+    except RecipeError as error:
+        own_folder = recipe.name.partition(":")[0] in OWN
+        raise RecipeError(f"data.name={recipe.name!r}: {error}") if own_folder else error from None
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        if isinstance(error, RecipeError):
-            raise RecipeError(f"data.name={recipe.name!r}: {error}") if kind in ("folder", "text") else error from None
         raise RecipeError(f"{recipe.name} in --data-dir {data_dir} cannot be read: {error}") from error
 
 
-@lru_cache(maxsize=1)  # a process of a study trains many runs on one set
-def _read(name: str, max_length: int, data_dir: Path | None, tokenizer: str | None) -> Read:
-    kind, _, rest = name.partition(":")
-    if kind in ("glue", "text"):
-        return _texts(kind, rest, max_length, data_dir, tokenizer)
-    if kind == "folder":
-        return _pictures(read_folder(folder_of(rest, data_dir)))
-    if kind in FOLDERS:
-        if data_dir is None:
-            raise RecipeError(f"data.name={kind} is read from disk: say where with --data-dir")
-        return _pictures(FOLDERS[kind](data_dir))
-    pool, test = READERS[name](data_dir)
-    return Read(pool, test, int(pool.y.max()) + 1)
-
-
-def folder_of(path: str, data_dir: Path | None) -> Path:
-    """Return where a folder of one's own lies: at ``path``, or under --data-dir."""
-    given = Path(path).expanduser()
-    return given if given.is_dir() or data_dir is None else data_dir / given
-
-
-def _pictures(found: Pictures) -> Read:
-    return Read(found.train, found.test, len(found.classes), even=True, size=found.size)
-
-
-def _texts(kind: str, rest: str, max_length: int, data_dir: Path | None, tokenizer: str | None) -> Read:
-    texts = read_glue(rest, data_dir) if kind == "glue" else read_own(folder_of(rest, data_dir))
-    made = build_tokenizer(tokenizer, texts.train)
-    pool, test = encode(made, [texts.train, texts.test], max_length)
-    return Read(pool, test, len(texts.classes), vocabulary=len(made))
+@lru_cache(maxsize=1)  # the runs of a study in one process read the same set
+def _read(name: str, max_length: int, data_dir: Path | None, tokenizer: str | None, image_field: str | None) -> Read:
+    found = find(name).load(data_dir)
+    if isinstance(found, Images):
+        return Read(Examples(*found.train), Examples(*found.test), found.classes)
+    if isinstance(found, Pictures):
+        return Read(found.train, found.test, len(found.classes), even=True, size=found.size)
+    if image_field is not None:
+        raise RecipeError(f"data.{image_field} is for images, and {name} are texts: leave it out")
+    made = build_tokenizer(tokenizer, found.train)
+    pool, test = encode(made, [found.train, found.test], max_length)
+    return Read(pool, test, len(found.classes), vocabulary=len(made))

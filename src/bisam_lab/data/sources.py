@@ -1,26 +1,27 @@
-"""Where batches come from: memory, if all fits there, or the files."""
+"""The sources of batches: memory if all examples fit there, else the files."""
 
 import torch.nn.functional as F
 
+from ..datasets.pictures import Files
 from ..recipe import DataRecipe
 from .augment import AUGMENT, flip
+from .decoding import decode_all
 from .examples import Examples, InMemory, Source
 from .normalise import Normalise, floats, moments
-from .pictures import Files, decode_all
 from .stream import Streamed
 
 __all__ = ["pictures", "pixels"]
 
 #: Bytes of decoded pictures that are held in memory where ``data.loading`` is auto.
 _MEMORY = 2_000_000_000
-#: Training images that a stream's statistics are those of.
+#: Number of training images from which a stream takes mean and deviation.
 _SAMPLE = 2048
 
 
 def pixels(recipe: DataRecipe, train: Examples, validation: Examples, test: Examples) -> tuple[Source, Source, Source]:
-    """Return images in memory, normalised by the training images' own statistics.
+    """Return images in memory, normalised by mean and deviation of the training images.
 
-    Smaller than they are, they are shrunk here once; larger, batch by batch.
+    ``image_size`` shrinks them here, once, or enlarges them batch by batch.
     """
     size = recipe.image_size
     larger = size if size is not None and size > train.x.shape[-1] else None
@@ -40,10 +41,10 @@ def _shrunk(images: Examples, size: int | None) -> Examples:
 def pictures(
     recipe: DataRecipe, train: Files, validation: Files, test: Files, size: int
 ) -> tuple[Source, Source, Source]:
-    """Return pictures from files: decoded once into memory if they are small enough, else decoded as they are needed.
+    """Return pictures in files: decoded once into memory if they fit there, else decoded as a stream.
 
-    A stream takes random parts of a picture from the file itself, memory from the picture at the size it is kept in;
-    a stream's statistics are those of 2048 training images.
+    Random parts of a picture have the resolution of the file in a stream, and that of the stored picture in memory. A
+    stream takes mean and deviation from 2048 training images.
     """
     parts = (train, validation, test)
     if _fits(recipe, sum(map(len, parts)) * 3 * size**2):

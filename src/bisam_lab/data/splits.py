@@ -1,4 +1,4 @@
-"""From a data recipe and a seed to training, validation and test examples."""
+"""Training, validation and test examples, from a data recipe and a seed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +7,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from ..datasets.pictures import Files
 from ..recipe import DataRecipe, RecipeError
 from .examples import Examples, InMemory, Source, Splits
+from .find import find
 from .human import human_labels
-from .noise import flip_labels, flip_to_partner, partners
-from .pictures import Files
+from .noise import flip_labels, flip_to_partner, partner_classes
 from .read import Read, read
 from .sources import pictures, pixels
 
@@ -22,19 +23,19 @@ Three: TypeAlias = tuple[Source, Source, Source]
 
 
 def load_splits(recipe: DataRecipe, data_dir: Path | None, seed: int, *, tokenizer: str | None = None) -> Splits:
-    """Read a data set and split it: the same seed gives the same split, noise and examples to every method.
+    """Read a data set and split it. With the same seed, every method gets the same split, noise and examples.
 
     The test set is the official one (of the digits: the last 597 images) and does not depend on the seed. Pixels are
-    normalised by mean and deviation of the training images, channel by channel. Labels are wrong in training alone.
+    normalised by mean and deviation of the training images, channel by channel. Only training labels are made wrong.
 
     Args:
-        recipe: which data.
-        data_dir: where sets lie.
-        seed: of split and noise.
-        tokenizer: of texts: that of a published model, or a bare type such as ``bert``, whose is made here.
+        recipe: which data set, how many examples, and what is done to them.
+        data_dir: the folder that holds the data sets.
+        seed: of the split and of the noise.
+        tokenizer: for texts: the name of a published model, or a type such as ``bert``, for which one is made here.
 
     Raises:
-        RecipeError: files that are missing or broken, or fewer examples than the recipe asks for.
+        RecipeError: files are missing or broken, or there are fewer examples than the recipe asks for.
     """
     found = read(recipe, data_dir, tokenizer)
     rng = torch.Generator().manual_seed(seed)
@@ -59,7 +60,7 @@ def _sources(recipe: DataRecipe, found: Read, train: Part, validation: Part, tes
 
 
 def _divided(recipe: DataRecipe, found: Read, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return which examples of the pool are trained on, and which held out."""
+    """Draw the training examples and the validation examples from the pool; return their places in it."""
     pool = len(found.pool)
     order = torch.randperm(pool, generator=rng)
     least = 1
@@ -76,7 +77,7 @@ def _divided(recipe: DataRecipe, found: Read, rng: torch.Generator) -> tuple[Ten
 
 
 def _evenly(order: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Reorder so that every beginning has each class in proportion, as far as it goes, and one of each first."""
+    """Reorder so that the first k examples hold the classes in proportion, for every k; one of each class is first."""
     counts = labels.bincount(minlength=classes)
     places = torch.empty(len(order), dtype=torch.float64)
     for label in range(classes):
@@ -86,17 +87,18 @@ def _evenly(order: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def _noisy(recipe: DataRecipe, found: Read, at: Tensor, data_dir: Path | None, rng: torch.Generator) -> Tensor:
-    """Return the training labels, perhaps wrong."""
+    """Return the training labels, with the recipe's noise."""
     clean = found.pool.y
     if recipe.noise.startswith("cifar-n:"):
         return human_labels(recipe.noise, recipe.name, clean, data_dir)[at]
     if recipe.noise == "asymmetric":
-        return flip_to_partner(clean[at], recipe.label_noise, partners(recipe.name, found.classes), rng)
+        partner = partner_classes(find(recipe.name).partners, found.classes)
+        return flip_to_partner(clean[at], recipe.label_noise, partner, rng)
     return flip_labels(clean[at], recipe.label_noise, found.classes, rng)
 
 
 def _spread(test: Part, recipe: DataRecipe) -> Part:
-    """Return so many test examples as the recipe says, at even distances."""
+    """Return as many test examples as the recipe says, at even distances."""
     if recipe.test_size is None:
         return test
     if recipe.test_size > len(test):
@@ -105,4 +107,5 @@ def _spread(test: Part, recipe: DataRecipe) -> Part:
 
 
 def _widened(x: Tensor) -> Tensor:
+    """Turn tokens in int32 into int64, which networks take."""
     return x.long()

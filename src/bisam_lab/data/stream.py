@@ -1,4 +1,4 @@
-"""Pictures decoded file by file, in other processes, while the network trains."""
+"""Pictures decoded from their files by other processes while the network trains."""
 
 import os
 from collections.abc import Iterator
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..recipe import RecipeError
+from ..datasets.pictures import Files, decode
+from ..errors import RecipeError
 from .augment import draw_boxes
 from .examples import Augment, Examples, batches, bounded, placed, stream
 from .normalise import Normalise
-from .pictures import Files, decode
 
 __all__ = ["Streamed"]
 
 
 class _Batch(NamedTuple):
-    """Which files make a batch, and the part of each that is taken: (B, 4), or None for the middle square."""
+    """The places (B,) of a batch's files, and the part of each picture: boxes (B, 4), or None for the middle square."""
 
     at: Tensor
     boxes: Tensor | None
 
 
 class _Decoded(Dataset[Any]):
-    """Decodes whole batches. An error comes back as its sentence: processes would wrap it in their own."""
+    """Decodes whole batches. It returns an error as its text: a worker process would wrap the exception in its own."""
 
     def __init__(self, paths: npt.NDArray[np.bytes_], size: int) -> None:
         self.paths, self.size = paths, size
@@ -44,19 +44,19 @@ class _Decoded(Dataset[Any]):
 
 @dataclass(frozen=True)
 class Streamed:
-    """Pictures that are decoded when their batch comes, by ``workers`` processes that work ahead.
+    """Pictures that worker processes decode ahead of the training.
 
-    What a batch holds depends on seed, epoch and position alone, not on the number of workers; ``start`` begins there
-    without decoding what lies before.
+    The content of a batch depends on seed, epoch and position alone, not on the number of workers. ``start`` skips
+    batches without decoding them.
 
     Attributes:
         files: the pictures.
         size: pixels a side.
         prepare: normalises a batch of bytes, on the device.
-        augment: changes a training batch, on the device; None does not.
-        parts: whether training takes a random part of each picture, cut from the file itself.
-        workers: processes; 0 decodes in this one.
-        device: where batches go.
+        augment: changes a training batch, on the device; None: no augmentation.
+        parts: whether training takes a random part of each picture, at the resolution of the file.
+        workers: number of processes; 0 decodes in this one.
+        device: device of the batches.
     """
 
     files: Files
@@ -100,11 +100,11 @@ class Streamed:
         workers = min(self.workers, len(plan), os.cpu_count() or 1)
         loader = DataLoader(
             _Decoded(self.files.paths, self.size),
-            batch_size=None,  # a batch is one item: its whole decoding is one process's work
+            batch_size=None,  # a batch is one item: one process decodes the whole of it
             sampler=plan,
             num_workers=workers,
             pin_memory=pinned,
-            generator=torch.Generator(),  # or each epoch would move the global one, and dropout with it
+            generator=torch.Generator(),  # an epoch must not draw from the global one: dropout does
         )
         for batch, pixels in zip(plan, loader, strict=True):
             if isinstance(pixels, str):

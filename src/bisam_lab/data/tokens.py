@@ -1,4 +1,4 @@
-"""Texts to tokens: with the tokenizer of a published model, or with one of the training texts' own."""
+"""Texts to tokens, with the tokenizer of a published model or one that is made from the training texts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..recipe import RecipeError
+from ..datasets import Sample
+from ..errors import RecipeError
 from .examples import Examples
-from .glue import Sample
 
 __all__ = ["build_tokenizer", "encode"]
 
@@ -20,9 +20,9 @@ _WORDS, _LETTERS = 8192, 1000
 
 
 def build_tokenizer(name: str | None, train: Sequence[Sample]) -> Any:
-    """Return a tokenizer: that of a published model, or for a bare type such as ``bert`` (or None) a WordPiece one.
+    """Return the tokenizer of a published model, or make one for a type such as ``bert``, or for None.
 
-    The latter's vocabulary is that of the training texts, at most 8192 pieces, and made anew each time.
+    The made one is a WordPiece tokenizer. Its vocabulary has at most 8192 pieces of the training texts.
 
     Raises:
         RecipeError: transformers is not installed, or has no such tokenizer.
@@ -63,8 +63,8 @@ def _trained(train: Sequence[Sample]) -> Any:
 def _vocabulary(words: Counter[str]) -> dict[str, int]:
     """Make a WordPiece vocabulary of words and their counts.
 
-    The trainer numbers the continuing letters (``##a``) as they come out of a hash table, and breaks ties by those
-    numbers: from process to process it makes other vocabularies. Given as special tokens, they have their numbers.
+    The trainer numbers the continuing letters (``##a``) in the order of a hash table and breaks ties by these numbers:
+    the vocabulary would differ from process to process. As special tokens, the letters have fixed numbers.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -91,7 +91,7 @@ def _vocabulary(words: Counter[str]) -> dict[str, int]:
 def encode(tokenizer: Any, parts: Sequence[Sequence[Sample]], length: int) -> list[Examples]:
     """Turn texts into tensors (N, 3, S) of ids, attention mask and segments.
 
-    S is ``length`` or the longest text of all parts, whichever is shorter; longer texts are cut.
+    S is ``length``, or the length of the longest text if that is shorter. Longer texts are cut.
     """
     encoded = [_encoded(tokenizer, part, length) for part in parts]
     longest = max(len(row) for rows in encoded for row in rows["input_ids"])
@@ -111,7 +111,7 @@ def _encoded(tokenizer: Any, part: Sequence[Sample], length: int) -> dict[str, l
 
 
 def _padded(rows: Sequence[Sequence[int]], length: int, value: int) -> Tensor:
-    """Return (N, length) in int32, half of what the network sees: it is widened batch by batch."""
+    """Return (N, length) in int32, to save memory: batches become int64 one by one."""
     table = torch.full((len(rows), length), value, dtype=torch.int32)
     lengths = torch.tensor([len(row) for row in rows])
     table[torch.arange(length) < lengths[:, None]] = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int32)

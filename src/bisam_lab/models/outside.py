@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from ..recipe import RecipeError
+from ..recipe.imported import explained
 from ..recipe.known import nearest
-from .trial import explained
 
 __all__ = ["build_timm", "extra"]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..recipe import RecipeError
+from ..recipe.imported import explained
 from ..recipe.known import nearest
 from .outside import extra
-from .trial import explained
 
 __all__ = ["TextClassifier", "build_text_classifier"]
 

@@ -1,43 +1,16 @@
-"""Code that is not ours: its failures are explained, and its networks tried out before a training starts."""
+"""Networks that are not ours are tried out on an empty input before a training starts."""
 
 import contextlib
-import textwrap
-import traceback
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..recipe import RecipeError
+from ..recipe.imported import explained
 
-__all__ = ["explained", "try_out"]
-
-
-@contextlib.contextmanager
-def explained(what: str, remedy: str = "") -> Iterator[None]:
-    """Turn whatever is raised inside into a RecipeError that says ``what`` raised it, where, and the remedy.
-
-    Raises:
-        RecipeError: something was raised.
-    """
-    try:
-        yield
-    except RecipeError:
-        raise
-    except (Exception, SystemExit) as error:
-        said = textwrap.shorten(str(error), 400) or "without a word"
-        end = f"; {remedy}" if remedy else ""
-        raise RecipeError(f"{what} raised {type(error).__name__}{_place(error)}: {said}{end}") from error
-
-
-def _place(error: BaseException) -> str:
-    """Return the innermost line of the user's own code that the error went through, if there is one."""
-    installed = (str(Path(torch.__file__).parents[1]), str(Path(__file__).parents[1]), "<")
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(installed) and "importlib" not in f.filename]
-    return f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
+__all__ = ["try_out"]
 
 
 def try_out(model: nn.Module, name: str, shape: tuple[int, ...], classes: int) -> None:

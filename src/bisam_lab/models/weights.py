@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..recipe import RecipeError
+from ..recipe.imported import explained
 from .outside import extra
-from .trial import explained
 
 __all__ = ["load_weights"]
 

@@ -1,21 +1,26 @@
-"""The names that a recipe may give to data and to models; what they stand for is in ``data`` and ``models``."""
+"""The names that a recipe may give, checked.
+
+The entries behind them are in ``datasets`` and in ``registry``; networks are built in ``models``. The data sets are
+imported when a name is checked: torch takes seconds to import, and ``--help`` should not.
+"""
 
 import difflib
 import re
-from collections.abc import Iterable
 
-__all__ = ["DATA", "GLUE", "NOISE", "data_name", "model_name", "nearest", "noise_name"]
+from ..errors import nearest
+from ..registry.metrics import METRICS
+from ..registry.optimizers import OPTIMIZERS
 
-#: Data sets by name, in their official formats.
-DATA = ("digits", "fashion-mnist", "cifar10", "cifar100", "svhn", "imagenet", "flowers", "pets")
-#: Tasks of GLUE that are classifications.
-GLUE = ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli")
-#: Kinds of wrong labels.
-NOISE = (
-    "symmetric",
-    "asymmetric",
-    *(f"cifar-n:{kind}" for kind in ("clean", "aggre", "rand1", "rand2", "rand3", "worse", "noisy")),
-)
+__all__ = [
+    "data_name",
+    "human_noise_fits",
+    "is_imported_data",
+    "known_metric",
+    "model_name",
+    "nearest",
+    "noise_name",
+    "optimizer_name",
+]
 
 _MODELS = ("resnet-20", "resnet-56", "wrn-28-2", "wrn-28-10", "densenet-121", "vgg19-bn")
 _OWN = r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*"  # a file's, or a package's
@@ -23,20 +28,27 @@ _MODEL = re.compile(r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn|(timm|hf):.+|
 
 
 def data_name(name: str) -> str:
-    """Return ``name`` if it is that of a data set.
+    """Return ``name`` if a data set has it, or if it is the import path of a reader.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is neither, or it is the name of labels for another set.
     """
-    kind, _, rest = name.partition(":")
-    if name in DATA or (kind in ("folder", "text") and rest) or (kind == "glue" and rest in GLUE):
-        return name
-    if kind == "glue":
-        raise ValueError(f"{name} is none of {', '.join(f'glue:{task}' for task in GLUE)}{nearest(rest, GLUE)}")
-    known = [*DATA, "glue:TASK", "folder:PATH", "text:PATH"]
-    own = difflib.get_close_matches(kind, ("folder", "text", "glue"), n=1) if rest else []
-    hint = f": did you mean {own[0]}:{rest}?" if own else nearest(name, DATA)
-    raise ValueError(f"{name!r} is none of {', '.join(known)}{hint}")
+    from ..datasets.registry import SETS, check_name
+
+    if not is_imported_data(name):
+        check_name(name)
+    if name in SETS and SETS[name].read is None:
+        raise ValueError(f"{name} has no examples, but labels for others: name it in data.noise")
+    return name
+
+
+def is_imported_data(name: str) -> bool:
+    """Say whether ``name`` is the import path of a reader: ``file.py:FUNCTION`` or ``package.module:FUNCTION``."""
+    from ..datasets.registry import PREFIXES
+
+    first = name.partition(":")[0]
+    misspelt = not first.endswith(".py") and difflib.get_close_matches(first, PREFIXES, n=1)
+    return bool(re.fullmatch(_OWN, name)) and not misspelt
 
 
 def noise_name(name: str) -> str:
@@ -45,9 +57,24 @@ def noise_name(name: str) -> str:
     Raises:
         ValueError: it is not.
     """
-    if name not in NOISE:
-        raise ValueError(f"{name!r} is none of {', '.join(NOISE)}{nearest(name, NOISE)}")
+    from ..datasets.registry import HUMAN_NOISE
+
+    known = ("symmetric", "asymmetric", *HUMAN_NOISE)
+    if name not in known:
+        raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, known)}")
     return name
+
+
+def human_noise_fits(noise: str, data: str) -> None:
+    """Check that people labelled the data set.
+
+    Raises:
+        ValueError: they did not.
+    """
+    from ..datasets.registry import HUMAN_SETS
+
+    if data not in HUMAN_SETS:
+        raise ValueError(f"noise={noise} is about {' and '.join(HUMAN_SETS)}, not about {data}")
 
 
 def model_name(name: str) -> str:
@@ -62,7 +89,24 @@ def model_name(name: str) -> str:
     raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, _MODELS)}")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a suggestion, to be put at a sentence's end, or nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f": did you mean {found[0]}?" if found else ""
+def optimizer_name(name: str) -> str:
+    """Return ``name`` if it is that of an optimizer, or has the form of an import path.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if name in OPTIMIZERS or re.fullmatch(_OWN, name):
+        return name
+    known = [*OPTIMIZERS, "package.module:CLASS", "file.py:NAME"]
+    raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, OPTIMIZERS)}")
+
+
+def known_metric(name: str) -> str:
+    """Return ``name`` if it is that of a metric.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if name not in METRICS:
+        raise ValueError(f"{name!r} is none of {', '.join(METRICS)}{nearest(name, METRICS)}")
+    return name

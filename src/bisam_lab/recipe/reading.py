@@ -9,14 +9,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .known import nearest
+from ..errors import RecipeError, nearest
 from .schema import Recipe
 
 __all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "text", "variant", "words"]
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run, said in one sentence a field."""
 
 
 def names() -> list[str]:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from .known import data_name, model_name, noise_name
+from ..registry.optimizers import OPTIMIZERS, PLAIN
+from .known import data_name, human_noise_fits, known_metric, model_name, noise_name, optimizer_name
 
 __all__ = ["DataRecipe", "EngineRecipe", "ModelRecipe", "Recipe", "SharpnessRecipe", "TrainRecipe", "settings"]
 
@@ -23,7 +24,7 @@ class DataRecipe(_Part):
     """Which examples, how many, and what is done to them."""
 
     name: Annotated[str, AfterValidator(data_name)] = Field(
-        "digits", description="a set's name (`bisam data list`), folder:PATH, glue:TASK or text:PATH"
+        "digits", description="a set's name (`bisam data list`), folder:PATH, text:PATH, or a reader: file.py:FUNCTION"
     )
     train_size: int | None = Field(None, ge=1, description="training examples, drawn by the seed; null is all")
     validation_size: int | None = Field(
@@ -52,13 +53,14 @@ class DataRecipe(_Part):
     )
     workers: int = Field(4, ge=0, description="processes that decode a stream")
     max_length: int = Field(128, ge=4, description="tokens of a text, longer ones are cut")
-    metric: Literal["accuracy", "matthews", "f1"] = Field("accuracy", description="what validation and test measure")
+    metric: Annotated[str, AfterValidator(known_metric)] = Field(
+        "accuracy", description="what validation and test measure: accuracy, matthews or f1"
+    )
 
     @model_validator(mode="after")
     def _one_noise(self) -> "DataRecipe":
         if self.noise.startswith("cifar-n:"):
-            if self.name not in ("cifar10", "cifar100"):
-                raise ValueError(f"noise={self.noise} is about cifar10 and cifar100, not about {self.name}")
+            human_noise_fits(self.noise, self.name)
             if self.label_noise:
                 raise ValueError(f"noise={self.noise} has a share of its own: leave out label_noise={self.label_noise}")
         return self
@@ -100,9 +102,12 @@ class TrainRecipe(_Part):
 
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(128, ge=2)
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: Annotated[str, AfterValidator(optimizer_name)] = Field(
+        "sgd", description="sgd, adam, adamw, or any other by its import path: package.module:CLASS, file.py:NAME"
+    )
+    optimizer_options: dict[str, Any] = Field({}, description="its other arguments, such as {betas: [0.9, 0.95]}")
     lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only; of another optimizer: optimizer_options")
     weight_decay: float = Field(5e-4, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient; null does not clip")
@@ -112,6 +117,21 @@ class TrainRecipe(_Part):
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the training along which the rate rises from 0")
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better validation; off")
     select: Literal["best", "last"] = Field("best", description="epoch to test: best on validation, or the last")
+
+    @model_validator(mode="after")
+    def _momentum_has_an_effect(self) -> "TrainRecipe":
+        reads = OPTIMIZERS[self.optimizer].reads if self.optimizer in OPTIMIZERS else ()
+        if "momentum" not in reads and self.momentum != type(self).model_fields["momentum"].default:
+            raise ValueError(
+                f"momentum={self.momentum} has no effect on optimizer={self.optimizer}: leave it out, or give the "
+                "optimizer's own argument in optimizer_options"
+            )
+        return self
+
+    @property
+    def plain_method(self) -> str:
+        """The method name of the optimizer alone: its short name, or ``plain``."""
+        return self.optimizer if self.optimizer in OPTIMIZERS else "plain"
 
 
 class SharpnessRecipe(_Part):
@@ -150,16 +170,19 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _known_methods(self) -> "Recipe":
-        from ..method import PLAIN, Method  # here, for torch takes seconds to import and --help should not
+        from ..registry.methods import Method  # here: torch takes seconds to import, and --help should not
 
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods={list(self.methods)} names a method twice")
-        for name in PLAIN:
-            if name in self.methods and name != self.train.optimizer:
+        plain = [name for name in self.methods if name in PLAIN]
+        for name in plain:
+            if name not in ("plain", self.train.optimizer):
                 raise ValueError(
-                    f"methods: {name} is not the optimizer that the others wrap: name {self.train.optimizer} instead, "
-                    f"or set train.optimizer={name}"
+                    f"methods: {name} is not the optimizer that the others wrap: name {self.train.plain_method} "
+                    f"instead, or set train.optimizer={name}"
                 )
+        if len(plain) > 1:
+            raise ValueError(f"methods: {' and '.join(plain)} are the same one, the optimizer alone: leave one out")
         given = {
             "methods": self.methods,
             "sharpness.radii": self.sharpness.radii,

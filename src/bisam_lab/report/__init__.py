@@ -1,6 +1,6 @@
-"""A report: one HTML file, complete in itself, of one study or of several."""
+"""Reports of studies: one HTML page that needs no other file; and a table and a figure in each study's folder."""
 
-from .collect import Report, collect, plain
-from .page import render, write
+from .collect import ReportData, collect
+from .page import render, write_page
 
-__all__ = ["Report", "collect", "plain", "render", "write"]
+__all__ = ["ReportData", "collect", "render", "write_page"]

@@ -1,4 +1,4 @@
-"""A recipe as lines of YAML, each with the word whether it differs from the defaults."""
+"""A study's configuration: the recipe's lines in YAML, and the facts at the head of a study."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,20 +9,20 @@ from ..recipe import Recipe
 
 __all__ = ["facts", "lines", "text"]
 
-#: Fields that every study sets; to mark them would say nothing.
+#: Fields that every study sets. They are never marked as different from the defaults.
 _OWN = ("name", "description", "methods", "seeds", "variants")
 
-#: Name, field, and form of what stands at a study's head.
+#: Name and field of each fact at the head of a study.
 _FACTS = (
-    ("data", "data.name", "{}"),
-    ("wrong labels", "data.label_noise", "{}"),
-    ("model", "model.name", "{}"),
-    ("optimizer", "train.optimizer", "{}"),
-    ("learning rate", "train.lr", "{}"),
-    ("epochs", "train.epochs", "{}"),
-    ("batch", "train.batch_size", "{}"),
-    ("rho", "sharpness.rho", "{}"),
-    ("seeds", "seeds", "{}"),
+    ("data", "data.name"),
+    ("wrong labels", "data.label_noise"),
+    ("model", "model.name"),
+    ("optimizer", "train.optimizer"),
+    ("learning rate", "train.lr"),
+    ("epochs", "train.epochs"),
+    ("batch", "train.batch_size"),
+    ("rho", "sharpness.rho"),
+    ("seeds", "seeds"),
 )
 
 
@@ -32,8 +32,8 @@ def text(recipe: dict[str, Any]) -> str:
 
 
 def lines(recipe: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Yield the recipe's lines in YAML, and whether each is of a value other than the default."""
-    defaults = Recipe.model_construct().model_dump(mode="json")  # not validated: that would import torch
+    """Yield the recipe's lines in YAML, each with whether its value differs from the default."""
+    defaults = Recipe.model_construct().model_dump(mode="json")  # without validation, which would import torch
     for key, value in recipe.items():
         default = defaults.get(key)
         if isinstance(value, dict) and isinstance(default, dict) and value and key not in _OWN:
@@ -47,13 +47,13 @@ def lines(recipe: dict[str, Any]) -> Iterator[tuple[str, bool]]:
 
 
 def facts(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what a reader wants to know of a recipe first, but what its variants set each for themselves."""
+    """Yield the name and the value of each fact, except for fields that the variants set."""
     variants = recipe.get("variants")
     settings = variants.values() if isinstance(variants, dict) else ()
     set_apart = {key for chosen in settings if isinstance(chosen, dict) for key in chosen}
-    for name, key, form in _FACTS:
+    for name, key in _FACTS:
         part: Any = recipe
         for word in key.split("."):
             part = part.get(word) if isinstance(part, dict) else None
         if part and key not in set_apart:
-            yield name, form.format(part)
+            yield name, str(part)

@@ -1,7 +1,6 @@
-"""The page: plain data through a template, with style and script inside, written whole or not at all."""
+"""Render a report's data into one HTML page, with its style and its script inside."""
 
 import base64
-import os
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -10,16 +9,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from . import charts, configuration, words
-from .collect import Report, plain
+from ..study.files import write_text
+from . import configuration, svg, words
+from .charts import COLOURS, difference_chart, look
+from .collect import ReportData
 
-__all__ = ["render", "write"]
-
-_COLOURS, _DASHES = 7, 3
+__all__ = ["render", "write_page"]
 
 
-def render(report: Report) -> str:
-    """Return the page as HTML that needs no other file and no network."""
+def render(report: ReportData) -> str:
+    """Return the page as HTML. It needs no other file and no network."""
     environment = Environment(
         loader=PackageLoader("bisam_lab.report", "."),
         autoescape=True,
@@ -31,8 +30,9 @@ def render(report: Report) -> str:
     environment.filters |= {name: getattr(words, name) for name in words.__all__}
     environment.globals |= {
         "style": style,
-        "curves": partial(charts.learning_curves, style=style),
-        "differences": partial(charts.differences, style=style),
+        "curves": partial(svg.draw_curves, style=style),
+        "differences": partial(svg.draw_differences, style=style),
+        "differences_caption": lambda block: difference_chart(block).caption,
         "facts": lambda study: configuration.facts(study.recipe),
         "lines": configuration.lines,
         "recipe_link": _recipe_link,
@@ -42,31 +42,33 @@ def render(report: Report) -> str:
         report=report,
         seeds=seeds,
         several=sum(len(study.blocks) for study in report.studies) > 1,
-        data=_rounded(plain(report)),
+        data=_rounded(report.to_dict()),
+        palette=_palette(),
         css=_asset("style.css"),
         script=_asset("script.js"),
     )
 
 
-def write(report: Report, path: Path) -> None:
-    """Write the page; whoever opens ``path`` meanwhile sees the old page or the new one."""
+def write_page(report: ReportData, path: Path) -> None:
+    """Write the page. A reader who opens ``path`` at that moment sees the old page or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(render(report), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, render(report))
 
 
 def _style(methods: list[str], method: str) -> str:
-    """Return the classes of a method's colour and, beyond seven methods, of its dashes."""
-    place = methods.index(method)
-    return f"m{place % _COLOURS} dash{place // _COLOURS % _DASHES}"
+    """Return the CSS classes of a method: its colour and its dashes."""
+    colour, dash = look(methods, method)
+    return f"m{colour} dash{dash}"
+
+
+def _palette() -> Markup:
+    """Return the methods' colours as CSS variables, for light and for dark screens."""
+    light, dark = (" ".join(f"--m{i}: {pair[scheme]};" for i, pair in enumerate(COLOURS)) for scheme in (0, 1))
+    return Markup(f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}")
 
 
 def _asset(name: str) -> Markup:
-    return Markup((resources.files("bisam_lab.report") / name).read_text(encoding="utf-8"))  # our own file
+    return Markup((resources.files("bisam_lab.report") / name).read_text(encoding="utf-8"))  # a file of this package
 
 
 def _recipe_link(recipe: dict[str, Any]) -> str:
@@ -74,7 +76,7 @@ def _recipe_link(recipe: dict[str, Any]) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Shorten numbers to six digits: the page shows no more."""
+    """Round numbers to six digits; the page shows no more."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):

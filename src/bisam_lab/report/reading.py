@@ -1,4 +1,4 @@
-"""A study's recipe, whichever version wrote it."""
+"""Read a study's recipe, whichever version of bisam wrote it."""
 
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,17 @@ __all__ = ["recipe_of"]
 
 
 def recipe_of(folder: Path) -> dict[str, Any]:
-    """Read a study's recipe as it stands there, whichever version wrote it.
+    """Return the fields of a study's recipe, without validation.
 
     Raises:
-        RecipeError: the folder is missing, empty or no study's, or the recipe is damaged.
+        RecipeError: the folder does not exist, is empty or is not a study's, or the recipe is damaged.
     """
     if not folder.is_dir():
-        raise RecipeError(f"{folder} is no folder: name the folder of a study, as --out of bisam compare did")
+        raise RecipeError(f"{folder} is no folder: name the folder of a study, the one that was --out of bisam compare")
     path = folder / "recipe.yaml"
     if not path.is_file():
         studies = [str(inner.parent) for inner in sorted(folder.glob("*/recipe.yaml"))]
-        hint = f"did you mean {', '.join(studies)}?" if studies else "it is no folder of a study"
+        hint = f"did you mean {', '.join(studies)}?" if studies else "it is not the folder of a study"
         raise RecipeError(f"{folder} {'is empty' if not any(folder.iterdir()) else 'has no recipe.yaml'}: {hint}")
     fields: Any
     try:
@@ -29,5 +29,5 @@ def recipe_of(folder: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("methods"), list) or not fields["methods"]:
-        raise RecipeError(f"{path} is no recipe of a study: it should be a mapping with a list of methods")
+        raise RecipeError(f"{path} is no recipe of a study: it must be a mapping with a list of methods")
     return fields

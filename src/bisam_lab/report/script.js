@@ -5,7 +5,7 @@
   const data = JSON.parse(one("#data").textContent);
   const hidden = { method: new Set(), seed: new Set() };
 
-  /* Filters: a method or a seed goes out of sight everywhere, and no number changes. */
+  /* Filters hide a method or a seed everywhere. They change no number. */
 
   const outOfSight = (thing) =>
     hidden.method.has(thing.dataset.method) || (thing.dataset.seed !== undefined && hidden.seed.has(thing.dataset.seed));
@@ -32,7 +32,7 @@
     one(".chip").focus();
   });
 
-  /* Tables: a click on a heading sorts, another one turns the order; what is no number stays last. */
+  /* Tables: a click on a heading sorts, a second click reverses the order. Cells without a number stay last. */
 
   function order(rows, column, down) {
     const values = new Map(rows.map((row) => [row, row.cells[column].dataset.value]));
@@ -58,7 +58,7 @@
       body.append(...order([...body.rows], head.cellIndex, down));
     });
 
-  /* Charts: the value nearest to the pointer, or the one that arrow keys reach. */
+  /* Charts: show the value nearest to the pointer, or the one that the arrow keys selected. */
 
   const tip = one("#tip");
   const pointer = document.createElementNS("http://www.w3.org/2000/svg", "circle");
@@ -154,7 +154,7 @@
   }
   addEventListener("scroll", leave, { passive: true });
 
-  /* Print: everything unfolded, for those browsers whose style sheets cannot. */
+  /* Print: unfold everything, because in some browsers the style sheet cannot. */
 
   let folded = [];
   addEventListener("beforeprint", () => {

@@ -1,20 +1,20 @@
-"""Numbers and names as the page writes them."""
+"""Numbers and names as the page and the figure write them."""
 
 import math
 from typing import Any
 
-from ..result import metric_name
+from ..registry.metrics import metric_name
 
-__all__ = ["count", "metric_name", "number", "p_value", "signed", "value"]
+__all__ = ["count", "metric_name", "number", "p_value", "short", "signed", "value"]
 
 
 def number(value: float, digits: int = 2) -> str:
-    """Return a number with so many decimals; a question mark where there is none."""
+    """Return a number with ``digits`` decimals; a question mark if it is not finite."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "?"
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """Return a difference with its sign; beyond four digits, as short as it is exact."""
+    """Return a difference with its sign, with ``digits`` decimals; from 5 on, ``digits`` significant digits."""
     if not math.isfinite(value):
         return "?"
     text = f"{value:+.{digits}f}" if digits < 5 else f"{value:+.{digits}g}"
@@ -23,17 +23,22 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def p_value(p: float) -> str:
-    """Return a p-value to four digits."""
+    """Return a p-value with four decimals."""
     return "?" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def count(n: int, word: str) -> str:
-    """Return a number of things."""
+    """Return a number with its noun, in the plural where there is not one."""
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
+def short(method: str) -> str:
+    """Return a method's name, cut to 18 letters."""
+    return method if len(method) <= 18 else f"{method[:17]}…"
+
+
 def value(item: Any) -> str:
-    """Return a setting, a list as its items."""
+    """Return a setting as text; a list as its items."""
     if isinstance(item, list | tuple):
         return ", ".join(map(value, item)) or "none"
     if isinstance(item, dict):

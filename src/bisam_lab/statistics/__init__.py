@@ -1,4 +1,4 @@
-"""Paired comparison of methods over seeds: tests as data, Holm's correction, seeds needed, and a verdict in words."""
+"""Paired comparison of methods over seeds: tests, Holm's correction, the seeds needed, and a verdict in words."""
 
 from .comparison import Comparison, compare, holm
 from .power import detectable, seeds_needed

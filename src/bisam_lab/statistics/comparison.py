@@ -1,4 +1,4 @@
-"""Every method against the baseline over the seeds that both have, with Holm's correction over the methods."""
+"""Compare each method with the baseline over their common seeds, with Holm's correction over the methods."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..result import RunResult
+from ..run.result import RunResult
 from .tests import chosen
 
 __all__ = ["Comparison", "compare", "holm"]
@@ -14,25 +14,25 @@ __all__ = ["Comparison", "compare", "holm"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method against the baseline; accuracies and differences in percentage points.
+    """One method compared with the baseline. Scores and differences are in percentage points.
 
     Attributes:
         method: its name.
-        n: finished runs.
-        mean: of the test score over them, collapsed and diverged ones included.
-        std: sample standard deviation; NaN for n = 1.
-        differences: method minus baseline at each seed that both have, by seed; empty for the baseline itself.
-        difference: the test's estimate of them, the mean but for Wilcoxon's pseudo-median; NaN for the baseline itself.
-        low: lower end of the interval of ``difference``.
-        high: upper end.
-        p: two-sided.
-        p_adjusted: ``p`` after Holm's correction over all the methods compared.
+        n: number of finished runs.
+        mean: mean test score of these runs, including collapsed and diverged ones.
+        std: sample standard deviation of the test score; NaN for n = 1.
+        differences: method minus baseline at each common seed, sorted by seed; empty for the baseline itself.
+        difference: the test's estimate of the difference: the mean, or Wilcoxon's pseudo-median; NaN for the baseline.
+        low: lower end of the confidence interval of ``difference``.
+        high: upper end of the confidence interval.
+        p: two-sided p-value.
+        p_adjusted: ``p`` after Holm's correction over all compared methods.
         speed: optimizer steps per second relative to the baseline.
-        collapsed: runs that ended no better than chance.
-        diverged: runs whose loss left the numbers.
+        collapsed: number of runs that ended no better than chance.
+        diverged: number of runs whose loss became infinite or NaN.
         test: name of the test, a key of ``TESTS``.
-        level: of the interval, such as 0.95; p is judged at 1 minus it.
-        metric: what the scores are.
+        level: confidence level of the interval, such as 0.95; a p-value is significant below 1 minus the level.
+        metric: of the scores.
     """
 
     method: str
@@ -54,26 +54,26 @@ class Comparison:
 
     @property
     def pairs(self) -> int:
-        """Seeds that the baseline has too (0 for the baseline itself)."""
+        """Number of seeds that the baseline also has (0 for the baseline itself)."""
         return len(self.differences)
 
     @property
     def spread(self) -> float:
-        """Sample standard deviation of the differences; NaN below two."""
+        """Sample standard deviation of the differences; NaN for fewer than two."""
         return float(np.std(self.differences, ddof=1)) if self.pairs > 1 else math.nan
 
 
 def compare(results: Iterable[RunResult], baseline: str, test: str = "t", level: float = 0.95) -> list[Comparison]:
-    """Compare every method with ``baseline`` over the seeds that both have finished.
+    """Compare each method with ``baseline`` over the seeds that both have finished.
 
     Args:
         results: finished runs.
         baseline: the method that the others are compared with.
         test: a key of ``TESTS``.
-        level: of the intervals.
+        level: confidence level of the intervals.
 
     Raises:
-        ValueError: the baseline has no finished run, there is no such test, the level is no share.
+        ValueError: the baseline has no finished run, the test is unknown, or the level is not between 0 and 1.
     """
     by_method: dict[str, dict[int, RunResult]] = {}
     for result in results:
@@ -88,7 +88,7 @@ def compare(results: Iterable[RunResult], baseline: str, test: str = "t", level:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979); NaN stays NaN and does not count as a comparison."""
+    """Return p-values after Holm's step-down adjustment (1979). NaN stays NaN and does not count as a comparison."""
     order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     adjusted, highest = list(p_values), 0.0
     for rank, (p, i) in enumerate(order):

@@ -1,4 +1,4 @@
-"""A comparison in words: which methods differ from the baseline, which do not, what these seeds could have shown."""
+"""The verdict: which methods differ from the baseline, which do not, and what these seeds could have shown."""
 
 import math
 from collections.abc import Sequence
@@ -15,24 +15,25 @@ POWER = 0.8
 
 
 def verdict(rows: Sequence[Comparison], baseline: str, difference: float | None = None) -> str:
-    """Say which methods differ from the baseline, and which do not; where none is seen, what could have been seen.
+    """Say which methods differ from the baseline and which do not, and what these seeds could have shown.
 
-    The second sentence is no power of the differences observed. It takes their spread for the true one, though it is
-    estimated from these very pairs (see :mod:`.power` for how badly few pairs know it), and asks what the paired t-test
-    would show at the level left by Holm's correction when no other method differs: hence "at least" with several
-    methods. Of the methods without evidence it speaks of the one with which least could be seen.
+    The second sentence does not use the observed differences, only their spread, which it takes for the true one. The
+    spread is estimated from the same pairs, and few pairs estimate it badly (see :mod:`.power`). The sentence says what
+    the paired t-test would show at the level that Holm's correction leaves when no other method differs; hence the "at
+    least" with several methods. Among the methods without evidence of a difference, it is about the one whose smallest
+    detectable difference is the largest.
 
     Args:
         rows: what :func:`compare` returned.
-        baseline: the method compared with.
-        difference: points whose number of seeds is to be told; by default half of what these seeds could have shown.
+        baseline: the method that the others are compared with.
+        difference: in points; the verdict says how many seeds show it. By default half of what these seeds could show.
 
     Raises:
         ValueError: the difference is not positive.
     """
     if difference is not None and not 0 < difference < math.inf:
         raise ValueError(
-            f"difference={difference!r} must be positive and finite: points that matter to you, such as 0.5"
+            f"difference={difference!r} must be positive and finite: the points that matter to you, such as 0.5"
         )
     failed = {row.method for row in rows if row.collapsed + row.diverged == row.n}
     if baseline in failed:
@@ -63,11 +64,11 @@ def _differing(others: Sequence[Comparison], baseline: str) -> list[str]:
 
 
 def _untested(rows: Sequence[Comparison], others: Sequence[Comparison], baseline: str) -> list[str]:
-    """Methods of which the test can say nothing, each with its reason."""
+    """Return the methods of which the test can say nothing, with the reasons."""
     parts = []
     few = [row.method for row in others if row.pairs < 2]
     unknown = [row.method for row in others if row.pairs >= 2 and not np.isfinite(row.differences).all()]
-    flat = [row.method for row in others if row.pairs >= 2 and math.isnan(row.p) and row.method not in unknown]
+    constant = [row.method for row in others if row.pairs >= 2 and math.isnan(row.p) and row.method not in unknown]
     mute = [row for row in others if _mute(row, rows)]
     if mute:
         parts.append(
@@ -77,8 +78,8 @@ def _untested(rows: Sequence[Comparison], others: Sequence[Comparison], baseline
         )
     if few:
         parts.append(f"too few pairs to say anything: {_list(few)}")
-    if flat:
-        parts.append(f"the same difference to {baseline} at every seed, so no test is possible: {_list(flat)}")
+    if constant:
+        parts.append(f"the same difference to {baseline} at every seed, so no test is possible: {_list(constant)}")
     if unknown:
         parts.append(f"a score that is no number, so no test is possible: {_list(unknown)}")
     return parts
@@ -89,13 +90,13 @@ def _undecided(rows: Sequence[Comparison], others: Sequence[Comparison]) -> list
 
 
 def _mute(row: Comparison, rows: Sequence[Comparison]) -> bool:
-    """Whether the adjusted p stays above the level even if every method has the smallest p that its pairs allow."""
+    """Whether the adjusted p-value cannot fall below the level with the pairs that the methods have."""
     least = holm([math.nan if math.isnan(r.p) else chosen(r.test).smallest_p(r.pairs) for r in rows])
     return least[[r.method for r in rows].index(row.method)] >= _level(row)
 
 
 def _seeds_of_rank_test(row: Comparison, rows: Sequence[Comparison]) -> int:
-    """Fewest seeds with which the test can reach the level when all methods have as many."""
+    """Return the smallest number of seeds, the same for all methods, with which the test can reach the level."""
     n = row.pairs
     while chosen(row.test).smallest_p(n) * _tests(rows) >= _level(row):
         n += 1
@@ -137,7 +138,7 @@ def _tests(rows: Sequence[Comparison]) -> int:
 
 
 def _direction(row: Comparison) -> float:
-    """The estimate; where it is zero although the test rejects (many zeros, the rest of one sign), the mean."""
+    """Return the estimate. If it is zero although the test rejects (many zeros, the rest of one sign), the mean."""
     return row.difference or float(np.mean(row.differences))
 
 
@@ -154,8 +155,8 @@ def _points(size: float) -> str:
     return f"{size:.1f}" if size >= 1 else f"{size:.2g}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:g} %"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g} %"
 
 
 def _range(counts: Sequence[int]) -> str:

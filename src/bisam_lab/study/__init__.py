@@ -1,1 +1,1 @@
-"""Studies: methods x seeds in a folder, trained in parallel."""
+"""Studies: methods x seeds in a folder, trained in parallel processes."""

@@ -1,22 +1,21 @@
-"""One run in its folder: trained by one process at a time, finished once, never run again."""
+"""One run in its folder. One process at a time trains it, and a finished run is never trained again."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..checkpoint import Checkpoints
-from ..fabric import Logger
 from ..recipe import Recipe
-from ..result import Run, RunResult
-from ..train import Observer, train
+from ..run.checkpoint import Checkpoints
+from ..run.observer import Observer
+from ..run.result import Run, RunResult
+from ..run.train import train
 from .files import read_result, write_text
 
 __all__ = ["Busy", "run_cell"]
 
 
-class Busy(Exception):  # noqa: N818 it is no error
+class Busy(Exception):  # noqa: N818 not an error
     """Another process is training this run."""
 
 
@@ -29,24 +28,24 @@ def run_cell(
     observer: Observer | None = None,
     every: float = 30.0,
     keep: bool = False,
-    loggers: Sequence[Logger] = (),
+    wandb: str | None = None,
 ) -> RunResult:
-    """Train a run in its folder, from its checkpoint if there is one, or return the result that is there.
+    """Train a run in its folder, from its last checkpoint if there is one. Return a finished run's result at once.
 
     Args:
-        recipe: the variant's own.
-        run: which one.
+        recipe: of the run's variant.
+        run: variant, seed and method.
         folder: of this run alone.
-        data_dir: where data sets lie.
-        observer: is told of steps and epochs.
+        data_dir: folder of the data sets.
+        observer: is called after each step and epoch.
         every: seconds between checkpoints.
-        keep: keep checkpoints once the run is finished; else they go.
-        loggers: beside TensorBoard and CSV.
+        keep: keep the checkpoints of a finished run; otherwise they are deleted.
+        wandb: project of Weights & Biases to log to as well.
 
     Raises:
-        Busy: another process has it, on this machine or on one that shares the file system.
-        UnreadableError: the result there is damaged.
-        Stopped: the observer asked for it; what is needed to go on is saved.
+        Busy: another process is training it, on this machine or on one that shares the file system.
+        UnreadableError: the stored result is damaged.
+        Stopped: the observer stopped the run; its state is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -63,7 +62,7 @@ def run_cell(
                 observer=observer,
                 every=every,
                 keep=keep,
-                loggers=loggers,
+                wandb=wandb,
             )
             write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
             if not keep:

@@ -1,4 +1,4 @@
-"""Files of a study: written whole or not at all, and read with suspicion."""
+"""Files of a study: each is written completely or not at all, and checked when it is read."""
 
 import json
 import os
@@ -6,20 +6,20 @@ import secrets
 from pathlib import Path
 
 from ..recipe import RecipeError
-from ..result import Run, RunResult
+from ..run.result import Run, RunResult
 
 __all__ = ["UnreadableError", "make_folder", "read_result", "read_results", "temporary", "write_text"]
 
 
 class UnreadableError(ValueError):
-    """A result that cannot be read, or is that of another run."""
+    """A result cannot be read, or belongs to another run."""
 
 
 def read_result(folder: Path, run: Run) -> RunResult | None:
-    """Return the finished run's result, None if it is not finished.
+    """Return the result of a run; None if the run is not finished.
 
     Raises:
-        UnreadableError: the file is damaged, or holds another run's result.
+        UnreadableError: the file is damaged, or holds the result of another run.
     """
     path = folder / "result.json"
     try:
@@ -34,7 +34,7 @@ def read_result(folder: Path, run: Run) -> RunResult | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and onto the disk itself."""
+    """Write a file completely or not at all. It is on the disk when the function returns."""
     fresh = temporary(path)
     try:
         with fresh.open("w", encoding="utf-8") as file:
@@ -47,15 +47,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def temporary(path: Path) -> Path:
-    """Return a name beside ``path`` that no other writer has, on whatever machine; its ending is the same."""
+    """Return a path in the same folder, with the same suffix, that no other writer on any machine uses."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder that ``--out`` names, where it is missing.
+    """Create the folder that ``--out`` names, if it does not exist.
 
     Raises:
-        RecipeError: it is a file, lies in one, or may not be created.
+        RecipeError: it is a file, lies inside a file, or the system does not allow to create it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def make_folder(folder: Path) -> None:
 
 
 def read_results(folder: Path) -> tuple[list[RunResult], list[str]]:
-    """Read every finished run in a study's folder, whoever ran it; also where those lie that cannot be read."""
+    """Return the results of all finished runs in a study's folder, and the paths of results that cannot be read."""
     found, unreadable = [], []
     for path in sorted((folder / "runs").rglob("seed-*/result.json")):
         try:

@@ -1,4 +1,4 @@
-"""A study: a folder of plain files that holds a recipe and its runs, safe under several writers."""
+"""A study: a folder of plain files with a recipe and its runs. Several processes may write to it at once."""
 
 import csv
 import io
@@ -11,28 +11,28 @@ import yaml
 from filelock import FileLock, Timeout
 
 from ..recipe import Recipe, RecipeError, differences, settings, variant
-from ..result import Run, RunResult
+from ..run.result import Run, RunResult
 from .files import UnreadableError, make_folder, read_result, read_results, write_text
 
 __all__ = ["SCHEMA", "Study"]
 
-#: Version of the layout; a folder with a higher one is refused.
+#: Version of the folder's layout. A folder with a newer layout is refused.
 SCHEMA = 2
-#: What a call leaves that is killed, or at work, before recipe.yaml is there.
+#: Files that exist before recipe.yaml does, while another call is creating the study or after it was killed.
 _BEGUN = (".lock", ".recipe.", "study.json")
 
 
 class Study:
-    """A folder that holds a recipe and its runs.
+    """A folder with a recipe and its runs.
 
     Args:
-        folder: created where it is missing; a study that is there already goes on.
+        folder: created if it does not exist; an existing study continues.
         recipe: what to run.
-        data_dir: where data sets lie that are read from disk.
-        note: is told what the user should know, such as that a damaged run was set aside.
+        data_dir: folder of the data sets.
+        note: is called with messages for the user, such as that a damaged run was set aside.
 
     Raises:
-        RecipeError: the folder holds a study of another recipe, or something else.
+        RecipeError: the folder holds a study of another recipe, or other files.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Study:
         make_folder(folder)
         if not stored.is_file() and not all(path.name.startswith(_BEGUN) for path in folder.iterdir()):
             raise RecipeError(f"--out {folder} holds files but no recipe.yaml: choose an empty folder or a study's own")
-        with FileLock(folder / ".lock"):  # another call may be opening it, too
+        with FileLock(folder / ".lock"):  # another process may be creating the study
             if stored.is_file():
                 check_schema(folder)
                 self._check_same(stored)
@@ -57,7 +57,7 @@ class Study:
 
     @property
     def runs(self) -> list[Run]:
-        """All cells, seed by seed, so that an interrupted study holds whole pairs."""
+        """All runs, seed by seed, so that the runs of an interrupted study are paired."""
         recipe = self.recipe
         return [
             Run(name, seed, method)
@@ -71,11 +71,11 @@ class Study:
         return self.folder / "runs" / run.variant / run.method / f"seed-{run.seed}"
 
     def recipe_of(self, run: Run) -> Recipe:
-        """Return the recipe that a run trains by."""
+        """Return the recipe of a run: the study's, with the settings of the run's variant."""
         return variant(self.recipe, run.variant)
 
     def results(self) -> dict[Run, RunResult]:
-        """Read the finished ones of this recipe's runs; a damaged one is set aside and counts as not finished."""
+        """Read the results of this recipe's finished runs. A damaged run is set aside and counts as not finished."""
         found = {}
         for run in self.runs:
             try:
@@ -88,7 +88,7 @@ class Study:
         return found
 
     def write_results(self) -> list[RunResult]:
-        """Write results.csv and results.jsonl of all runs in the folder, a run a line; return this recipe's."""
+        """Write all results in the folder to results.csv and results.jsonl, one line per run; return this recipe's."""
         mine = list(self.results().values())
         rows = [result.to_dict() for result in read_results(self.folder)[0]]
         write_text(self.folder / "results.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
@@ -101,7 +101,7 @@ class Study:
         return mine
 
     def _quarantine(self, run: Run, reason: str) -> None:
-        """Move a damaged run out of the way, unless a process is at work in it."""
+        """Move a damaged run into quarantine/, unless a process is training it."""
         path = self.path(run)
         try:
             with FileLock(path / ".lock", timeout=0):
@@ -114,10 +114,10 @@ class Study:
                 (aside / "REASON.txt").write_text(reason + "\n")
         except (Timeout, FileNotFoundError):
             return
-        self.note(f"{reason}; the run is set aside in {aside} and will be run again")
+        self.note(f"{reason}; the run is set aside in {aside} and will be trained again")
 
     def _check_same(self, stored: Path) -> None:
-        """Refuse another recipe, unless nothing has been trained by the stored one."""
+        """Refuse another recipe, unless no run of the stored one has begun."""
         old, new = (recipe.model_dump(mode="json") for recipe in (read_recipe(stored), self.recipe))
         differing = [
             f"{key}={before!r} there, {after!r} now" for key, before, after in differences(settings(old), settings(new))
@@ -127,12 +127,12 @@ class Study:
                 differing.append(f"variants.{name} has other settings")
         if differing and _begun(self.folder / "runs"):
             raise RecipeError(
-                f"--out {self.folder} holds a study of another recipe ({'; '.join(differing)}): choose another"
+                f"--out {self.folder} holds a study of another recipe ({'; '.join(differing)}): choose another folder"
             )
 
 
 def _begun(runs: Path) -> bool:
-    """Whether a run is finished, half finished, or being trained."""
+    """Whether a run is finished, has a checkpoint, or is being trained."""
     if any(any(runs.rglob(f"seed-*/{name}")) for name in ("result.json", "checkpoints/*.pt")):
         return True
     try:
@@ -148,7 +148,7 @@ def read_recipe(path: Path) -> Recipe:
     """Read a study's recipe.
 
     Raises:
-        RecipeError: it is damaged, or of another version.
+        RecipeError: it is damaged, or another version of bisam wrote it.
     """
     try:
         return Recipe.model_validate(yaml.safe_load(path.read_text()))
@@ -157,10 +157,10 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def check_schema(folder: Path) -> None:
-    """Refuse a folder of a newer layout.
+    """Refuse a folder with a newer layout.
 
     Raises:
-        RecipeError: it is newer, or its version cannot be read.
+        RecipeError: the layout is newer, or its version cannot be read.
     """
     path = folder / "study.json"
     try:
@@ -176,14 +176,14 @@ def check_schema(folder: Path) -> None:
 _README = f"""\
 A study of bisam, layout {SCHEMA}. All files are plain; copy the folder to move the study.
 
-recipe.yaml           what was run; `bisam compare recipe.yaml --out THIS_FOLDER` goes on where it stopped
+recipe.yaml           what was run; `bisam compare recipe.yaml --out THIS_FOLDER` continues the study
 study.json            the version of this layout
 runs/[VARIANT/]METHOD/seed-N/
-    result.json       once the run is finished: scores, learning curve, hardware, versions
+    result.json       of a finished run: scores, learning curve, hardware, versions
     csv/, tensorboard/    the learning curve (tensorboard --logdir runs)
-    checkpoints/      while it is not finished
-    .lock             held by the process that trains it; several machines may work on one folder
+    checkpoints/      of a run that is not finished
+    .lock             held by the process that trains the run; several machines may work on one folder
 quarantine/           runs whose files were damaged, each with the reason
-results.csv           a run a line; results.jsonl the same with learning curves
-table.md, figure.png  the comparison; `bisam report THIS_FOLDER` makes a page of it
+results.csv           one line per run; results.jsonl: the same, with learning curves
+table.md, figure.png  the comparison; `bisam report THIS_FOLDER` makes an HTML page of it
 """

@@ -1,129 +1,73 @@
 """The runs of a study in parallel processes."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import Path
-from typing import TypeAlias
 
-import torch
-
-from ..checkpoint import CheckpointError
-from ..engine import load_examples_and_model
-from ..environment import cores
+from ..parallel.checks import check_recipe
+from ..parallel.events import EpochDone, Event, JobEnded
+from ..parallel.workers import Pool, Reporter, send, stopping
 from ..recipe import Recipe, RecipeError
-from ..result import Epoch, Run, RunResult
-from ..train import Observer, Stopped
-from . import workers
+from ..run.checkpoint import CheckpointError
+from ..run.environment import cores
+from ..run.observer import Stopped
+from ..run.result import Epoch, Run, RunResult
 from .cell import Busy, run_cell
 from .files import UnreadableError
 from .folder import Study
 
-__all__ = ["Event", "Finished", "Note", "Progress", "default_jobs", "run_all"]
+__all__ = ["run_study"]
 
 
-@dataclass(frozen=True)
-class Progress:
-    """An epoch that a run has finished."""
+def run_study(study: Study, jobs: int, every: float = 30.0) -> Generator[Event[RunResult], None, None]:
+    """Train the runs that are not finished, in ``jobs`` processes, and yield what they report.
 
-    run: Run
-    epoch: Epoch
+    Close the generator, and the processes save their state and stop.
 
-
-@dataclass(frozen=True)
-class Note:
-    """What a run's user should know."""
-
-    run: Run
-    text: str
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run that has ended: with its result, or with what went wrong; neither if another process is training it."""
-
-    run: Run
-    result: RunResult | None
-    error: str | None = None
-
-
-Event: TypeAlias = Progress | Note | Finished
-
-
-def default_jobs(recipe: Recipe) -> int:
-    """Return how many runs to train at once: one a core on CPUs, one on an accelerator."""
-    on_cpu = recipe.engine.accelerator == "cpu" or not torch.accelerator.is_available()
-    return cores() if on_cpu else 1
-
-
-def run_all(study: Study, jobs: int, every: float = 30.0) -> Iterator[Event]:
-    """Run what is not finished in ``jobs`` processes, and yield what happens.
-
-    Closing the iterator (an exception or Ctrl-C in its loop does) lets the processes save and end.
+    Args:
+        study: its finished runs are not run again.
+        jobs: runs at once.
+        every: seconds between checkpoints.
 
     Raises:
-        RecipeError: data that are missing or too few, a network that cannot be built, no such accelerator.
-        BrokenProcessPool: a process was killed, perhaps for want of memory.
+        RecipeError: data are missing or too few, a network cannot be built, or there is no such accelerator.
+        BrokenProcessPool: a process was killed, perhaps because memory ran out.
     """
     done = study.results()
     pending = [run for run in study.runs if run not in done]
     if not pending:
         return
-    for name in dict.fromkeys(run.variant for run in pending):  # what is missing is said here, once and at once
-        recipe = study.recipe_of(Run(name, 0, ""))
-        check_accelerator(recipe.engine.accelerator)
-        load_examples_and_model(recipe, study.data_dir, seed=0)
-    with workers.pool(min(jobs, len(pending)), max(1, cores() // jobs)) as (processes, told):
-        futures: dict[Future[RunResult], Run] = {
-            processes.submit(_run, study.recipe_of(run), run, study.path(run), study.data_dir, every): run
-            for run in pending
-        }
-        while futures:
-            ended, _ = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
-            yield from told()
-            for future in ended:
-                yield _finished(futures.pop(future), future)
+    for variant in dict.fromkeys(run.variant for run in pending):
+        check_recipe(study.recipe_of(Run(variant, 0, "")), study.data_dir, seed=0)
+    with Pool[RunResult](min(jobs, len(pending)), max(1, cores() // jobs)) as pool:
+        for run in pending:
+            pool.submit(_run, study.recipe_of(run), run, study.path(run), study.data_dir, every)
+        yield from pool.events()
 
 
-def check_accelerator(name: str) -> None:
-    """Refuse an accelerator that is not there.
+class _RunReporter(Reporter):
+    """Reports each epoch of a run."""
 
-    Raises:
-        RecipeError: it is not.
-    """
-    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if name in there and not there[name]():
-        raise RecipeError(f"engine.accelerator={name!r}: torch {torch.__version__} finds none here; use auto or cpu")
-
-
-class _Reporting(Observer):
-    """Sends epochs and notes to the parent, and stops when this process is told to."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def stopping(self) -> bool:
-        return workers.stopping()
+    def __init__(self, run: Run, epochs: int) -> None:
+        super().__init__(str(run))
+        self.epochs = epochs
 
     def epoch(self, epoch: Epoch) -> None:
-        workers.tell(Progress(self.run, epoch))
-
-    def note(self, text: str) -> None:
-        workers.tell(Note(self.run, text))
+        send(EpochDone(self.job, epoch.epoch, self.epochs, epoch.validation_score))
 
 
-def _run(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, every: float) -> RunResult:
-    if workers.stopping():
-        raise Stopped
-    return run_cell(recipe, run, folder, data_dir=data_dir, observer=_Reporting(run), every=every)
-
-
-def _finished(run: Run, future: "Future[RunResult]") -> Finished:
-    error = future.exception()
-    if isinstance(error, BrokenProcessPool):
-        raise error
-    if error is None or isinstance(error, Busy):
-        return Finished(run, future.result() if error is None else None)
-    said = isinstance(error, RecipeError | CheckpointError | UnreadableError)
-    return Finished(run, None, str(error) if said else f"{type(error).__name__}: {error}")
+def _run(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, every: float) -> JobEnded[RunResult]:
+    """Train a run in a worker process; whatever goes wrong is the end of this run alone."""
+    job = str(run)
+    try:
+        if stopping():
+            raise Stopped
+        observer = _RunReporter(run, recipe.train.epochs)
+        return JobEnded(job, run_cell(recipe, run, folder, data_dir=data_dir, observer=observer, every=every))
+    except Busy:
+        return JobEnded(job)
+    except Stopped:
+        return JobEnded(job, error="its process was told to stop")
+    except (RecipeError, CheckpointError, UnreadableError) as error:
+        return JobEnded(job, error=str(error))
+    except BaseException as error:  # noqa: BLE001 a user's own network may raise anything, even SystemExit
+        return JobEnded(job, error=f"{type(error).__name__}: {error}")

@@ -1,1 +1,4 @@
-"""Tuning: a few numbers of a recipe, searched by Optuna on validation, in a folder or a shared storage."""
+"""Tuning: Optuna searches a few numbers of a recipe for the best validation score.
+
+``rho_range`` finds the radii to start from, without Optuna.
+"""

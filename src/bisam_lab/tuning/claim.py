@@ -1,8 +1,8 @@
-"""Handing out trials: each to one process, and again to another where that process has died.
+"""Assign each trial to one process, and to another process when the first one has died.
 
-A trial is marked as running in the storage by its process, which holds a lock on a file beside it. The kernel frees the
-lock when the process ends, however it does. Where another machine has a folder of its own, and so no lock to look at,
-its processes note the time in the storage once a minute.
+The storage marks a claimed trial as running, and the process holds a lock on a file. The kernel releases the lock when
+the process ends, for whatever reason. Another machine may have a folder of its own, whose locks cannot be read from
+here; its processes write the time into the storage once a minute instead.
 """
 
 import contextlib
@@ -13,26 +13,26 @@ import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 from filelock import FileLock, Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import TPESampler
-from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from .study import Tuning, ended
+from .tuning import Tuning, ended
 
 __all__ = ["Claim", "claim", "recover"]
 
-#: Seconds between a process's signs of life, and those without one after which it counts as dead.
+#: Seconds between two signs of life of a process, and seconds without one after which it counts as dead.
 BEAT, DEAD = 60.0, 600.0
-#: Times that a setting is run; one that kills its process each time would otherwise be run for ever.
+#: How often a setting is run. A setting that kills its process each time must not run for ever.
 TRIES = 3
 
 
 class Claim:
-    """A trial that this process runs, until :meth:`end` or :meth:`put_back`."""
+    """A trial that this process runs until it calls :meth:`end` or :meth:`put_back`."""
 
-    def __init__(self, tuning: Tuning, study: Study, trial: Trial) -> None:
+    def __init__(self, tuning: Tuning, study: optuna.Study, trial: Trial) -> None:
         self.tuning, self.study, self.trial = tuning, study, trial
         self._lock = _lock(tuning, trial.number)
         self._lock.acquire(timeout=0)
@@ -43,7 +43,7 @@ class Claim:
 
     @property
     def folder(self) -> Path:
-        """Where its checkpoints lie: the folder of the trial whose work it goes on with."""
+        """Folder of its checkpoints. A trial that continues the work of another one uses the other's folder."""
         name = str(self.trial.user_attrs.get("folder", _name(self.trial.number)))
         return self.tuning.folder / "trials" / name
 
@@ -52,17 +52,22 @@ class Claim:
         """The numbers to train with."""
         return self.tuning.space.settings(self.trial.params)
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the recipe's own setting."""
+        return "default" in self.trial.user_attrs
+
     def end(self, state: TrialState, score: float | None = None, error: str | None = None) -> None:
-        """Record how it ended, and delete its checkpoints."""
+        """Record how the trial ended, and delete its checkpoints."""
         if error is not None:
             self.trial.set_user_attr("error", error)
-        with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another took this process for dead
+        with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another process took this one for dead
             self.study.tell(self.trial.number, score, state)
         shutil.rmtree(self.folder, ignore_errors=True)
         self._release()
 
     def put_back(self) -> None:
-        """Let another process go on with it."""
+        """Let another process continue the trial."""
         with self.tuning.lock:
             self._release()
             _again(self.study, self.study.trials[self.trial.number], tries=0)
@@ -78,30 +83,31 @@ class Claim:
                 self.trial.set_user_attr("alive", time.time())
 
 
-def claim(tuning: Tuning, study: Study) -> Claim | None:
-    """Take the next trial, with values for all its parameters; None when enough have ended or are running."""
+def claim(tuning: Tuning, study: optuna.Study) -> Claim | None:
+    """Take the next trial, with a value for each parameter; None if enough trials have ended or are running."""
     with tuning.lock:
         recover(tuning, study)
         trials = study.get_trials(deepcopy=False)
         taken = sum(ended(trial) or trial.state == TrialState.RUNNING for trial in trials)
         if taken >= tuning.trials:
             return None
-        study.sampler = TPESampler(seed=taken)  # processes differ, and a study repeats itself, interrupted or not
+        # A seed per trial: processes differ, and a tuning that was interrupted draws what an uninterrupted one draws.
+        study.sampler = TPESampler(seed=taken)
         trial = study.ask()
         for dimension in tuning.space:
             dimension.suggest(trial)
         return Claim(tuning, study, trial)
 
 
-def recover(tuning: Tuning, study: Study) -> None:
-    """Put back the trials whose processes have died."""
+def recover(tuning: Tuning, study: optuna.Study) -> None:
+    """Queue the trials again whose processes have died."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not _alive(tuning, trial):
             _again(study, trial, tries=1)
 
 
-def _again(study: Study, trial: FrozenTrial, tries: int) -> None:
-    """Mark a trial as failed and queue its setting, which goes on from its checkpoints."""
+def _again(study: optuna.Study, trial: FrozenTrial, tries: int) -> None:
+    """Mark a trial as failed, and queue its setting as a new trial that continues from its checkpoints."""
     tries += trial.user_attrs.get("tries", 0)
     if tries >= TRIES:
         with contextlib.suppress(UpdateFinishedTrialError):

@@ -1,7 +1,8 @@
-"""What a tuning searches: a few numbers of the recipe, each with a range, in a logarithmic scale where that is apt.
+"""The search space of a tuning: a few numbers of the recipe, each with a range.
 
-Unless told otherwise a range reaches a factor of 8 below and above the published value, and at least a factor of 4
-around the recipe's own: so the recipe's setting is inside, and can be the first that is tried.
+By default a range is logarithmic. It reaches from an eighth of the published value to eight times that value, and at
+least from a quarter of the recipe's own value to four times that one. So the recipe's own setting lies inside, and can
+be the first trial.
 """
 
 import math
@@ -13,12 +14,12 @@ from optuna.trial import Trial
 
 from bisam.bounds import as_bound, takes_alpha
 
-from ..method import Method
 from ..recipe import Recipe, RecipeError, changed
+from ..registry.methods import Method
 
 __all__ = ["Dimension", "Space"]
 
-#: How far from an end of its range, as a share of it, the best value should lie.
+#: A best value that lies closer to an end of its range, as a fraction of the range, is reported.
 BORDER = 0.05
 
 
@@ -28,10 +29,11 @@ class Dimension:
 
     Attributes:
         name: ``rho``, ``mu``, ``alpha``, ``lr``, or the dotted name of a field.
-        path: the way to the recipe's field.
-        low, high: the range.
-        log: whether it is searched by its logarithm.
-        default: the recipe's own value, if it has one.
+        path: keys of the recipe's field.
+        low: lower end of the range.
+        high: upper end of the range.
+        log: whether it is searched on a logarithmic scale.
+        default: the recipe's own value; None if the recipe sets none.
         whole: whether it is an integer.
     """
 
@@ -45,18 +47,18 @@ class Dimension:
 
     @property
     def holds_default(self) -> bool:
-        """Whether the recipe's own value is in the range."""
+        """Whether the recipe's own value lies in the range."""
         return self.default is not None and self.low <= self.default <= self.high
 
     def suggest(self, trial: Trial) -> None:
-        """Let the sampler choose a value."""
+        """Let Optuna's sampler choose a value."""
         if self.whole:
             trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
         else:
             trial.suggest_float(self.name, self.low, self.high, log=self.log)
 
     def value(self, chosen: float) -> float:
-        """Return the number that is trained with: four digits of the one that was chosen, or the recipe's own."""
+        """Return the number to train with: the chosen one rounded to four digits, or the recipe's own."""
         if self.whole:
             return int(chosen)
         rounded = min(max(float(f"{chosen:.4g}"), self.low), self.high)
@@ -76,16 +78,16 @@ class Space(tuple[Dimension, ...]):
 
     @classmethod
     def of(cls, recipe: Recipe, method: str, *, tune_lr: bool = False, given: Sequence[str] = ()) -> "Space":
-        """Return what is searched for a method: its radius, its lower bound's numbers, and what is ``given``.
+        """Return the search space of a method: its radius, the constants of its lower bound, and what is ``given``.
 
         Args:
             recipe: without variants.
-            method: by its name; a number in it, as in ``bisam-tanh@mu=5``, is kept.
-            tune_lr: search the learning rate, too.
-            given: ``name=low:high`` or ``name=low:high:log``, for a range of one's own or another field.
+            method: by its name; a number in the name, as in ``bisam-tanh@mu=5``, is not searched.
+            tune_lr: search the learning rate as well.
+            given: ``name=low:high`` or ``name=low:high:log``: another range, or another field of the recipe.
 
         Raises:
-            RecipeError: a range that cannot be searched, or nothing to search.
+            RecipeError: a range cannot be searched, or there is nothing to search.
         """
         known = {dimension.name: dimension for dimension in _usual(recipe, method)}
         chosen = {name: dimension for name, dimension in known.items() if name != "lr" or tune_lr}
@@ -93,7 +95,7 @@ class Space(tuple[Dimension, ...]):
             dimension = _read(text, recipe, method, known)
             chosen[dimension.name] = dimension
         if not chosen:
-            raise RecipeError(f"{method} has nothing to search: give --tune-lr, or a --space of your own")
+            raise RecipeError(f"{method} has nothing to search: give --tune-lr, or a --space")
         for dimension in chosen.values():
             for end in (dimension.low, dimension.high):
                 changed(recipe, {dimension.path: end})
@@ -101,26 +103,26 @@ class Space(tuple[Dimension, ...]):
 
     @property
     def default(self) -> dict[str, float] | None:
-        """The recipe's own setting; None where a range leaves it out."""
+        """The recipe's own setting; None if it lies outside a range."""
         if not all(dimension.holds_default for dimension in self):
             return None
         return {dimension.name: dimension.default for dimension in self if dimension.default is not None}
 
     def settings(self, parameters: Mapping[str, float]) -> dict[str, float]:
-        """Return the numbers to train with for what the sampler chose."""
+        """Return the numbers to train with, from those that the sampler chose."""
         return {dimension.name: dimension.value(parameters[dimension.name]) for dimension in self}
 
     def apply(self, recipe: Recipe, settings: Mapping[str, float]) -> Recipe:
-        """Return the recipe with these numbers in place."""
+        """Return the recipe with these numbers."""
         return changed(recipe, {dimension.path: settings[dimension.name] for dimension in self})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ranges by name, as plain values."""
+        """Return the ranges by name, as plain values."""
         return {d.name: {k: v for k, v in asdict(d).items() if k in ("low", "high", "log", "whole")} for d in self}
 
 
 def _usual(recipe: Recipe, method: str) -> Iterator[Dimension]:
-    """Yield the dimensions that have short names."""
+    """Yield the dimensions with short names: rho, mu, alpha, lr."""
     chosen, sharpness = Method(method, recipe.sharpness.options), recipe.sharpness
     named = {key for numbers in chosen.numbers.values() for key in numbers}
     if not chosen.plain and "rho" not in named:
@@ -157,7 +159,7 @@ def _read(text: str, recipe: Recipe, method: str, known: Mapping[str, Dimension]
         default = _field(name, path, recipe, method, known)
         whole = isinstance(default, int) and low.is_integer() and high.is_integer()
     if not low < high:
-        raise RecipeError(f"--space {text}: the lower end comes first, and the upper one is larger")
+        raise RecipeError(f"--space {text}: the lower end comes first, and it must be smaller than the upper end")
     if log and low <= 0:
         raise RecipeError(f"--space {text}: a logarithmic scale starts above 0")
     twin = next((d.name for d in known.values() if d.path == path and d.name != name), name)
@@ -178,9 +180,9 @@ def _ends(text: str, ends: str) -> tuple[float, float, bool]:
 def _field(
     name: str, path: tuple[str, ...], recipe: Recipe, method: str, known: Mapping[str, Dimension]
 ) -> int | float | None:
-    """Return the recipe's value of a field that a range is given for."""
+    """Return the recipe's value of a field."""
     if len(path) == 1:
-        why = f"{method} has {', '.join(known)}; any other number of the recipe goes by its dotted name"
+        why = f"{method} has {', '.join(known)}; name any other number of the recipe by its dotted name"
         raise RecipeError(f"--space {name}=...: {why}, such as train.weight_decay")
     value: Any = recipe.model_dump(mode="json")
     for key in path:
@@ -188,5 +190,5 @@ def _field(
             raise RecipeError(f"--space {name}=...: {key} does not exist")
         value = value.get(key)
     if value is not None and type(value) not in (int, float):
-        raise RecipeError(f"--space {name}=...: {value!r} is no number that could be searched")
+        raise RecipeError(f"--space {name}=...: {value!r} is no number, so it cannot be searched")
     return None if value is None else cast(int | float, value)

@@ -1,9 +1,10 @@
-"""Where the trials are kept: a journal in the folder, or any storage that Optuna has a URL for.
+"""The storage of the trials: a journal in the folder, or any storage that Optuna has a URL for.
 
-The journal is a text file that is only ever appended to, a line an operation. It is chosen over SQLite because a kill
-at any moment costs at most an unfinished last line, and because SQLite's locks fail on many network file systems, where
-a folder shared by machines lies. Optuna's own locks for it are files that a killed process leaves behind for half a
-minute; the one here is the kernel's, gone with the process, and whoever takes it first cuts an unfinished line off.
+The journal is a text file with one line per operation; lines are only appended. It has two advantages over SQLite. If a
+process is killed, at most the last line is unfinished. And SQLite's locks fail on many network file systems, where
+machines share a folder. Optuna's own lock for the journal is a file, which a killed process leaves behind for half a
+minute. The lock here belongs to the kernel and is released with the process. The next process that takes it cuts off an
+unfinished line.
 """
 
 import contextlib
@@ -23,12 +24,12 @@ __all__ = ["JOURNAL", "open_storage"]
 
 #: Name of the journal in the folder.
 JOURNAL = "optuna.log"
-#: Times that a database is opened, and seconds between them.
+#: How often a database is tried, and seconds between two attempts.
 TRIES, PAUSE = 8, 0.5
 
 
 class _Lock(BaseJournalFileLock):
-    """Held by the process that appends; before it does, the file ends with a whole line."""
+    """The lock of the process that appends. Once it is taken, the file ends with a complete line."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.lock = path, FileLock(path.with_suffix(".lock"))
@@ -40,7 +41,7 @@ class _Lock(BaseJournalFileLock):
         return True
 
     def release(self) -> None:
-        """Let the next one append."""
+        """Let the next process append."""
         self.lock.release()
 
 
@@ -59,13 +60,13 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     """Open the folder's journal, or the storage at ``url``.
 
     Raises:
-        RecipeError: no such storage, or a package for it that is missing.
+        RecipeError: there is no such storage, or a package for it is missing.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
         path = folder / JOURNAL
         return JournalStorage(JournalFileBackend(str(path), _Lock(path)))
-    from sqlalchemy.exc import DatabaseError, SQLAlchemyError  # here, for the journal does without
+    from sqlalchemy.exc import DatabaseError, SQLAlchemyError  # here, because the journal does not need it
 
     try:
         if url.startswith("redis"):
@@ -77,7 +78,7 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
 
 
 def _database(url: str, error: type[Exception]) -> RDBStorage:
-    """Open a database; Optuna makes its tables without a lock, and another process may just be at it."""
+    """Open a database. Optuna creates its tables without a lock, and another process may be creating them now."""
     for _ in range(TRIES - 1):
         with contextlib.suppress(error):
             return RDBStorage(url)

@@ -1,4 +1,4 @@
-"""One trial: the recipe with a setting, trained on each seed, scored on validation; the test set is not touched."""
+"""One trial: train the recipe with a setting on each seed, and score it on validation. The test set is not read."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -6,65 +6,70 @@ from typing import TypeAlias
 import optuna
 from optuna.trial import TrialState
 
-from ..checkpoint import CheckpointError, Checkpoints
 from ..recipe import Recipe
-from ..result import Epoch
-from ..training import Observer, Stopped, Training
+from ..registry.metrics import METRICS
+from ..run.checkpoint import CheckpointError, Checkpoints
+from ..run.observer import Observer, Stopped
+from ..run.result import Epoch
+from ..run.resumable import Training
 from .claim import Claim
-from .study import FIRST_SEED
+from .result import TrialResult
+from .tuning import FIRST_SEED
 
-__all__ = ["Tell", "TrialError", "run", "worst"]
+__all__ = ["EpochReport", "TrialError", "run_trial"]
 
-#: Is told of each epoch: how many are done, of how many, and the score so far.
-Tell: TypeAlias = Callable[[int, int, float], None]
+#: Called after each epoch with the epochs done, the epochs in all, and the score so far.
+EpochReport: TypeAlias = Callable[[int, int, float], None]
 
 
 class TrialError(Exception):
-    """A setting that could not be trained."""
+    """A setting could not be trained."""
 
 
-def worst(metric: str) -> float:
-    """Return the lowest value of a metric, which is the score of a run that diverged."""
-    return -1.0 if metric == "matthews" else 0.0
+def run_trial(claim: Claim, observer: Observer, report: EpochReport) -> TrialResult:
+    """Train the trial from its last checkpoint, and record how it ended.
 
+    Args:
+        claim: the trial, which this process holds.
+        observer: can stop the trial, and receives messages.
+        report: is called after each epoch.
 
-def run(claim: Claim, observer: Observer, tell: Tell) -> float:
-    """Train the trial from where it stopped, record how it ended, and return its score, the mean over its seeds.
+    Returns:
+        The trial with its score: the mean over its seeds.
 
     Raises:
-        Stopped: the observer asked for it; another process goes on with the trial.
+        Stopped: the observer stopped the trial; another process will continue it.
         TrialError: it could not be trained; it is recorded as failed.
     """
-    objective = _Objective(claim, observer, tell)
+    objective = _Objective(claim, observer, report)
     try:
-        score = objective.score()
+        score, pruned = objective.score(), False
     except Stopped:
         claim.put_back()
         raise
     except optuna.TrialPruned:
-        claim.end(TrialState.PRUNED)
-        return objective.reported
+        score, pruned = objective.reported, True
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         claim.end(TrialState.FAIL, error=text)
-        raise TrialError(f"trial {claim.trial.number}: {text}") from error
-    claim.end(TrialState.COMPLETE, score)
-    return score
+        raise TrialError(text) from error
+    claim.end(TrialState.PRUNED if pruned else TrialState.COMPLETE, None if pruned else score)
+    return TrialResult(claim.trial.number, score, claim.settings, pruned, claim.is_default)
 
 
 class _Objective:
-    """The score of a claimed trial, reported epoch by epoch for pruning."""
+    """The score of a claimed trial. It is reported after each epoch, so that Optuna can prune the trial."""
 
-    def __init__(self, claim: Claim, observer: Observer, tell: Tell) -> None:
-        self.claim, self.observer, self.tell = claim, observer, tell
+    def __init__(self, claim: Claim, observer: Observer, report: EpochReport) -> None:
+        self.claim, self.observer, self.report = claim, observer, report
         self.tuning, self.reported = claim.tuning, 0.0
         self.recipe: Recipe = self.tuning.space.apply(self.tuning.recipe, claim.settings)
 
     def score(self) -> float:
-        """Train on every seed.
+        """Train on every seed, and return the mean of the scores.
 
         Raises:
-            TrialPruned: it is not worth going on.
+            TrialPruned: the trial is not promising enough to continue.
         """
         scores: list[float] = []
         for seed in range(FIRST_SEED, FIRST_SEED + self.tuning.seeds):
@@ -90,23 +95,23 @@ class _Objective:
             return
         try:
             training.restore(state)
-        except CheckpointError as error:  # of another version, which wrote its recipe otherwise
-            self.observer.note(f"{error}; it starts anew")
+        except CheckpointError as error:  # another version of bisam may write the recipe in another way
+            self.observer.note(f"{error}; the trial starts again from its first epoch")
             checkpoints.remove()
 
     def _report(self, history: list[Epoch], training: Training, before: list[float]) -> None:
         trial, epochs = self.claim.trial, self.recipe.train.epochs
         scores = [*before, self._best(history, training)]
         self.reported = sum(scores) / len(scores)
-        step = len(before) * epochs + len(history)
+        step, last = len(before) * epochs + len(history), self.tuning.seeds * epochs
         trial.report(self.reported, step)
-        self.tell(step, self.tuning.seeds * epochs, self.reported)
-        if "default" not in trial.user_attrs and step < self.tuning.seeds * epochs and trial.should_prune():
+        self.report(step, last, self.reported)
+        if not self.claim.is_default and step < last and trial.should_prune():
             raise optuna.TrialPruned
 
     def _best(self, history: list[Epoch], training: Training) -> float:
-        """Return the score of the epoch that would be tested if the run ended here."""
+        """Return the score of the epoch that would be tested if the run ended now."""
         if training.diverged and len(history) == len(training.history):
-            return worst(self.recipe.data.metric)
+            return METRICS[self.recipe.data.metric].lowest
         scores = [epoch.validation_score for epoch in history]
         return scores[-1] if self.recipe.train.select == "last" else max(scores)

@@ -1,0 +1,1 @@
+"""The shipped data sets. Each module defines ``ENTRIES``; :mod:`bisam_lab.datasets.registry` collects them."""

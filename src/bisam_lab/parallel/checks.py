@@ -1,0 +1,32 @@
+"""What is checked and decided before jobs start: data, network, accelerator, and how many jobs run at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..recipe import Recipe, RecipeError
+from ..run.environment import cores
+from ..run.setup import check
+
+__all__ = ["check_recipe", "default_jobs"]
+
+
+def default_jobs(recipe: Recipe) -> int:
+    """Return how many jobs to run at once: one per core on a CPU, one on an accelerator."""
+    on_cpu = recipe.engine.accelerator == "cpu" or not torch.accelerator.is_available()
+    return cores() if on_cpu else 1
+
+
+def check_recipe(recipe: Recipe, data_dir: Path | None, seed: int) -> None:
+    """Load the data and build the network once, so that an error is shown once, before the jobs start.
+
+    Raises:
+        RecipeError: data are missing or too few, the network or the base optimizer cannot be built, or there is no such
+            accelerator.
+    """
+    found: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    name = recipe.engine.accelerator
+    if name in found and not found[name]():
+        raise RecipeError(f"engine.accelerator={name!r}: torch {torch.__version__} finds none here; use auto or cpu")
+    check(recipe, data_dir, seed)

@@ -1,0 +1,11 @@
+"""What a study's processes are forked from: it has imported the engine, and outlives a signal to the whole group.
+
+A scheduler ends a job with SIGTERM to each of its processes. Without this server the parent would take its runs for
+dead and leave, and the runs would leave with it, in the middle of their checkpoints. It ends when the parent does.
+"""
+
+import signal
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+from ..run import train  # noqa: E402, F401 it takes seconds, in which the signal may come

@@ -1,0 +1,136 @@
+"""Worker processes: how they start, run jobs, report events, and stop."""
+
+import contextlib
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.queues import Queue
+from queue import Empty
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from ..run.observer import Observer
+from .events import EpochDone, Event, JobEnded, Note
+from .processes import context
+
+__all__ = ["Pool", "Reporter", "send", "stopping"]
+
+#: Seconds that the processes have to save their state when they are told to stop.
+GRACE = 60.0
+
+T = TypeVar("T")
+
+_stopping = False
+_queue: "Queue[EpochDone | Note]"
+
+
+class Pool(Generic[T]):
+    """Worker processes. When the ``with`` block ends, for whatever reason, they save their state and stop.
+
+    Args:
+        jobs: number of processes.
+        threads: of each process. The number of threads changes how sums round, so it must not depend on how many jobs
+            are left.
+        modules: what every process has imported when it starts, in addition to the engine.
+    """
+
+    def __init__(self, jobs: int, threads: int, *modules: str) -> None:
+        processes = context(*modules)
+        self._queue: Queue[EpochDone | Note] = processes.Queue()
+        self._executor = ProcessPoolExecutor(jobs, processes, initializer=_start, initargs=(threads, self._queue))
+        self._futures: set[Future[JobEnded[T] | None]] = set()
+
+    def submit(self, job: Callable[..., JobEnded[T] | None], *args: Any) -> None:
+        """Run ``job(*args)`` in a process. It returns how it ended, or None where there was nothing to do."""
+        self._futures.add(self._executor.submit(job, *args))
+
+    def events(self, end: float = math.inf) -> Iterator[Event[T]]:
+        """Yield what the jobs report until all have ended or the time is over.
+
+        Args:
+            end: time of ``time.monotonic`` at which to return.
+
+        Raises:
+            BrokenProcessPool: a process was killed, perhaps because memory ran out.
+        """
+        while self._futures and time.monotonic() < end:
+            done, self._futures = wait(self._futures, timeout=0.2, return_when=FIRST_COMPLETED)
+            yield from self._reported()
+            for future in done:
+                if (ended := future.result()) is not None:
+                    yield ended
+
+    def _reported(self) -> Iterator[EpochDone | Note]:
+        with contextlib.suppress(Empty):
+            while True:
+                yield self._queue.get_nowait()
+
+    def __enter__(self) -> "Pool[T]":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Tell every process to save and stop, and wait. A process that is still starting is told again."""
+        processes = list((self._executor._processes or {}).values())
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        end = time.monotonic() + GRACE
+        while (alive := [process for process in processes if process.is_alive()]) and time.monotonic() < end:
+            for process in alive:
+                process.terminate()
+            alive[0].join(0.5)
+        for process in alive:
+            process.kill()
+
+
+class Reporter(Observer):
+    """Observes a job in a worker process: sends its notes to the parent, and stops it when the process has to stop."""
+
+    def __init__(self, job: str) -> None:
+        self.job = job
+
+    def stopping(self) -> bool:
+        """Return whether this process has to stop."""
+        return stopping()
+
+    def note(self, text: str) -> None:
+        """Send a message for the user."""
+        send(Note(self.job, text))
+
+
+def send(event: EpochDone | Note) -> None:
+    """Send an event from a worker process to its parent."""
+    _queue.put(event)
+
+
+def stopping() -> bool:
+    """Return whether this process was told to save its state and stop."""
+    return _stopping
+
+
+def _start(threads: int, queue: "Queue[EpochDone | Note]") -> None:
+    """Prepare a process: set its threads, leave Ctrl-C to the parent, and end when the parent has ended."""
+    global _queue
+    _queue, parent = queue, multiprocessing.parent_process()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
+    torch.set_num_threads(threads)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    global _stopping
+    _stopping = True

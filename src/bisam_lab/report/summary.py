@@ -1,0 +1,119 @@
+"""The table of a comparison, for a terminal and in Markdown, and what is written into the study's folder."""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from ..registry.metrics import metric_name
+from ..run.result import RunResult
+from ..statistics import TESTS, Comparison
+from ..statistics.by_variant import Outcome
+from ..study.files import temporary, write_text
+from ..study.folder import Study
+from .block import make_block
+from .png import draw_comparison
+from .words import p_value
+
+__all__ = ["markdown", "table", "write_summary"]
+
+
+def _columns(rows: Sequence[Comparison]) -> tuple[str, ...]:
+    """Return the names of the columns.
+
+    The interval's column names the test, unless it is Student's t-test. The difference's column says if the estimate is
+    a pseudo-median instead of a mean.
+    """
+    test, level = TESTS[rows[0].test], rows[0].level
+    difference = "difference" if test.mean else "pseudo-median difference"
+    return (
+        "method",
+        f"test {metric_name(rows[0].metric)} %",
+        "n",
+        difference,
+        test.interval(level),
+        "p (Holm)",
+        "steps/s",
+    )
+
+
+def table(rows: Sequence[Comparison], baseline: str) -> Table:
+    """Return the table for a terminal. Rows with collapsed or diverged runs are red."""
+    view = Table(
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+        title_justify="left",
+        title=f"Test {metric_name(rows[0].metric)}, paired by seed with {baseline}",
+    )
+    for column in _columns(rows):
+        view.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    for row in rows:
+        view.add_row(*_cells(row, baseline), style="red" if row.collapsed or row.diverged else None)
+    return view
+
+
+def markdown(rows: Sequence[Comparison], baseline: str) -> str:
+    """Return the table in Markdown."""
+    columns = _columns(rows)
+    lines = [columns, ["---" if column == "method" else "---:" for column in columns]]
+    lines += [_cells(row, baseline) for row in rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _cells(row: Comparison, baseline: str) -> list[str]:
+    spread = "" if math.isnan(row.std) else f" ± {row.std:.2f}"
+    marks = [f"({count} {word})" for count, word in ((row.collapsed, "collapsed"), (row.diverged, "diverged")) if count]
+    alone = row.method == baseline
+    return [
+        " ".join([row.method, *marks]),
+        f"{row.mean:.2f}{spread}",
+        str(row.n),
+        "baseline" if alone else _number(row.difference, "+.2f"),
+        "" if alone else f"[{_number(row.low, '+.2f')}, {_number(row.high, '+.2f')}]",
+        "" if alone else p_value(row.p_adjusted),
+        f"{row.speed:.2f}x" if not math.isnan(row.speed) else "?",
+    ]
+
+
+def _number(value: float, form: str) -> str:
+    return "?" if math.isnan(value) else format(value, form)
+
+
+def write_summary(study: Study, results: Sequence[RunResult], found: Sequence[Outcome]) -> None:
+    """Write table.md and the figures into the study's folder.
+
+    Args:
+        study: where to write.
+        results: its finished runs.
+        found: their comparison, one per variant.
+    """
+    text = []
+    for outcome in found:
+        heading = f"## {outcome.variant}\n\n" if outcome.variant else ""
+        table = markdown(outcome.rows, outcome.baseline) + "\n" if outcome.rows else ""
+        text.append(f"{heading}{table}{outcome.verdict}\n")
+        if outcome.rows:
+            _write_figure(study, results, outcome)
+    write_text(study.folder / "table.md", "\n".join(text))
+
+
+def _write_figure(study: Study, results: Sequence[RunResult], outcome: Outcome) -> None:
+    runs = [result for result in results if result.variant == outcome.variant]
+    path = study.folder / f"figure{_suffix(outcome.variant)}.png"
+    fresh = temporary(path)
+    block = make_block(outcome, runs, study.recipe.methods, outcome.rows[0].test)
+    draw_comparison(block, _title(study, outcome.variant), fresh)
+    os.replace(fresh, path)
+
+
+def _suffix(variant: str) -> str:
+    return "-" + re.sub(r"[^\w.-]+", "-", variant) if variant else ""
+
+
+def _title(study: Study, variant: str) -> str:
+    recipe = study.recipe_of(next(run for run in study.runs if run.variant == variant))
+    noise = f", {100 * recipe.data.label_noise:g} % of the training labels wrong" if recipe.data.label_noise else ""
+    return f"{recipe.data.name}, {recipe.model.name}{noise}, rho = {recipe.sharpness.rho:g}, {recipe.seeds} seeds"

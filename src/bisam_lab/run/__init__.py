@@ -1,0 +1,8 @@
+"""One run: a recipe, a method and a seed become a result.
+
+From the top down: ``train`` is the whole run. It drives a ``resumable`` training, which stops after any step and goes
+on later. ``setup`` reads the examples and builds the network; ``optimizer`` puts the method around a
+``base_optimizer``. ``steps`` takes the steps along the ``learning_rate``, ``evaluation`` scores the network, and a
+``checkpoint`` keeps the state. An ``observer`` watches. ``logs`` and the ``result``, with its ``environment``, stay.
+``fabric`` is the engine.
+"""

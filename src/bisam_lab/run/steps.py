@@ -1,0 +1,71 @@
+"""The steps of a training: the method's passes over a batch, one update, and the schedules."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from bisam import RhoScheduler, SharpnessAware
+from bisam.loops import micro_batches
+
+from ..data import Examples
+from ..recipe import TrainRecipe
+from ..registry.methods import Method
+from .fabric import Fabric
+from .learning_rate import learning_rate
+
+__all__ = ["Steps"]
+
+
+class Steps:
+    """Trains a network along the recipe's schedule.
+
+    Args:
+        fabric: the engine.
+        model: the network.
+        opt: its optimizer.
+        method: says which loop ``opt`` needs: micro-batches (mSAM), a choice of samples (ESAM).
+        recipe: the learning rate's schedule, and clipping.
+        total: steps of the whole training.
+
+    Attributes:
+        net: the network as the engine runs it.
+        schedule: of the learning rate.
+    """
+
+    def __init__(
+        self, fabric: Fabric, model: nn.Module, opt: SharpnessAware, method: Method, recipe: TrainRecipe, total: int
+    ) -> None:
+        self.fabric, self.opt, self.clip = fabric, opt, recipe.clip
+        self.net, self._stepper = fabric.setup(model, opt)
+        self.schedule = learning_rate(opt, recipe, total)
+        self._micro_batches, self._choose = method.micro_batches, method.sharpest_samples
+        self._radius = RhoScheduler(opt) if method.follows_learning_rate else None
+
+    def take(self, batches: Iterable[Examples]) -> Iterator[Tensor]:
+        """Take one step per batch, and yield its descent loss at w + eps, a scalar on the device."""
+        for number, batch in enumerate(batches):
+            if number == 0:  # not before: each switch of a base with modes rounds its weights
+                self.net.train()
+                self.opt.train()
+            loss = self._backward(batch)
+            if self.clip is not None:
+                self.fabric.clip_gradients(self.net, self._stepper, max_norm=self.clip, error_if_nonfinite=False)
+            self._stepper.step()
+            self._stepper.zero_grad()
+            self.schedule.step()
+            if self._radius is not None:
+                self._radius.step()
+            yield loss
+
+    def _backward(self, batch: Examples) -> Tensor:
+        """Compute the batch's gradient in ``p.grad``, and return its descent loss."""
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        total = torch.zeros((), device=batch.y.device)
+        for x, y, share in micro_batches(self._micro_batches, batch.x, batch.y):
+            for loss in self.opt.passes(scaler):
+                seen = (x, y) if self._choose is None else self._choose(loss, self.net, x, y)
+                value = share * loss(self.net(seen[0]), seen[1])
+                self.fabric.backward(value)
+            total += value.detach()
+        return total

@@ -1,0 +1,137 @@
+"""A tuning: a recipe, a method and a search space, in a folder and a storage that several processes can share."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.pruners import MedianPruner
+from optuna.trial import FrozenTrial, TrialState
+
+from ..recipe import Recipe, RecipeError, differences, settings
+from ..study.files import make_folder, write_text
+from .space import Space
+from .storage import JOURNAL, open_storage
+
+__all__ = ["FIRST_SEED", "Tuning", "ended"]
+
+#: First seed of a tuning. A comparison starts at seed 0, so it never uses the seeds of a tuning.
+FIRST_SEED = 1000
+#: Trials that run to their end before a trial can be pruned.
+UNPRUNED = 5
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is searched, and where. It is the same in every process that takes part.
+
+    Attributes:
+        folder: of the tuning; its name is the name of Optuna's study in the storage.
+        recipe: without variants.
+        method: by its name.
+        space: what is searched.
+        seeds: number of seeds that a trial trains on.
+        trials: number of trials wanted in all.
+        storage: Optuna's URL; None is a journal in the folder.
+        data_dir: folder of the data sets.
+        every: seconds between checkpoints.
+    """
+
+    folder: Path
+    recipe: Recipe
+    method: str
+    space: Space
+    seeds: int
+    trials: int
+    storage: str | None = None
+    data_dir: Path | None = None
+    every: float = 30.0
+
+    @property
+    def lock(self) -> FileLock:
+        """The lock that a process of this folder holds while it claims a trial."""
+        return FileLock(self.folder / ".claim.lock")
+
+    def create(self) -> optuna.Study:
+        """Create Optuna's study with the recipe's own setting as its first trial, or open the existing one.
+
+        Raises:
+            RecipeError: the folder or the storage holds another tuning, or other files.
+        """
+        if self.storage is None and self.folder.is_dir():
+            foreign = [path.name for path in self.folder.iterdir() if path.name not in (JOURNAL, ".claim.lock")]
+            if foreign and not (self.folder / JOURNAL).is_file():
+                raise RecipeError(f"--out {self.folder} holds files but no {JOURNAL}: choose an empty folder")
+        make_folder(self.folder)
+        with self.lock:
+            study = self.open()
+            self._check(study)
+            if self.space.default is not None and not study.get_trials(deepcopy=False):
+                study.enqueue_trial(self.space.default, {"default": True}, skip_if_exists=True)
+        write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        write_text(self.folder / "README.txt", _README)
+        return study
+
+    def open(self) -> optuna.Study:
+        """Open Optuna's study.
+
+        The pruner stops a trial whose best score so far is below the median of the other trials at the same epoch. It
+        waits until five trials have run to their end, and it never stops a trial in its first third, because with a
+        large radius a network learns slowly at first.
+        """
+        pruner = MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=self.recipe.train.epochs // 3)
+        return optuna.create_study(
+            storage=open_storage(self.folder, self.storage),
+            study_name=self.folder.resolve().name,
+            direction="maximize",
+            pruner=pruner,
+            load_if_exists=True,
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two calls must agree on to share one tuning."""
+        recipe = settings(self.recipe.model_dump(mode="json"))
+        return {"method": self.method, "seeds": self.seeds, "space": self.space.to_dict(), **recipe}
+
+    def _check(self, study: optuna.Study) -> None:
+        """Refuse a study that is not this tuning's."""
+        stored = study.user_attrs.get("bisam")
+        if stored is None:
+            if study.get_trials(deepcopy=False):
+                raise RecipeError(
+                    f"the storage holds a study {study.study_name!r} that bisam did not create: choose another --out"
+                )
+            study.set_user_attr("bisam", json.dumps({"schema": SCHEMA, **self.identity}))
+            return
+        there = json.loads(stored)
+        if (schema := there.pop("schema")) > SCHEMA:
+            raise RecipeError(f"--out {self.folder} has the layout {schema}, and this bisam knows {SCHEMA}: update it")
+        differing = [f"{key}={a!r} there, {b!r} now" for key, a, b in differences(there, self.identity)]
+        if differing:
+            raise RecipeError(
+                f"--out {self.folder} holds another tuning ({'; '.join(differing)}): choose another folder; with a "
+                "--storage, a folder of another name"
+            )
+
+
+def ended(trial: FrozenTrial) -> bool:
+    """Whether a trial counts: it ran to its end, was pruned, or cannot be trained. All others are tried again."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "error" in trial.user_attrs
+
+
+_README = f"""\
+A tuning of bisam, layout {SCHEMA}. All files are plain; copy the folder to move the tuning.
+
+best.yaml         a recipe with the best setting: `bisam compare best.yaml` is the next step
+trials.csv        one line per trial: its state, validation score and setting
+figure.png        history, importances, and score against each parameter
+recipe.yaml       what was tuned
+{JOURNAL}        all trials, as Optuna's journal, unless a --storage holds them; repeat `bisam tune` to continue
+trials/           checkpoints of trials that are not finished, and the locks of the processes that run them
+
+The scores are validation scores. The test set was not read.
+"""

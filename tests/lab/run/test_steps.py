@@ -1,0 +1,79 @@
+"""The laboratory's steps are those of a raw PyTorch loop."""
+
+import pytest
+import torch
+from torch import nn
+
+from bisam import METHODS, RhoScheduler
+from bisam.loops import SharpestSamples, micro_batches
+from bisam_lab.data import load_splits, whole
+from bisam_lab.models import ResNet, build_model
+from bisam_lab.recipe import load
+from bisam_lab.run.optimizer import build_optimizer
+from bisam_lab.run.train import train
+
+TINY = (
+    "data.train_size=96",
+    "data.validation_size=50",
+    "model.options.width=4",
+    "train.epochs=2",
+    "train.batch_size=32",
+)
+
+
+@pytest.mark.matrix("laboratory")
+@pytest.mark.parametrize("method", ["sgd", "bisam-tanh", "bisam-log+msam", "esam+asam", *METHODS])
+def test_a_run_equals_a_raw_loop(method):
+    """Fabric, the study and the logs change no number."""
+    recipe = load("digits", [*TINY, "train.label_smoothing=0.1", "sharpness.options.msam.m=2"])
+    result = train(recipe, method, seed=3)
+    splits = load_splits(recipe.data, None, 3)
+    torch.manual_seed(3)
+    model = build_model(recipe.model, (1, 8, 8), 10)
+    opt = build_optimizer(method, recipe, model, steps=6)
+    radius = RhoScheduler(opt, lr_max=0.1) if method == "gsam" else None
+    choose = SharpestSamples(0.5) if "esam" in method.split("+") else lambda loss, model, x, y: (x, y)
+    validation = whole(splits.validation)
+    steps = 0
+    for epoch in result.history:
+        losses = []
+        model.train()
+        for batch in splits.train.shuffled(32, seed=3, epoch=epoch.epoch):
+            for group in opt.base.param_groups:
+                group["lr"] = 0.1 * (1 + torch.cos(torch.tensor(steps / 6 * torch.pi, dtype=torch.float64)).item()) / 2
+            if radius is not None:
+                radius.step()
+            losses.append(torch.zeros(()))
+            for x, y, share in micro_batches(2 if "msam" in method else 1, batch.x, batch.y):
+                for objective in opt.passes():
+                    xs, ys = choose(objective, model, x, y)
+                    loss = share * objective(model(xs), ys)
+                    loss.backward()
+                losses[-1] += loss.detach()
+            opt.step()
+            opt.zero_grad()
+            steps += 1
+        assert float(torch.stack(losses).mean()) == pytest.approx(epoch.train_loss, rel=1e-5)
+        model.eval()
+        right = (model(validation.x).argmax(1) == validation.y).float().mean()
+        assert float(right) == pytest.approx(epoch.validation_score)
+
+
+def test_sgd_is_plain_sgd():
+    """The baseline goes through the same loop with rho = 0, and is torch's SGD to the bit."""
+    recipe = load("digits", [*TINY])
+    ours, plain = ResNet(8, 1, 10, width=2), ResNet(8, 1, 10, width=2)
+    plain.load_state_dict(ours.state_dict())
+    opt = build_optimizer("sgd", recipe, ours, 6)
+    base = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    x, y = torch.randn(8, 1, 8, 8), torch.arange(8)
+    for _ in range(3):
+        for loss in opt.passes():
+            loss(ours(x), y).backward()
+        opt.step()
+        opt.zero_grad()
+        nn.functional.cross_entropy(plain(x), y).backward()
+        base.step()
+        base.zero_grad()
+    for a, b in zip(ours.state_dict().values(), plain.state_dict().values(), strict=True):
+        assert torch.equal(a, b)

@@ -1,0 +1,42 @@
+"""Files of a study under several writers, and folders that cannot be."""
+
+import os
+
+import pytest
+
+from bisam_lab.study.files import read_results, write_text
+
+from ..test_cli import TINY, in_process
+
+
+def test_writers_with_one_process_number_do_not_meet(tmp_path, monkeypatch):
+    """In containers that share a folder every process may be number 1."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path, replace, seen = tmp_path / "a.json", os.replace, []
+
+    def interrupted(source, target):
+        if not seen:
+            seen.append(source)
+            write_text(path, "another's")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    write_text(path, "mine")
+    assert path.read_text() == "mine"
+
+
+def test_a_stray_result_is_passed_over(tmp_path):
+    (tmp_path / "runs" / "seed-0").mkdir(parents=True)
+    (tmp_path / "runs" / "seed-0" / "result.json").write_text("{}")
+    assert read_results(tmp_path)[0] == []
+
+
+@pytest.mark.parametrize("command", ["compare", "train"])
+def test_a_file_is_no_folder(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for out in ("file", "file/run"):
+        code, said = in_process(capsys, monkeypatch, command, "digits", *TINY, "--out", out)
+        assert code == 2
+        assert f"--out {out} " in said
+        assert "name another folder" in said

@@ -1,0 +1,53 @@
+"""The live display of a study or a tuning: what it prints, what it counts, and a process that is killed."""
+
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+from rich.console import Console
+
+from bisam_lab.cli.live import Live
+from bisam_lab.parallel.events import EpochDone, JobEnded, Note
+
+
+@pytest.fixture
+def console():
+    return Console(width=100, force_terminal=False)
+
+
+def test_events_become_lines_and_bars(console, capsys):
+    events = [
+        EpochDone("sam seed 0", 1, 2, 0.5),
+        Note("sam [0]", "a checkpoint was [damaged]"),
+        JobEnded("sam seed 0", result=3),
+        EpochDone("sam seed 0", 2, 2, 0.6),  # late: the job has ended
+        JobEnded("sgd seed 0"),
+    ]
+    with Live(console, "all runs", total=3, done=0) as live:
+        ended = list(live.ended(events))
+        assert len(live._bars.tasks) == 1, "the bar of all jobs"
+        live.set_done(2)
+        assert live._bars.tasks[0].completed == 2
+    assert [event.result for event in ended] == [3, None]
+    assert [event.elsewhere for event in ended] == [False, True]
+    assert not live.failed
+    assert "sam [0]: a checkpoint was [damaged]" in capsys.readouterr().out
+
+
+def test_a_job_that_failed_is_a_failure(console):
+    with Live(console, "all runs", total=1, done=0) as live:
+        (ended,) = live.ended([JobEnded("trial 0", error="MemoryError: no room")])
+    assert live.failed
+    assert not ended.elsewhere
+
+
+def test_a_killed_process_is_one_sentence(console, capsys):
+    def events():
+        yield EpochDone("sam seed 0", 1, 2, 0.5)
+        raise BrokenProcessPool
+
+    with Live(console, "all runs", total=1, done=0) as live:
+        list(live.ended(events()))
+    assert live.failed
+    assert capsys.readouterr().out.count("A process was killed") == 1
+    with pytest.raises(KeyboardInterrupt), Live(console, "all runs", total=1, done=0):
+        raise KeyboardInterrupt
