@@ -4,10 +4,7 @@ import copy
 
 import pytest
 
-import bisam
-from bisam import (
-    SAM,
-)
+from bisam import AESAM, SAM
 from bisam.cadence import Bernoulli, Every, Window
 from bisam.testing import Net
 from tests.steps import X, Y, sgd, turn
@@ -52,7 +49,7 @@ def test_window_and_bernoulli_cadences():
 
 def test_moments_of_a_loop_left_early_or_of_another_run_do_not_count():
     model = Net()
-    opt = bisam.AESAM(sgd(model), model=model)
+    opt = AESAM(sgd(model), model=model)
     turn(opt, model)
     for objective in opt.passes():
         (1e3 * objective(model(X), Y)).backward()
@@ -60,7 +57,7 @@ def test_moments_of_a_loop_left_early_or_of_another_run_do_not_count():
             break
     opt.step()
     twin_model = Net()
-    twin = bisam.AESAM(sgd(twin_model), model=twin_model)
+    twin = AESAM(sgd(twin_model), model=twin_model)
     turn(twin, twin_model)
     twin.step()
     assert opt.param_groups[0]["sharpness_moments"] == twin.param_groups[0]["sharpness_moments"]

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import bisam
-from bisam import SAM
+from bisam import SAM, LookSAM
 from bisam.cadence import Adaptive, Every
 from bisam.combine import Blend
 from bisam.testing import Net, batches, run_steps
@@ -48,7 +47,7 @@ def test_looksam_reuses_on_the_steps_an_adaptive_cadence_leaves_plain():
     weights = []
     for cadence in (Even(), Every(2)):
         model = Net()
-        run_steps(model, bisam.LookSAM(sgd(model), model=model, rho=0.5, cadence=cadence), batches(6))
+        run_steps(model, LookSAM(sgd(model), model=model, rho=0.5, cadence=cadence), batches(6))
         weights.append([p.detach().clone() for p in model.parameters()])
     for p, q in zip(*weights, strict=True):
         assert torch.equal(p, q)

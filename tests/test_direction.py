@@ -2,14 +2,14 @@
 
 import torch
 
-import bisam
+from bisam import VaSSO
 from bisam.testing import Net
 from tests.steps import X, Y, sgd
 
 
 def test_the_mean_of_a_parameter_that_has_no_gradient_for_a_while_stays():
     model = Net()
-    opt = bisam.VaSSO(sgd(model), model=model, theta=0.5)
+    opt = VaSSO(sgd(model), model=model, theta=0.5)
 
     def means():
         state = opt.state_dict()["state"]

@@ -6,7 +6,7 @@ from torch import nn
 
 import bisam
 from bisam import SAM, BiSAM
-from bisam.loops import SharpestSamples, micro_batches
+from bisam.loops import SharpestSamples, learn_fisher_mask, micro_batches
 from bisam.testing import Net, batches, bits
 from tests.reference import family
 from tests.reference.steps import msam_gradient
@@ -112,7 +112,7 @@ def test_fisher_mask_takes_the_largest_per_sample_information():
     model.eval()
     opt = bisam.SSAM(torch.optim.SGD(model.parameters(), lr=0.1), model=model, sparsity=0.7, rule="fisher")
     x, y = batches(1)[0]
-    bisam.loops.learn_fisher_mask(
+    learn_fisher_mask(
         opt, zip(x, y, strict=True), lambda s: nn.functional.cross_entropy(model(s[0][None]), s[1][None]).backward()
     )
     twin.eval()
@@ -128,9 +128,9 @@ def test_fisher_mask_takes_the_largest_per_sample_information():
     assert torch.equal(1 - resting, expected.double())
     assert all(p.grad is None for p in model.parameters())
     with pytest.raises(TypeError, match="learn_fisher_mask needs"):
-        bisam.loops.learn_fisher_mask(build("ssam", model), [], print)
+        learn_fisher_mask(build("ssam", model), [], print)
     with pytest.raises(ValueError, match="no gradient"):
-        bisam.loops.learn_fisher_mask(opt, [], print)
+        learn_fisher_mask(opt, [], print)
 
 
 def test_learning_a_fisher_mask_leaves_every_gradient_as_it_was():
@@ -141,7 +141,7 @@ def test_learning_a_fisher_mask_leaves_every_gradient_as_it_was():
     def backward(i, factor=1.0):
         (nn.functional.cross_entropy(model(X[i : i + 1]), Y[i : i + 1]) * factor).backward()
 
-    bisam.loops.learn_fisher_mask(opt, range(4), backward)
+    learn_fisher_mask(opt, range(4), backward)
     assert all(p.grad is None for p in model.parameters())
     with pytest.raises(ValueError, match="not finite"):
-        bisam.loops.learn_fisher_mask(opt, range(4), lambda i: backward(i, torch.inf))
+        learn_fisher_mask(opt, range(4), lambda i: backward(i, torch.inf))

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import bisam
-from bisam import ASAM, SAM, ScaledBall
-from bisam.testing import Net, batches
+from bisam import ASAM, SAM, FisherSAM, ScaledBall
+from bisam.geometry import LayerBall
+from bisam.testing import Net
 from tests.reference import family
 from tests.steps import X, Y, moves, perturbations, sgd
 
@@ -52,22 +52,21 @@ def test_asam_in_float16_does_not_overflow():
 
 def test_layer_ball_is_the_layer_wise_rule():
     model, other = Net(), Net()
-    x, y = batches(1)[0]
-    opt = bisam.SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5, geometry=bisam.geometry.LayerBall())
-    at = family.At(other, x, y)
+    opt = SAM(sgd(model), rho=0.5, geometry=LayerBall())
+    at = family.At(other, X, Y)
     g = at(at.w)
     T = torch.cat([p.detach().norm().expand(p.numel()) for _, p in at.params])
     eps = 0.5 * T**2 * g / (T * g).norm()
     for objective in opt.passes():
         if not objective.is_ascent:
-            here = family.At(model, x, y).w - at.w
-        objective(model(x), y).backward()
+            here = family.At(model, X, Y).w - at.w
+        objective(model(X), Y).backward()
     torch.testing.assert_close(here, eps, rtol=1e-9, atol=1e-12)
 
 
 def test_fisher_squares_of_16_bit_gradients_do_not_overflow():
     model = nn.Linear(6, 4).half()
-    opt = bisam.FisherSAM(sgd(model), rho=0.5)
+    opt = FisherSAM(sgd(model), rho=0.5)
     with pytest.warns(UserWarning, match="round small perturbations"):
         for objective in opt.passes():
             out = model(X.half()).float()

@@ -2,7 +2,7 @@
 
 import torch
 
-import bisam
+from bisam import SSAM
 from bisam.geometry import OnlyModules
 from bisam.testing import Net, batches, run_steps
 from tests.steps import X, Y, build, saved, sgd, turn
@@ -24,7 +24,7 @@ def test_the_sparse_mask_holds_its_share_through_all_changes():
 
 def test_an_overflow_does_not_redraw_the_sparse_mask():
     model = Net()
-    opt = bisam.SSAM(sgd(model), model=model, every=1)
+    opt = SSAM(sgd(model), model=model, every=1)
     turn(opt, model)
     opt.step()
     before = resting(opt)
@@ -36,7 +36,7 @@ def test_an_overflow_does_not_redraw_the_sparse_mask():
 
 def test_the_sparse_mask_changes_once_a_step_whatever_the_micro_batches():
     model = Net()
-    opt = bisam.SSAM(sgd(model), model=model, every=1)
+    opt = SSAM(sgd(model), model=model, every=1)
     turn(opt, model)
     first = resting(opt)
     turn(opt, model)
@@ -48,7 +48,7 @@ def test_the_sparse_mask_changes_once_a_step_whatever_the_micro_batches():
 
 def test_a_sparse_support_over_some_modules_only():
     model = Net()
-    opt = bisam.SSAM(sgd(model), model=model, rho=0.5, inner=OnlyModules())
+    opt = SSAM(sgd(model), model=model, rho=0.5, inner=OnlyModules())
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     for objective in opt.passes():
         if not objective.is_ascent:

@@ -4,22 +4,24 @@ import pytest
 import torch
 from torch import nn
 
-import bisam
-from bisam.testing import Net, batches
+from bisam import ESAM, SAMON
+from bisam.geometry import NORMALISATION
+from bisam.testing import Net
+from tests.steps import X, Y, sgd
 
 
 def test_random_supports_are_drawn_from_seed_and_step():
-    model, (x, y) = Net(), batches(1)[0]
+    model = Net()
 
     def support(seed, step):
-        opt = bisam.ESAM(torch.optim.SGD(model.parameters(), lr=0.0), model=model, rho=0.5, beta=0.5, seed=seed)
+        opt = ESAM(sgd(model, lr=0.0), model=model, rho=0.5, beta=0.5, seed=seed)
         for group in opt.param_groups:
             group["sharpness_steps"] = step
         before = model.middle.weight.detach().clone()
         for objective in opt.passes():
             if not objective.is_ascent:
                 moved = model.middle.weight.detach() != before
-            objective(model(x), y).backward()
+            objective(model(X), Y).backward()
         return moved
 
     first = support(0, 3)
@@ -44,7 +46,7 @@ def test_sam_on_goes_by_type_not_by_name():
         return net["out"](net["own"](net["g"](net["normal"](x))))
 
     def moved(**choices):
-        opt = bisam.SAMON(torch.optim.SGD(net.parameters(), lr=0.1), model=net, **choices)
+        opt = SAMON(sgd(net), model=net, **choices)
         before = {n: p.detach().clone() for n, p in net.named_parameters()}
         for objective in opt.passes():
             if not objective.is_ascent:
@@ -55,7 +57,7 @@ def test_sam_on_goes_by_type_not_by_name():
     changed, norm = moved()
     assert changed == {"g.weight", "g.bias"}
     assert norm == pytest.approx(0.5, rel=1e-5)
-    assert moved(types=(*bisam.geometry.NORMALISATION, MyNorm))[0] == {"g.weight", "g.bias", "own.scale"}
+    assert moved(types=(*NORMALISATION, MyNorm))[0] == {"g.weight", "g.bias", "own.scale"}
     with pytest.raises(ValueError, match="OnlyModules"):
         moved(types=(nn.GroupNorm,))
     with pytest.raises(TypeError, match="types="):

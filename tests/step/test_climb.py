@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import bisam
-from bisam import SAM
+from bisam import SAM, BiSAM
 from bisam.testing import Net, batches, run_steps
 from tests.steps import X, Y, moves, perturbations, sgd, turn
 
@@ -58,12 +57,12 @@ def test_maximising_turns_the_perturbation_around():
     def reward(f, y):
         return -nn.functional.cross_entropy(f, y)
 
-    run_steps(ours, bisam.SAM(up, model=ours, rho=0.1, descent=reward), batches(5))
-    run_steps(theirs, bisam.SAM(down, model=theirs, rho=0.1), batches(5))
+    run_steps(ours, SAM(up, model=ours, rho=0.1, descent=reward), batches(5))
+    run_steps(theirs, SAM(down, model=theirs, rho=0.1), batches(5))
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(p, q)
     model = Net()
-    opt = bisam.BiSAM(torch.optim.SGD(model.parameters(), lr=0.1, maximize=True), model=model)
+    opt = BiSAM(torch.optim.SGD(model.parameters(), lr=0.1, maximize=True), model=model)
     with pytest.raises(ValueError, match="maximize=True"):
         next(opt.passes())
 
@@ -75,9 +74,9 @@ def test_maximising_turns_the_perturbation_around():
 @pytest.mark.parametrize(
     ("low", "high"),
     [
-        ((torch.float16, [0.0, 0.0]), (torch.float32, [1e-9, 2e-9])),  # the common peak is 0 in float16
+        ((torch.float16, [0.0, 0.0]), (torch.float32, [1e-9, 2e-9])),  # the common unit is 0 in float16
         ((torch.float32, [0.0, 0.0]), (torch.float64, [1e-60, 1e-60])),
-        ((torch.float16, [6e4, 3e4]), (torch.float32, [1e5, 2e5])),  # the common peak is inf in float16
+        ((torch.float16, [6e4, 3e4]), (torch.float32, [1e5, 2e5])),  # the common unit is inf in float16
         ((torch.float16, [1.0, 2.0]), (torch.float32, [1e-3, 1e-3])),
     ],
 )

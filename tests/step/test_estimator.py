@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-import bisam
-from bisam import SAM, LowerBoundLoss, ScaledBall, SharpnessAware
+from bisam import SAM, SSAM, LowerBoundLoss, ScaledBall, SharpnessAware
 from bisam.cadence import Cadence
 from bisam.direction import Direction
-from bisam.geometry import Ellipsoid, FisherBall
-from bisam.testing import Net, batches
+from bisam.geometry import Ellipsoid, FisherBall, SparseSupport
+from bisam.testing import Net
 from tests.steps import NEEDS_THIRD_PASS, X, Y, build, moves, sgd, turn
 
 
@@ -19,10 +18,9 @@ def test_what_needs_the_other_gradient_says_how_to_get_it(name):
         build(name, model, ascent=LowerBoundLoss())
     kinds = []
     opt = build(name, model, ascent=LowerBoundLoss(), third_pass=True)
-    x, y = batches(1)[0]
     for objective in opt.passes():
         kinds.append((objective.index, objective.is_ascent, objective.loss is opt.estimator.ascent))
-        objective(model(x), y).backward()
+        objective(model(X), Y).backward()
     assert kinds == [(0, True, False), (1, True, True), (2, False, False)]
 
 
@@ -57,7 +55,7 @@ def test_a_plain_callable_is_refused_with_the_class_to_derive(axis, base):
 def test_two_memories_of_one_name_are_refused():
     model = Net()
     with pytest.raises(ValueError, match="of one name"):
-        bisam.SSAM(sgd(model), model=model, inner=bisam.geometry.SparseSupport())
+        SSAM(sgd(model), model=model, inner=SparseSupport())
 
 
 def test_a_negative_rho_set_later_is_refused():

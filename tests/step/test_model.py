@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import bisam
-from bisam import SAM
+from bisam import ASAM, SAM
 from bisam.testing import Net, batches, bits, run_steps
 from tests.steps import X, Y, sgd, turn
 
@@ -96,7 +95,7 @@ def test_a_model_given_later_counts_as_one_given_at_once():
     norms = []
     for later in (False, True):
         model = Net()
-        opt = bisam.ASAM(sgd(model), model=None if later else model)
+        opt = ASAM(sgd(model), model=None if later else model)
         if later:
             opt.model = model
         turn(opt, model)
@@ -110,7 +109,7 @@ def test_sharded_parameters_need_their_model():
     model = Net()
     model.head.weight.device_mesh = "as a DTensor has one"
     with pytest.raises(ValueError, match="pass the model that shards them"):
-        bisam.SAM(sgd(model))
+        SAM(sgd(model))
 
 
 # -- wrappers ----------------------------------------------------------------------------------------------------------
@@ -142,7 +141,7 @@ def test_a_held_loop_does_not_switch_averaging_off_for_good(tmp_path):
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
     try:
         wrapped = nn.parallel.DistributedDataParallel(nn.Linear(6, 4).double())
-        opt = bisam.SAM(sgd(wrapped), model=wrapped)
+        opt = SAM(sgd(wrapped), model=wrapped)
         with wrapped.no_sync():
             held = opt.passes()
             next(held)(wrapped(X), Y).backward()

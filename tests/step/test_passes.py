@@ -44,9 +44,7 @@ def test_a_closure_that_ignores_the_objective_is_refused_not_turned_into_sam():
         assert bits(model) == before
         assert model.head.weight.grad is None
     model = Net()
-    for _ in SAM(
-        sgd(model), model=model
-    ).passes():  # one and the same loss in both passes: any way of calling it will do
+    for _ in SAM(sgd(model), model=model).passes():  # one loss in both passes: any way of calling it will do
         nn.functional.cross_entropy(model(X), Y).backward()
 
 

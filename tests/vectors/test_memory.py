@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import bisam
+from bisam import VaSSO
 from bisam.testing import Net, batches, run_steps
 from tests.makers import MAKERS
 from tests.steps import build, saved, sgd, turn
@@ -45,7 +45,7 @@ def test_a_loop_left_early_leaves_no_trace_in_the_memory(name):
 
 def test_memory_is_float32_under_bf16_weights_and_survives_a_checkpoint():
     model = nn.Linear(6, 4).bfloat16()
-    opt = bisam.VaSSO(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5)
+    opt = VaSSO(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5)
     x, y = torch.randn(8, 6).bfloat16(), torch.randint(0, 4, (8,))
     with pytest.warns(UserWarning, match="round small perturbations"):
         for objective in opt.passes():
@@ -53,7 +53,7 @@ def test_memory_is_float32_under_bf16_weights_and_survives_a_checkpoint():
     opt.step()
     (mean, _) = saved(opt)
     assert mean.dtype == torch.float32
-    twin = bisam.VaSSO(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5)
+    twin = VaSSO(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5)
     twin.load_state_dict(opt.state_dict())
     assert torch.equal(saved(twin)[0], mean)
 
@@ -85,10 +85,10 @@ def test_the_memory_of_one_method_means_nothing_to_another():
 
 def test_a_checkpoint_that_does_not_fit_costs_no_memory():
     model, other = Net(), nn.Linear(2, 2)
-    opt = bisam.VaSSO(sgd(model), model=model)
+    opt = VaSSO(sgd(model), model=model)
     turn(opt, model)
     opt.step()
-    wrong = bisam.VaSSO(torch.optim.SGD([*other.parameters(), nn.Parameter(torch.ones(1))], lr=0.1)).state_dict()
+    wrong = VaSSO(torch.optim.SGD([*other.parameters(), nn.Parameter(torch.ones(1))], lr=0.1)).state_dict()
     before = [own["sharpness_mean"].clone() for own in opt.state_dict()["state"].values()]
     with pytest.raises(ValueError, match="parameter group"):
         opt.load_state_dict(wrong)
