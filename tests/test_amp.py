@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-import bisam
-from bisam import SAM, BiSAM
-from bisam.testing import Net, bits
+from bisam import METHODS, SAM, BiSAM
+from bisam.testing import Net, batches, bits
+from tests import steps
 from tests.makers import MAKERS
 
-FAMILY = pytest.mark.parametrize("method", MAKERS.values(), ids=bisam.METHODS)
+FAMILY = pytest.mark.parametrize("method", MAKERS.values(), ids=METHODS)
 
 
 def build(method, rho=0.05, scale=2.0**10, *, warm=False):
@@ -47,15 +47,15 @@ def test_one_autocast_region_does_not_hide_the_perturbation(method):
     one, opt, _ = build(method, rho=1.0, warm=True)
     with torch.autocast("cpu", torch.bfloat16):
         before = one(x)  # fills the cache
-        for loss in opt.passes():
-            loss(one(x), y).backward()
+        for objective in opt.passes():
+            objective(one(x), y).backward()
         assert torch.equal(one(x), before)
     each, opt, _ = build(method, rho=1.0, warm=True)
     plain, zero, _ = build(method, rho=0.0, warm=True)
     for model, optimizer in ((each, opt), (plain, zero)):
-        for loss in optimizer.passes():
+        for objective in optimizer.passes():
             with torch.autocast("cpu", torch.bfloat16):
-                value = loss(model(x), y)
+                value = objective(model(x), y)
             value.backward()
     assert torch.equal(gradient(one), gradient(each))
     assert (gradient(one) - gradient(plain)).norm() > 0.05 * gradient(plain).norm()
@@ -68,8 +68,8 @@ def test_scaled_losses_in_both_passes_change_nothing(method):
     steps = [data() for _ in range(5)]
     scaled, opt, scaler = build(method)
     for x, y in steps:
-        for loss in told(opt, scaler):
-            scaler.scale(loss(scaled(x), y)).backward()
+        for objective in told(opt, scaler):
+            scaler.scale(objective(scaled(x), y)).backward()
         scaler.unscale_(opt)
         nn.utils.clip_grad_norm_(scaled.parameters(), 1.0)
         scaler.step(opt)
@@ -77,8 +77,8 @@ def test_scaled_losses_in_both_passes_change_nothing(method):
         opt.zero_grad()
     plain, opt, _ = build(method)
     for x, y in steps:
-        for loss in opt.passes():
-            loss(plain(x), y).backward()
+        for objective in opt.passes():
+            objective(plain(x), y).backward()
         nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         opt.step()
         opt.zero_grad()
@@ -87,13 +87,35 @@ def test_scaled_losses_in_both_passes_change_nothing(method):
 
 
 @pytest.mark.matrix("scaled loss")
+@pytest.mark.parametrize("name", METHODS)
+def test_scaled_losses_change_nothing_once_the_scale_is_told(name):
+    """GradScaler multiplies the losses by ever new numbers: told of them, every method goes the same way."""
+    weights = []
+    for scaled in (False, True):
+        model = Net()
+        opt = steps.build(name, model, **({"tail": 1.0} if name == "tailsam" else {}))
+        for t, (x, y) in enumerate(batches(12)):
+            scale = 2.0 ** (16 - t) if scaled else 1.0
+            for objective in opt.passes(grad_scale=torch.tensor(scale) if scaled else None):
+                (objective(model(x), y) * scale).backward()
+            for p in model.parameters():
+                if p.grad is not None:
+                    p.grad /= scale
+            opt.step()
+            opt.zero_grad()
+        weights.append([p.detach().clone() for p in model.parameters()])
+    for p, q in zip(*weights, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.matrix("scaled loss")
 @FAMILY
 def test_overflow_in_the_last_pass_skips_the_step(method):
     model, opt, scaler = build(method)
     (x, y), before = data(), bits(model)
-    for loss in told(opt, scaler):
-        value = scaler.scale(loss(model(x), y))
-        (value if loss.is_ascent else value * torch.inf).backward()
+    for objective in told(opt, scaler):
+        value = scaler.scale(objective(model(x), y))
+        (value if objective.is_ascent else value * torch.inf).backward()
     scaler.step(opt)
     scaler.update()
     assert bits(model) == before
@@ -106,11 +128,11 @@ def test_overflow_in_the_last_pass_skips_the_step(method):
 def test_overflow_in_the_first_pass_makes_the_last_one_run_at_w(method):
     model, opt, scaler = build(method)
     (x, y), before = data(), bits(model)
-    for loss in told(opt, scaler):
-        if not loss.is_ascent:
+    for objective in told(opt, scaler):
+        if not objective.is_ascent:
             assert bits(model) == before
-        value = scaler.scale(loss(model(x), y))
-        (value * torch.inf if loss.is_ascent else value).backward()
+        value = scaler.scale(objective(model(x), y))
+        (value * torch.inf if objective.is_ascent else value).backward()
     assert not opt.last.perturbed
     scaler.step(opt)
     scaler.update()
@@ -123,8 +145,8 @@ def test_overflow_in_the_first_pass_makes_the_last_one_run_at_w(method):
 def test_a_closure_through_the_scaler_is_refused():
     model, opt, scaler = build(SAM)
     x, y = data()
-    for loss in opt.passes():
-        scaler.scale(loss(model(x), y)).backward()
+    for objective in opt.passes():
+        scaler.scale(objective(model(x), y)).backward()
 
     def closure():
         loss = opt.objective(model(x), y)
@@ -135,6 +157,23 @@ def test_a_closure_through_the_scaler_is_refused():
         scaler.step(opt, closure)
 
 
+@pytest.mark.parametrize("name", ["friendlysam", "vasso", "fishersam", "aesam"])
+def test_a_scaler_that_nobody_told_of_is_refused(name):
+    model = Net().float()
+    x, y = batches(1)[0]
+    opt = steps.build(name, model)
+    scaler = torch.amp.GradScaler("cpu")
+    for objective in opt.passes():
+        scaler.scale(objective(model(x.float()), y)).backward()
+    with pytest.raises(RuntimeError, match=r"passes\(grad_scale=scaler\)"):
+        scaler.step(opt)
+    opt.zero_grad()
+    for objective in opt.passes(grad_scale=scaler):
+        scaler.scale(objective(model(x.float()), y)).backward()
+    scaler.step(opt)
+    scaler.update()
+
+
 def test_the_base_does_not_lend_its_amp_support():
     model = Net().float()
     base = torch.optim.Adam(model.parameters(), fused=True)
@@ -142,8 +181,8 @@ def test_the_base_does_not_lend_its_amp_support():
     opt, scaler = SAM(base, model=model), torch.amp.GradScaler("cpu", init_scale=4.0)
     assert not getattr(opt, "_step_supports_amp_scaling", False)
     x, y = data()
-    for loss in opt.passes():
-        scaler.scale(loss(model(x), y)).backward()
+    for objective in opt.passes():
+        scaler.scale(objective(model(x), y)).backward()
     gradient = model.head.weight.grad.clone()
     scaler.step(opt)
     torch.testing.assert_close(model.head.weight.grad, gradient / 4)
@@ -161,8 +200,8 @@ def test_training_under_autocast_learns(dtype):
         x = torch.randn(64, 6)
         y = (x @ truth).argmax(1)
         with torch.autocast("cpu", dtype):
-            for loss in opt.passes():
-                value = loss(model(x), y)
+            for objective in opt.passes():
+                value = objective(model(x), y)
                 scaler.scale(value).backward()
         scaler.step(opt)
         scaler.update()

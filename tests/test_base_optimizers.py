@@ -118,12 +118,12 @@ def test_sparse_adam_has_sparse_gradients():
     opt = SAM(O.SparseAdam(table.parameters()), model=table)
     before = bits(table)
     with pytest.raises(ValueError, match="is sparse"):
-        for loss in opt.passes():
-            loss(table(torch.tensor([1, 2])), torch.tensor([0, 3])).backward()
+        for objective in opt.passes():
+            objective(table(torch.tensor([1, 2])), torch.tensor([0, 3])).backward()
     assert bits(table) == before
     opt = SAM(O.SparseAdam([{"params": table.parameters(), "rho": 0.0}]), model=table)
-    for loss in opt.passes():
-        loss(table(torch.tensor([1, 2])), torch.tensor([0, 3])).backward()
+    for objective in opt.passes():
+        objective(table(torch.tensor([1, 2])), torch.tensor([0, 3])).backward()
     opt.step()
     assert bits(table) != before
 
@@ -140,8 +140,8 @@ def one_step(method, descent, maximize, **choices):
     (x, y), model = batches(1)[0], Net()
     base = O.SGD(model.parameters(), lr=0.1, maximize=maximize)
     opt = method(base, model=model, rho=RHO, descent=descent, **choices)
-    for loss in opt.passes():
-        loss(model(x), y).backward()
+    for objective in opt.passes():
+        objective(model(x), y).backward()
     opt.step()
     return model
 
@@ -177,12 +177,12 @@ def test_an_optimizer_that_steps_in_backward_is_refused():
     handles = [p.register_post_accumulate_grad_hook(step) for p in each]
     x, y = batches(1)[0]
     with pytest.raises(RuntimeError, match=r"backward\(\)"):
-        for loss in opt.passes():
-            loss(model(x), y).backward()
+        for objective in opt.passes():
+            objective(model(x), y).backward()
     for handle in handles:
         handle.remove()
-    for loss in opt.passes():
-        loss(model(x), y).backward()
+    for objective in opt.passes():
+        objective(model(x), y).backward()
     assert opt.last.perturbed
 
 
@@ -201,8 +201,8 @@ def test_an_embedding_that_renormalises_itself_is_welcome():
     """``max_norm`` writes to the weight in forward(), which is no step of an optimizer."""
     table = nn.Embedding(5, 4, max_norm=0.5)
     opt = SAM(O.SGD(table.parameters(), lr=0.1), model=table, rho=RHO)
-    for loss in opt.passes():
-        loss(table(torch.tensor([1, 2])), torch.tensor([0, 3])).backward()
+    for objective in opt.passes():
+        objective(table(torch.tensor([1, 2])), torch.tensor([0, 3])).backward()
     assert opt.last.perturbed
 
 

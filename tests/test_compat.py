@@ -112,8 +112,8 @@ def test_closure_half_steps_and_loop_are_the_same_to_the_bit():
         assert same(model, by_hand)
     model, opt = build()
     for x, y in data:
-        for loss in opt.passes():
-            loss(model(x), y).backward()
+        for objective in opt.passes():
+            objective(model(x), y).backward()
         opt.step()
         opt.zero_grad()
     assert bits(model) == bits(by_hand)
@@ -147,8 +147,8 @@ def test_gradients_that_are_not_cleared_add_up():
     other = Net()
     backward(other)
     at_w = other.head.weight.grad.clone()
-    for loss in bisam.SAM(torch.optim.SGD(other.parameters(), lr=0.1), rho=0.1).passes():
-        loss(other(X), Y).backward()  # gains the second gradient on top of the first
+    for objective in bisam.SAM(torch.optim.SGD(other.parameters(), lr=0.1), rho=0.1).passes():
+        objective(other(X), Y).backward()  # gains the second gradient on top of the first
     backward(model)
     opt.first_step()
     assert torch.equal(model.head.weight.grad, at_w)

@@ -1,4 +1,4 @@
-"""Micro-batches and the choice of samples."""
+"""Micro-batches, the choice of samples, and the Fisher mask."""
 
 import pytest
 import torch
@@ -6,15 +6,11 @@ from torch import nn
 
 import bisam
 from bisam import SAM, BiSAM
-from bisam.loops import SharpestSamples, micro_batches
+from bisam.loops import SharpestSamples, learn_fisher_mask, micro_batches
 from bisam.testing import Net, batches, bits
+from tests.reference import family
 from tests.reference.steps import msam_gradient
-
-X, Y = batches(1)[0]
-
-
-def sgd(model):
-    return torch.optim.SGD(model.parameters(), lr=0.1)
+from tests.steps import X, Y, build, sgd
 
 
 @pytest.mark.parametrize("m", [1, 2, 4])
@@ -22,8 +18,8 @@ def test_micro_batches_are_msam(m):
     model, other = Net(), Net()
     opt = SAM(sgd(model), rho=0.1)
     for xs, ys, part in micro_batches(m, X, Y):
-        for loss in opt.passes():
-            (loss(model(xs), ys) * part).backward()
+        for objective in opt.passes():
+            (objective(model(xs), ys) * part).backward()
     expected = msam_gradient(other, X, Y, 0.1, m)
     ours = [p.grad for p in model.parameters() if p.grad is not None]
     for gradient, textbook in zip(ours, expected, strict=True):
@@ -50,10 +46,10 @@ def test_the_samples_are_those_whose_loss_rose_most(method, gamma):
     plain = nn.CrossEntropyLoss(reduction="none")
     with torch.no_grad():
         before = plain(Net()(X), Y)
-    for loss in opt.passes():
-        xs, ys = choose(loss, model, X, Y)
+    for objective in opt.passes():
+        xs, ys = choose(objective, model, X, Y)
         seen.append(len(xs))
-        if not loss.is_ascent:
+        if not objective.is_ascent:
             twin = Net()
             twin.load_state_dict(model.state_dict())
             with torch.no_grad():
@@ -61,7 +57,7 @@ def test_the_samples_are_those_whose_loss_rose_most(method, gamma):
             expected = rise.topk(round(gamma * len(X))).indices
             assert {tuple(x.tolist()) for x in xs} == {tuple(x.tolist()) for x in X[expected]}
             assert torch.equal(torch.stack([Y[(x == X).all(1)][0] for x in xs]), ys)
-        loss(model(xs), ys).backward()
+        objective(model(xs), ys).backward()
     assert seen == [len(X), round(gamma * len(X))]
     once = Net()
     once(X)
@@ -73,10 +69,10 @@ def test_a_plain_step_sees_the_whole_batch():
     opt = SAM(sgd(model), model=model, cadence=bisam.cadence.Every(2))
     sizes = []
     for _ in range(2):
-        for loss in opt.passes():
-            xs, ys = choose(loss, model, X, Y)
+        for objective in opt.passes():
+            xs, ys = choose(objective, model, X, Y)
             sizes.append(len(xs))
-            loss(model(xs), ys).backward()
+            objective(model(xs), ys).backward()
         opt.step()
     assert sizes == [len(X), len(X) // 2, len(X)]
 
@@ -87,9 +83,9 @@ def test_esam_with_both_halves_learns():
     with torch.no_grad():
         start = nn.functional.cross_entropy(model(X), Y)
     for _ in range(100):
-        for loss in opt.passes():
-            xs, ys = choose(loss, model, X, Y)
-            loss(model(xs), ys).backward()
+        for objective in opt.passes():
+            xs, ys = choose(objective, model, X, Y)
+            objective(model(xs), ys).backward()
         opt.step()
         opt.zero_grad()
     assert nn.functional.cross_entropy(model(X), Y) < 0.75 * start
@@ -102,10 +98,50 @@ def test_errors_of_the_choice():
         SharpestSamples(0.0)
     choose = SharpestSamples(0.5, per_sample=nn.CrossEntropyLoss())
     with pytest.raises(ValueError, match="one for each"):
-        for loss in opt.passes():
-            xs, ys = choose(loss, model, X, Y)
-            loss(model(xs), ys).backward()
+        for objective in opt.passes():
+            xs, ys = choose(objective, model, X, Y)
+            objective(model(xs), ys).backward()
     with pytest.raises(ValueError, match="in every pass"):
-        for loss in opt.passes():
-            xs, ys = SharpestSamples.__call__(choose, loss, model, X, Y)
+        for objective in opt.passes():
+            xs, ys = SharpestSamples.__call__(choose, objective, model, X, Y)
             nn.functional.cross_entropy(model(xs), ys).backward()
+
+
+def test_fisher_mask_takes_the_largest_per_sample_information():
+    model, twin = Net(), Net()
+    model.eval()
+    opt = bisam.SSAM(torch.optim.SGD(model.parameters(), lr=0.1), model=model, sparsity=0.7, rule="fisher")
+    x, y = batches(1)[0]
+    learn_fisher_mask(
+        opt, zip(x, y, strict=True), lambda s: nn.functional.cross_entropy(model(s[0][None]), s[1][None]).backward()
+    )
+    twin.eval()
+    information = sum(
+        family.At(twin, xs[None], ys[None])(family.At(twin, xs[None], ys[None]).w) ** 2
+        for xs, ys in zip(x, y, strict=True)
+    )
+    names = [n for n, _ in family.At(twin, x, y).params]
+    expected = torch.zeros(len(information)).index_fill(0, information.topk(round(0.3 * len(information))).indices, 1.0)
+    state = opt.state_dict()["state"]
+    ids = {n: i for i, (n, _) in enumerate(model.named_parameters())}
+    resting = torch.cat([state[ids[n]]["sharpness_resting"].flatten() for n in names])
+    assert torch.equal(1 - resting, expected.double())
+    assert all(p.grad is None for p in model.parameters())
+    with pytest.raises(TypeError, match="learn_fisher_mask needs"):
+        learn_fisher_mask(build("ssam", model), [], print)
+    with pytest.raises(ValueError, match="no gradient"):
+        learn_fisher_mask(opt, [], print)
+
+
+def test_learning_a_fisher_mask_leaves_every_gradient_as_it_was():
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)).double()
+    groups = [{"params": model[0].parameters()}, {"params": model[1].parameters(), "rho": 0.0}]
+    opt = bisam.SSAM(torch.optim.SGD(groups, lr=0.1), model=model, rule="fisher")
+
+    def backward(i, factor=1.0):
+        (nn.functional.cross_entropy(model(X[i : i + 1]), Y[i : i + 1]) * factor).backward()
+
+    learn_fisher_mask(opt, range(4), backward)
+    assert all(p.grad is None for p in model.parameters())
+    with pytest.raises(ValueError, match="not finite"):
+        learn_fisher_mask(opt, range(4), lambda i: backward(i, torch.inf))

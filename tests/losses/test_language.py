@@ -95,8 +95,8 @@ def test_bisam_in_the_plain_loop():
         ascent=CausalLMLoss(LowerBoundLoss()),
         descent=CausalLMLoss(nn.CrossEntropyLoss()),
     )
-    for loss in opt.passes():
-        loss(one(x), x).backward()
+    for objective in opt.passes():
+        objective(one(x), x).backward()
     flat = two(x).logits[:, :-1].reshape(-1, V)
     params = list(two.parameters())
     g = torch.autograd.grad(LowerBoundLoss()(flat, x[:, 1:].reshape(-1)), params)
@@ -115,9 +115,9 @@ def test_sam_learns_a_sequence():
     x = torch.arange(8).expand(4, 8)
     values = []
     for _ in range(30):
-        for loss in opt.passes():
-            loss(model(x), x).backward()
-        values.append(loss.value.item())
+        for objective in opt.passes():
+            objective(model(x), x).backward()
+        values.append(objective.value.item())
         opt.step()
         opt.zero_grad()
     assert values[-1] < 0.2 * values[0]

@@ -10,29 +10,18 @@ from torch import nn
 import bisam
 from bisam import ASAM, GSAM, SAM, BiSAM, LowerBoundLoss, VaSSO
 from bisam.cadence import Window
-from bisam.testing import Net, batches, bits
+from bisam.testing import Net, batches, bits, run_steps
 from tests.makers import MAKERS
+from tests.steps import sgd
 
 DATA = batches(8)
-
-
-def sgd(model, lr=0.1):
-    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-
-
-def train(model, opt, data):
-    for x, y in data:
-        for loss in opt.passes():
-            loss(model(x), y).backward()
-        opt.step()
-        opt.zero_grad()
 
 
 def trained(make, steps=3):
     """A model in mid-training, with momentum, memory and gradients that it has accumulated."""
     model = Net(dropout=0.2)
     opt = make(model)
-    train(model, opt, DATA[:steps])
+    run_steps(model, opt, DATA[:steps])
     nn.functional.cross_entropy(model(DATA[0][0]), DATA[0][1]).backward()
     return model, opt
 
@@ -84,9 +73,9 @@ def test_training_goes_on_as_if_nothing_had_been_swept():
         each.zero_grad()
     torch.manual_seed(3)
     bisam.rho_range(opt, model, DATA)
-    train(model, opt, DATA)
+    run_steps(model, opt, DATA)
     torch.manual_seed(3)
-    train(other, twin, DATA)
+    run_steps(other, twin, DATA)
     assert bits(model) == bits(other)
 
 
@@ -132,7 +121,7 @@ def test_each_row_is_what_the_optimizers_own_passes_give(kind):
     """Against the loop itself: the gradient it leaves at each radius, and plain gradients."""
     model = Net()
     opt = kind(sgd(model), model=model)
-    train(model, opt, DATA[:2])
+    run_steps(model, opt, DATA[:2])
     data, radii = DATA[4:6], (0.05, 0.4)
     found = bisam.rho_range(opt, model, data, n=2, radii=radii)
     params = [p for n, p in model.named_parameters() if n not in ("frozen", "unused")]
@@ -146,8 +135,8 @@ def test_each_row_is_what_the_optimizers_own_passes_give(kind):
         values = []
         for number, (x, y) in enumerate(data):
             model.zero_grad()
-            for loss in opt.passes():
-                value = loss(model(x), y)
+            for objective in opt.passes():
+                value = objective(model(x), y)
                 value.backward()
             sharp = flat([p.grad for p in params])
             w = torch.cat([flat(params), torch.tensor([0.0, 1.0])])  # the unused parameter has no gradient
@@ -221,8 +210,8 @@ def test_groups_keep_the_ratio_of_their_radii():
     row = bisam.rho_range(opt, model, DATA, n=1, radii=(0.8,)).rows[0]
     for group, rho in zip(opt.param_groups, (0.8, 0.4, 0.0), strict=True):
         group["rho"] = rho
-    for loss in opt.passes():
-        loss(model(DATA[0][0]), DATA[0][1]).backward()
+    for objective in opt.passes():
+        objective(model(DATA[0][0]), DATA[0][1]).backward()
     assert row.norm == pytest.approx(opt.last.norm, rel=1e-9)
 
 
