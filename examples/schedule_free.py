@@ -42,8 +42,8 @@ def main() -> None:
     for epoch in range(args.epochs):
         opt.train()
         for xs, ys in loader:
-            for loss in opt.passes():
-                loss(model(xs), ys).backward()
+            for objective in opt.passes():
+                objective(model(xs), ys).backward()
             opt.step()
             opt.zero_grad()
         opt.eval()
