@@ -24,7 +24,6 @@ from bisam.functional import lower_bound_loss
 from bisam.testing import bits
 from bisam_lab.models import ResNet
 
-
 #: Numbers of the methods that need one here. WSAM's own 0.9 weighs g_s ninefold, too much for this learning rate; the
 #: radius of MomentumSAM is the authors' for a larger network.
 NUMBERS: dict[str, dict[str, Any]] = {
