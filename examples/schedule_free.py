@@ -1,8 +1,8 @@
 """BiSAM around a schedule-free optimizer: no learning-rate schedule, and ``train()`` and ``eval()`` on the optimizer.
 
-A schedule-free optimizer (Defazio et al., NeurIPS 2024, arXiv 2405.15682) keeps two versions of the weights: the weights at
-which gradients are taken, and their average, which is the model. ``opt.train()`` and ``opt.eval()`` switch between them;
-the wrapper forwards both. Train, and perturb, in train mode. Evaluate, and save checkpoints, in eval mode.
+A schedule-free optimizer (Defazio et al., NeurIPS 2024, arXiv 2405.15682) keeps two versions of the weights: the
+weights at which gradients are taken, and their average, which is the model. ``opt.train()`` and ``opt.eval()`` switch
+between them; the wrapper forwards both. Train in train mode. Evaluate, and save checkpoints, in eval mode.
 
     pip install schedulefree 'bisam[lab]'
     python examples/schedule_free.py
@@ -50,8 +50,8 @@ def main() -> None:
             accuracy = (model(x[test]).argmax(1) == y[test]).double().mean().item()
         print(f"epoch {epoch + 1}: test accuracy {accuracy:.3f}")
 
-    # BatchNorm needs one more thing, because its statistics belong to the weights of train mode. Before you evaluate, pass a
-    # few batches through the model, with the optimizer in eval mode and the model in train mode.
+    # BatchNorm needs one more thing, because its statistics belong to the weights of train mode. Before you evaluate,
+    # pass a few batches through the model, with the optimizer in eval mode and the model in train mode.
 
 
 if __name__ == "__main__":
