@@ -39,8 +39,8 @@ def run(method: str, rho: float, normalised: bool, seed: int, train: Examples, t
     opt = METHODS[method](torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), model=model, rho=rho)
     for _ in range(10):
         for index in torch.randperm(len(train)).split(64):
-            for loss in opt.passes():
-                loss(model(train.x[index]), train.y[index]).backward()
+            for objective in opt.passes():
+                objective(model(train.x[index]), train.y[index]).backward()
             if len(cosines) < 20:
                 w, g = (
                     flat(list(t))

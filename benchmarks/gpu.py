@@ -24,16 +24,21 @@ from bisam.functional import lower_bound_loss
 from bisam.testing import bits
 from bisam_lab.models import ResNet
 
+#: Numbers of the methods that need one here. WSAM's own 0.9 weighs g_s ninefold, too much for this learning rate; the
+#: radius of MomentumSAM is the authors' for a larger network.
+NUMBERS: dict[str, dict[str, Any]] = {
+    "wsam": {"gamma": 0.5},
+    "tailsam": {"total_steps": 1000, "tail": 1.0},
+    "momentumsam": {"rho": 0.1},
+}
+
 
 def build(method: str, device: str) -> tuple[nn.Module, SharpnessAware, torch.Tensor, torch.Tensor]:
     """A small residual net with dropout, its optimizer, and a batch."""
     torch.manual_seed(0)
     model = nn.Sequential(ResNet(8, 3, 32, width=8), nn.Dropout(0.2), nn.Linear(32, 10)).to(device)
     base = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    mild: dict[str, Any] = (
-        {"gamma": 0.5} if method == "wsam" else {}
-    )  # WSAM's own 0.9 weighs g_s ninefold, too much for this rate
-    opt = METHODS[method](base, model=model, **mild)
+    opt = METHODS[method](base, model=model, **NUMBERS.get(method, {}))
     x, y = torch.randn(64, 3, 16, 16, device=device), torch.randint(0, 10, (64,), device=device)
     return model, opt, x, y
 
@@ -56,16 +61,17 @@ def check_no_synchronisation(device: str) -> None:
         if method == "aesam":  # it decides by a number, so the host waits for it once a step
             continue
         model, opt, x, y = build(method, device)
+        _step(model, opt, x, y)  # MomentumSAM and AsyncSAM have nothing to climb in the first step
         before = bits(model)
         loop = opt.passes()
-        for _ in range(2):
+        while True:
             with unsynchronised(device):
-                objective = next(loop)
+                objective = next(loop, None)
+            if objective is None:
+                break
             objective(model(x), y).backward()
-        with unsynchronised(device):
-            next(loop, None)
         assert bits(model) == before
-        assert opt.last.perturbed
+        assert opt.last.perturbed or method == "looksam"  # its second step reuses the first one's gradient
 
 
 def check_same_dropout(device: str) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from bisam import METHODS, SAM, SSAM, BiSAM, LowerBoundLoss, SharpnessAware
+from bisam import METHODS, SAM, SSAM, BiSAM, LowerBoundLoss, SharpnessAware, TailSAM
 from bisam.combine import Blend, Reuse, Surrogate
 from bisam.direction import Friendly, Smoothed
 from bisam.functional import lower_bound_loss
@@ -30,6 +30,7 @@ from bisam_lab.models import ResNet
 #: Every named method, and combinations: ``make(base, model=model)``.
 CONTESTANTS: dict[str, Callable[..., SharpnessAware]] = {
     **METHODS,
+    "tailsam": lambda base, model: TailSAM(base, model=model, total_steps=1000, tail=1.0),  # every step perturbs
     "bisam+asam": lambda base, model: BiSAM(base, model=model, geometry=ScaledBall()),
     "bisam+gsam": lambda base, model: BiSAM(base, model=model, combine=Surrogate(), third_pass=True),
     "bisam+vasso": lambda base, model: BiSAM(base, model=model, direction=Smoothed()),

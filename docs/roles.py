@@ -11,6 +11,7 @@ __all__ = ["Roles"]
 _EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 _QUOTE = re.compile(r"^( *(?:\w+: )?)>(?!>> )", re.MULTILINE)  # a ">= 0" that stands first is no quotation
 _ROLE = re.compile(r":(?:class|func|meth|mod):`(~?)([\w.]+)`")
+_TAG = re.compile(r"(?P<code>(?P<ticks>`+).+?(?P=ticks))|<(?=[A-Za-z])", re.DOTALL)  # <g, eps> is no tag
 
 
 class Roles(griffe.Extension):
@@ -22,6 +23,7 @@ class Roles(griffe.Extension):
             obj.docstring = griffe.Docstring(comment, parent=obj)
         if obj.docstring is not None:
             text = _ROLE.sub(lambda found: _link(found, obj), obj.docstring.value)
+            text = _TAG.sub(lambda found: found["code"] or "&lt;", text)
             obj.docstring.value = _QUOTE.sub(r"\1\\>", _EXAMPLE.sub("Examples:", text))
 
 

@@ -31,8 +31,8 @@ def main() -> None:
     for _ in range(epochs):
         for x, y in loader:
             with accelerator.accumulate(net):
-                for loss in opt.passes():
-                    accelerator.backward(loss(net(x), y))
+                for objective in opt.passes():
+                    accelerator.backward(objective(net(x), y))
                 stepper.step()
                 stepper.zero_grad()
 

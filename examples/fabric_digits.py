@@ -31,8 +31,8 @@ def main() -> None:
 
     for _ in range(epochs):
         for x, y in loader:
-            for loss in opt.passes():
-                fabric.backward(loss(net(x), y))
+            for objective in opt.passes():
+                fabric.backward(objective(net(x), y))
             opt.step()
             opt.zero_grad()
 

@@ -83,9 +83,9 @@ def main() -> None:
         model.train()
         total = 0.0
         for x, y in loader:
-            for loss in opt.passes():
+            for objective in opt.passes():
                 with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-                    value = loss(run(x), y)
+                    value = objective(run(x), y)
                 value.backward()
             opt.step()
             opt.zero_grad()

@@ -1,9 +1,8 @@
 """BiSAM around a schedule-free optimizer: no learning-rate schedule, and ``train()`` and ``eval()`` on the optimizer.
 
-A schedule-free optimizer (Defazio et al., NeurIPS 2024, arXiv 2405.15682) keeps two versions of the weights: those that
-gradients are taken at, and their average, which is the model. ``opt.train()`` and ``opt.eval()`` switch between them;
-the wrapper forwards both. Gradients are taken in train mode, so that is where the perturbation is; evaluate, and save
-checkpoints, in eval mode.
+A schedule-free optimizer (Defazio et al., NeurIPS 2024, arXiv 2405.15682) keeps two versions of the weights: the
+weights at which gradients are taken, and their average, which is the model. ``opt.train()`` and ``opt.eval()`` switch
+between them; the wrapper forwards both. Train in train mode. Evaluate, and save checkpoints, in eval mode.
 
     pip install schedulefree 'bisam[lab]'
     python examples/schedule_free.py
@@ -42,8 +41,8 @@ def main() -> None:
     for epoch in range(args.epochs):
         opt.train()
         for xs, ys in loader:
-            for loss in opt.passes():
-                loss(model(xs), ys).backward()
+            for objective in opt.passes():
+                objective(model(xs), ys).backward()
             opt.step()
             opt.zero_grad()
         opt.eval()
@@ -51,8 +50,8 @@ def main() -> None:
             accuracy = (model(x[test]).argmax(1) == y[test]).double().mean().item()
         print(f"epoch {epoch + 1}: test accuracy {accuracy:.3f}")
 
-    # BatchNorm would need one more thing: its statistics belong to the weights of train mode, so pass a few batches
-    # through the model in eval mode of the optimizer and train mode of the model before evaluating.
+    # BatchNorm needs one more thing, because its statistics belong to the weights of train mode. Before you evaluate,
+    # pass a few batches through the model, with the optimizer in eval mode and the model in train mode.
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 ELSEWHERE = {"docs/migration.md", "docs/lab/own-data.md", *(page for page in PAGES if page.startswith("docs/engines/"))}
 #: Modules of bisam beside ``bisam`` itself whose names are public.
 MODULES = ["bounds", "compat", "functional", "loops", "testing", "integrations.lightning", "integrations.transformers"]
-MODULES += ["cadence", "combine", "direction", "geometry", "sparse"]
+MODULES += ["ascent", "cadence", "choice", "combine", "direction", "geometry", "losses.functional_sam", "radius"]
 
 
 def pages_with(language):
@@ -93,7 +93,7 @@ def test_the_site_is_whole(tmp_path):
     commands = (tmp_path / "reference" / "commands.html").read_text()
     assert all(f"bisam {name}" in commands for name in ("train", "compare", "rho-range"))
     assert "train.label_smoothing" in (tmp_path / "reference" / "recipe.html").read_text()
-    assert ":class:" not in (tmp_path / "reference" / "optimizers.html").read_text()
+    assert ":class:" not in (tmp_path / "reference" / "methods.html").read_text()
 
 
 @pytest.mark.parametrize("page", [page for page in pages_with("python") if page not in ELSEWHERE])
