@@ -36,7 +36,7 @@ def test_a_wrapper_forwards_what_the_inner_choice_declares():
     [FisherBall(), SparseSupport(every=1), ScaledBall(), OnlyModules(), RandomSupport(0.5, inner=FisherBall())],
     ids=lambda g: type(g).__name__,
 )
-@pytest.mark.parametrize("check", BATTERY, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
 def test_a_wrapped_geometry_passes_the_battery(inner, check):
     check(lambda model: SAM(sgd(model), model=model, geometry=Through(inner)))
 

@@ -72,7 +72,7 @@ from .methods import (
     VaSSO,
 )
 from .optimizer import SharpnessAware
-from .range_test import RadiusResult, RhoRange, rho_range
+from .radius_sweep import RadiusResult, RhoRange, rho_range
 from .schedule import RhoScheduler
 
 __version__ = "0.1.0"

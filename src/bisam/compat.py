@@ -239,7 +239,10 @@ class SAM(SharpnessAware):
         return self.base
 
     def _remember(self) -> None:
-        """Note the gradients that stand now, to tell later ones from them; also where they accumulate in place."""
+        """Note the gradients that stand now, to tell later ones from them; also where they accumulate in place.
+
+        An in-place change shows in ``_version`` alone, which has no public name.
+        """
         self._known = [(p, p.grad, p.grad._version) for p in self._params() if p.grad is not None]
 
     def _has_new_gradients(self) -> bool:

@@ -26,6 +26,7 @@ class Method:
         source: authors, venue and year.
         arxiv: number of the paper.
         rho: default radius.
+        rho_of_sam: SAM's radius beside which that one is published.
         passes: forward-backward passes of a step, in words; the number is ``estimator.passes_per_step``.
         choices: for each axis on which it makes a choice, a function of the method's own numbers that returns it. The
             defaults of these functions are the method's. A parameter ``inner`` takes another choice on that axis
@@ -39,6 +40,7 @@ class Method:
     source: str
     arxiv: str
     rho: float = 0.05
+    rho_of_sam: float = 0.05
     passes: str = "2"
     choices: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     couple: Callable[[Callable[..., Tensor] | None, Callable[..., Tensor]], Objectives] | None = None

@@ -756,6 +756,7 @@ class MomentumSAM(SharpnessAware):
         "Becker et al., 2024",
         "2401.12033",
         rho=3.0,
+        rho_of_sam=0.3,
         passes="1",
         choices={"ascent": lambda uphill=False, key=None: BaseMomentum(uphill, key)},
     )

@@ -17,7 +17,7 @@ from ._step.passes import Objective, Passes, StepStats
 from ._validation import not_negative
 from ._vectors.memory import PREFIX, STEPS, Memory, without_memory
 from .ascent import StoredAscent
-from .cadence import Adaptive, Always, Cadence, Tail
+from .cadence import Always, Cadence, Tail
 from .combine import Combine
 from .direction import Direction
 from .geometry import Geometry, L2Ball
@@ -134,7 +134,7 @@ class SharpnessAware(Optimizer):
             third_pass=third_pass,
             sync_ascent=sync_ascent,
         )
-        self.estimator.check_base(base)
+        self.estimator.check_supplies(base)
         memory = Memory(base, self.estimator.vectors, self.estimator.numbers)
         radii = [not_negative("rho", group.get("rho", rho)) for group in base.param_groups]
         self._context = StepContext(base, ModelInfo(model, base), memory)
@@ -177,7 +177,7 @@ class SharpnessAware(Optimizer):
         self._settle("passes()")
         context = self._context
         context.grad_scale, context.by_scaler = grad_scale, False
-        loop = Passes(self.estimator.passes(context))
+        loop = Passes(self.estimator.passes(context), lambda: context.objective)
         context.loop = weakref.ref(loop)
         return loop
 
@@ -432,11 +432,10 @@ def _warn_if_never_opened(context: StepContext, cadence: Cadence) -> None:
 
 
 def _warn_if_too_long(context: StepContext, cadence: Cadence) -> None:
-    total = getattr(cadence, "total_steps", None) if isinstance(cadence, Tail | Adaptive) else None
-    if total is not None and context.memory.step == total + 1:
+    if isinstance(cadence, Tail) and context.memory.step == cadence.total_steps + 1:
         warnings.warn(
-            f"step {total + 1} of cadence={cadence!r}, whose training ends after total_steps={total}: pass the number "
-            "of opt.step() calls of the whole training",
+            f"cadence={cadence!r} is in step {cadence.total_steps + 1}, after the end of the training: pass "
+            "total_steps=, the number of opt.step() calls of the whole training",
             stacklevel=3,
         )
 

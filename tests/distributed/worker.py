@@ -27,7 +27,7 @@ from bisam import METHODS, SAM, LowerBoundLoss
 from bisam.testing import Net, batches
 from tests.makers import MAKERS
 
-THIRD = {"gsam", "wsam", "looksam", "aesam"}
+THIRD = {"gsam", "wsam", "looksam", "aesam", "stablesam"}
 SAVED = ["sam", "vasso", "looksam", "ssam", "aesam"]  # one of each kind of memory
 SETTINGS = {
     "plain": {},

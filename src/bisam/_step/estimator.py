@@ -140,7 +140,7 @@ class Estimator:
         share = None if isinstance(self.cadence, GradientCadence) else self.cadence.fraction
         return PassCount(1, sharp, None if share is None else 1 + share * (sharp - 1))
 
-    def check_base(self, base: Optimizer) -> None:
+    def check_supplies(self, base: Optimizer) -> None:
         """Refuse a base optimizer that a choice cannot work with."""
         if isinstance(self.ascent, StoredAscent):
             self.ascent.check(base)

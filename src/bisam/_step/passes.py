@@ -116,11 +116,16 @@ class Objective:
 
 
 class Passes(Iterator[Objective]):
-    """The passes of one gradient; the weights are back when the loop is over, however it ends."""
+    """The passes of one gradient; the weights are back when the loop is over, however it ends.
 
-    def __init__(self, steps: Generator[Objective, None, None]) -> None:
+    Args:
+        steps: yields the objectives.
+        running: returns the objective of the running pass.
+    """
+
+    def __init__(self, steps: Generator[Objective, None, None], running: Callable[[], Objective | None]) -> None:
         self._steps = steps
-        self._current: Objective | None = None
+        self._running = running
         self._ended_by: str | None = None
 
     def __next__(self) -> Objective:
@@ -134,8 +139,7 @@ class Passes(Iterator[Objective]):
                 f"{self._ended_by} was called inside `for objective in opt.passes()` and has ended the loop, so its "
                 "gradient is gone: call it after the loop"
             )
-        self._current = next(self._steps)
-        return self._current
+        return next(self._steps)
 
     @property
     def live(self) -> bool:
@@ -145,12 +149,14 @@ class Passes(Iterator[Objective]):
     @property
     def at_descent(self) -> bool:
         """Whether the running pass is the last one."""
-        return self._current is not None and not self._current.is_ascent
+        running = self._running()
+        return running is not None and not running.is_ascent
 
     @property
     def settled(self) -> bool:
         """Whether the running pass may end here and leave the whole gradient behind."""
-        return self.at_descent and self._current is not None and self._current.settled
+        running = self._running()
+        return running is not None and not running.is_ascent and running.settled
 
     def finish(self) -> None:
         """End the last pass as the loop itself would."""

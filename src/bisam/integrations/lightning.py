@@ -111,7 +111,7 @@ class SharpnessAwareMixin(_Base):
                 "BiSAM(torch.optim.SGD(...), model=self), or SAM with rho=0 for the plain optimizer"
             )
         _check_strategy(strategy.model, self)
-        if getattr(self, "_compiler_ctx", None) is not None:
+        if getattr(self, "_compiler_ctx", None) is not None:  # torch.compile(module) leaves no other trace
             raise RuntimeError("compile the network inside, self.net = torch.compile(net), not the LightningModule")
         for opt in sharp:
             opt.model = strategy.model  # wrapped, for DDP; and whole, for training_step runs twice on all its buffers
@@ -253,6 +253,7 @@ def _once_a_pass(step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(step)
     def training_step(self: SharpnessAwareMixin, *args: Any, **kwargs: Any) -> Any:
         opt = self._opt
+        # self.trainer raises where there is none
         if opt is None and self.automatic_optimization and getattr(self, "_trainer", None) is not None:
             raise RuntimeError("an on_train_start() of your own must call super().on_train_start()")
         if opt is None or self._inside:  # manual optimization, or super().training_step() of a subclass
@@ -288,6 +289,7 @@ def _check_strategy(model: Any, module: SharpnessAwareMixin) -> None:
 def _prepare(model: Any, loss: Tensor) -> None:
     """Let a backward inside DDP's forward average gradients, unless the optimizer has switched that off."""
     if isinstance(model, DistributedDataParallel) and model.require_backward_grad_sync:
+        # What DDP.forward() does before it returns; nothing public does it for a backward inside that forward.
         model.reducer._rebuild_buckets()
         model.reducer.prepare_for_backward([loss] if model.find_unused_parameters else [])
 

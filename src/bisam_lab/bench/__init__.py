@@ -19,10 +19,10 @@ from ..run.environment import environment
 from .contestants import Contestant, Problem
 from .memory import metered
 from .peers import installed, peer, peer_name
-from .result import Memory, Passes, Report, Row
+from .result import MemoryUse, PassesPerStep, Report, Row
 from .timing import Runner, in_turn
 
-__all__ = ["Memory", "Passes", "Report", "Row", "bench", "every_method", "measure_memory"]
+__all__ = ["MemoryUse", "PassesPerStep", "Report", "Row", "bench", "every_method", "measure_memory"]
 
 #: Builds a contestant, given how many of its steps will be timed.
 Entry = Callable[[int], Contestant]
@@ -92,7 +92,7 @@ def bench(
     )
 
 
-def measure_memory(enter: Entry, problem: Problem) -> Memory:
+def measure_memory(enter: Entry, problem: Problem) -> MemoryUse:
     """Return the memory of a contestant in the second of two cycles, which begins and ends without gradients."""
     device = problem.fabric.device
     batches = itertools.cycle(problem.batches)
@@ -105,7 +105,7 @@ def measure_memory(enter: Entry, problem: Problem) -> Memory:
         contestant.run(itertools.islice(batches, cycle))
         peak = meter.peak
         gc.collect()
-        return Memory(peak, meter.live)
+        return MemoryUse(peak, meter.live)
 
 
 def _entries(problem: Problem, peers: bool) -> list[tuple[Row, Entry]]:
@@ -161,7 +161,7 @@ def _time(
                 failed[row] = _sentence(error)
 
 
-def _result(row: Row, error: str | None, runner: Runner | None, memory: Memory | None, floor: Memory) -> Row:
+def _result(row: Row, error: str | None, runner: Runner | None, memory: MemoryUse | None, floor: MemoryUse) -> Row:
     if error is not None or runner is None or memory is None:
         return Row(row.name, row.peer, error)
     return Row(

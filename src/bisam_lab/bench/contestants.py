@@ -24,7 +24,7 @@ from ..run.learning_rate import learning_rate
 from ..run.optimizer import build_optimizer
 from ..run.setup import load_examples_and_model
 from ..run.steps import Steps
-from .result import Passes
+from .result import PassesPerStep
 
 __all__ = ["Contestant", "Problem"]
 
@@ -51,7 +51,7 @@ class Contestant:
     model: nn.Module
     run: Callable[[Iterable[Examples]], None]
     cycle: int = 1
-    expected: Passes | None = None
+    expected: PassesPerStep | None = None
     peer: str | None = None
 
 
@@ -105,7 +105,7 @@ class Problem:
                 stepper.zero_grad()
                 schedule.step()
 
-        return Contestant(f"plain {self.recipe.train.optimizer}", model, run, expected=Passes(1, 1))
+        return Contestant(f"plain {self.recipe.train.optimizer}", model, run, expected=PassesPerStep(1, 1))
 
     def method(self, name: str, timed: int) -> Contestant:
         """Return a method of the laboratory, with the laboratory's steps.
@@ -148,20 +148,20 @@ def _cycle(opt: SharpnessAware) -> int:
     return cadence.k if isinstance(cadence, Every) else UNDECIDED if isinstance(cadence, GradientCadence) else 1
 
 
-def _expected(method: Method, opt: SharpnessAware) -> Passes:
+def _expected(method: Method, opt: SharpnessAware) -> PassesPerStep:
     """Return the passes of a mean step: 1 if it does not perturb, otherwise those at w and the last one.
 
     ESAM's last pass sees a part of the samples, chosen by a forward pass.
     """
     choices = opt.estimator
     if not any(group["rho"] for group in opt.param_groups):
-        return Passes(1, 1)
+        return PassesPerStep(1, 1)
     count = choices.passes_per_step
     chosen = method.sharpest_samples
     last, forward = (1.0, 0.0) if chosen is None or chosen.gamma == 1 else (chosen.gamma, 1.0)
     sharp = count.sharp - 1 + last
     share = choices.cadence.fraction
     if share is None:
-        return Passes(min(1.0, sharp), sharp, forward)
+        return PassesPerStep(min(1.0, sharp), sharp, forward)
     mean = share * sharp + (1 - share) * count.plain
-    return Passes(mean, mean, share * forward)
+    return PassesPerStep(mean, mean, share * forward)

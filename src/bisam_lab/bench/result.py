@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Memory", "Passes", "Report", "Row", "quartiles"]
+__all__ = ["MemoryUse", "PassesPerStep", "Report", "Row", "quartiles"]
 
 
 @dataclass(frozen=True)
-class Passes:
+class PassesPerStep:
     """Passes of a mean step, in passes over the whole batch.
 
     Attributes:
@@ -28,7 +28,7 @@ class Passes:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryUse:
     """Bytes of tensors: of the network, the optimizer and the steps, without the batches.
 
     Attributes:
@@ -60,11 +60,11 @@ class Row:
     name: str
     peer: str | None = None
     error: str | None = None
-    expected: Passes | None = None
-    passes: Passes | None = None
+    expected: PassesPerStep | None = None
+    passes: PassesPerStep | None = None
     seconds: tuple[float, ...] = ()
     ratios: tuple[float, ...] = ()
-    memory: Memory | None = None
+    memory: MemoryUse | None = None
     extra_peak: int | None = None
     extra_kept: int | None = None
 
@@ -103,7 +103,7 @@ class Report:
     rounds: int
     steps: int
     seconds: tuple[float, ...]
-    memory: Memory
+    memory: MemoryUse
     machine: dict[str, Any]
     rows: tuple[Row, ...]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..data import Examples
 from .contestants import Contestant
-from .result import Passes
+from .result import PassesPerStep
 
 __all__ = ["Runner", "in_turn", "timed", "whole_cycles"]
 
@@ -84,10 +84,10 @@ class Runner:
         return steps
 
     @property
-    def passes(self) -> Passes:
+    def passes(self) -> PassesPerStep:
         """Passes of a mean timed step."""
         pairs, forward = (seen / self._batch / self._steps for seen in (self._samples, self._looked))
-        return Passes(pairs, pairs, forward)
+        return PassesPerStep(pairs, pairs, forward)
 
     def _run(self, steps: int) -> None:
         self._steps += steps

@@ -137,7 +137,7 @@ class Method:
         if self.plain:
             return 0.0
         given = self._radii + [radii[name] for name in (self.name, *self.parts) if name in radii]
-        return given[0] if given else rho * (self.published / _published_rho("sam"))
+        return given[0] if given else rho * max(_published_ratio(part) for part in self.parts)
 
     @property
     def published(self) -> float:
@@ -234,3 +234,9 @@ def _wraps(part: str) -> bool:
 
 def _published_rho(part: str) -> float:
     return METHODS[part if part in METHODS else "sam"].rho
+
+
+def _published_ratio(part: str) -> float:
+    """Return how many times SAM's radius the part's published radius is."""
+    method = METHODS[part if part in METHODS else "sam"]
+    return method.rho / method.rho_of_sam

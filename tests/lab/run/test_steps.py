@@ -25,7 +25,8 @@ TINY = (
 @pytest.mark.parametrize("method", ["sgd", "bisam-tanh", "bisam-log+msam", "esam+asam", *METHODS])
 def test_a_run_equals_a_raw_loop(method):
     """Fabric, the study and the logs change no number."""
-    recipe = load("digits", [*TINY, "train.label_smoothing=0.1", "sharpness.options.msam.m=2"])
+    calm = "sharpness.radii={momentumsam: 0.1}"  # a large radius amplifies rounding
+    recipe = load("digits", [*TINY, "train.label_smoothing=0.1", "sharpness.options.msam.m=2", calm])
     result = train(recipe, method, seed=3)
     splits = load_splits(recipe.data, None, 3)
     torch.manual_seed(3)
