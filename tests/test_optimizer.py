@@ -2,14 +2,16 @@
 
 import gc
 import math
+import warnings
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
 import bisam
-from bisam import ASAM, METHODS, SAM, BiSAM
-from bisam.cadence import Every
+from bisam import ASAM, METHODS, SAM, BiSAM, TailSAM
+from bisam.cadence import Every, Window
 from bisam.combine import Blend
 from bisam.testing import Net, batches, bits, run_steps
 from tests.makers import MAKERS
@@ -168,6 +170,54 @@ def test_nothing_is_kept_alive():
         and o.dtype == torch.float64
     ]
     assert not [o for o in big if o.data_ptr() not in weights | kept and o.is_floating_point()]
+
+
+def test_a_model_that_holds_its_optimizer_is_freed_with_it():
+    """What is judged when the optimizer is gone must not keep it: model -> optimizer -> model is a cycle."""
+    model = Net()
+    model.optimizer = SAM(sgd(model), model=model)
+    run_steps(model, model.optimizer, batches(1))
+    gone = weakref.ref(model.optimizer)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize(("steps", "words"), [(3, "perturbed none of the 3 steps"), (0, None)])
+def test_a_cadence_that_never_opened_is_told_once_when_the_optimizer_goes(steps, words):
+    model = Net()
+    opt = SAM(sgd(model), model=model, cadence=Window(100))
+    run_steps(model, opt, batches(steps))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        del opt
+        gc.collect()
+    told = [str(w.message) for w in seen if "cadence=" in str(w.message)]
+    assert len(told) == (words is not None)
+    assert words is None or words in told[0]
+    assert words is None or "count the calls of opt.step()" in told[0]
+
+
+def test_a_cadence_that_opened_before_the_run_was_resumed_is_not_told():
+    model = Net()
+    opt = SAM(sgd(model), model=model, cadence=Window(0, 2))
+    run_steps(model, opt, batches(3))
+    state = opt.state_dict()
+    twin = SAM(sgd(model), model=model, cadence=Window(0, 2))
+    twin.load_state_dict(state)
+    run_steps(model, twin, batches(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del opt, twin
+        gc.collect()
+
+
+def test_a_tail_that_goes_on_after_the_training_is_told():
+    model = Net()
+    opt = TailSAM(sgd(model), model=model, total_steps=2, tail=0.5)
+    run_steps(model, opt, batches(2))
+    with pytest.warns(UserWarning, match=r"step 3, after the end of the training: pass total_steps="):
+        run_steps(model, opt, batches(1))
 
 
 # -- construction ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ._step.base_optimizer import check_base, check_call
-from ._step.context import GradScale, StepContext
+from ._step.context import GradScale, RunRecord, StepContext
 from ._step.estimator import Estimator
 from ._step.model import ModelInfo
 from ._step.passes import Objective, Passes, StepStats
@@ -151,7 +151,7 @@ class SharpnessAware(Optimizer):
         where torch completes an optimizer whose groups exist already, and it is public: subclasses override it.
         """
         super().__setstate__({})
-        weakref.finalize(self, _warn_if_never_opened, self._context, self.estimator.cadence)
+        weakref.finalize(self, _warn_if_never_opened, self._context.record, repr(self.estimator.cadence))
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -287,6 +287,7 @@ class SharpnessAware(Optimizer):
         if context.counts:  # engines step an optimizer to furnish its state: that is no step of training
             context.counts = False
             context.memory.commit_step()
+            context.record.steps += context.moves
             _warn_if_too_long(context, self.estimator.cadence)
         return result if closure is None else value
 
@@ -382,7 +383,7 @@ class SharpnessAware(Optimizer):
         for group, kept in zip(self.param_groups, mine, strict=True):
             for key, value in kept.items():
                 group.setdefault(key, value)
-        self._context.opened |= self.estimator.cadence.opened_before(self.memory.step)
+        self._context.record.opened |= self.estimator.cadence.opened_before(self.memory.step)
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
@@ -394,14 +395,14 @@ class SharpnessAware(Optimizer):
         self._settle("copying or pickling")
         left_out = ("step", "_context", "_warned_capturable_if_run_uncaptured")
         own = {k: v for k, v in vars(self).items() if not k.startswith("_optimizer_") and k not in left_out}
-        return {**own, "_parts": (self.model, self.memory, self._context.opened)}
+        return {**own, "_parts": (self.model, self.memory, self._context.record)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         own = dict(state)
-        model, memory, opened = own.pop("_parts")
+        model, memory, record = own.pop("_parts")
         self.__dict__.update(own)
         self._context = StepContext(self.base, ModelInfo(model, self.base), memory)
-        self._context.opened = opened
+        self._context.record = record
         self._furnish()
 
     def __repr__(self) -> str:
@@ -420,13 +421,13 @@ class SharpnessAware(Optimizer):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def _warn_if_never_opened(context: StepContext, cadence: Cadence) -> None:
+def _warn_if_never_opened(record: RunRecord, cadence: str) -> None:
     """Say that a run has ended and was plain to the end; called when the optimizer is gone."""
-    steps = context.groups[0].get(STEPS) if context.groups else None  # unwrapped, or emptied by an engine
-    if steps and not context.opened and any(group["rho"] > 0 for group in context.groups):
+    if record.steps and not record.opened:
         warnings.warn(
-            f"cadence={cadence!r} perturbed none of the {steps} steps that this optimizer took, so it was the plain "
-            "base optimizer: count the calls of opt.step(), not epochs, and compare with the length of the training",
+            f"cadence={cadence} perturbed none of the {record.steps} steps that this optimizer took, so it was the "
+            "plain base optimizer: count the calls of opt.step(), not epochs, and compare them with the training's "
+            "length",
             stacklevel=2,
         )
 

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,9 +14,22 @@ from .model import ModelInfo
 from .passes import Objective, Passes, StepStats
 from .saved import RandomState, SavedState
 
-__all__ = ["GradScale", "StepContext"]
+__all__ = ["GradScale", "RunRecord", "StepContext"]
 
 GradScale = float | Tensor | torch.amp.GradScaler | None
+
+
+@dataclass
+class RunRecord:
+    """What is judged when the optimizer is gone; it holds nothing that could keep the optimizer or the model alive.
+
+    Attributes:
+        opened: whether the cadence has let a step perturb, here or before the state was loaded.
+        steps: steps taken here with some radius above zero.
+    """
+
+    opened: bool = False
+    steps: int = 0
 
 
 class StepContext:
@@ -33,7 +47,8 @@ class StepContext:
         by_scaler: whether ``GradScaler.step`` is about to call ``step()``.
         saved: what the running step has saved.
         last: what the last climb did.
-        opened: whether the cadence has let a step perturb, here or before the state was loaded.
+        moves: whether some radius was above zero in the last step.
+        record: what is judged when the optimizer is gone.
         warned: what the user has been warned of already.
         passes: how many passes of the running step have ended.
     """
@@ -48,7 +63,8 @@ class StepContext:
         self.by_scaler = False
         self.saved: SavedState | None = None
         self.last = StepStats()
-        self.opened = False
+        self.moves = False
+        self.record = RunRecord()
         self.warned: set[str] = set()
         self.passes = 0
         self._hooked: list[Tensor] = []

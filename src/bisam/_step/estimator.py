@@ -151,7 +151,8 @@ class Estimator:
         """Yield the objective of each pass and leave the gradient in ``p.grad``."""
         moves = self._can_move(context)
         sharp = moves and (self._always or self.cadence(context.memory.step))
-        context.opened |= sharp
+        context.moves = moves
+        context.record.opened |= sharp
         stored, climbed = (self.ascent, None) if isinstance(self.ascent, StoredAscent) else (None, self.ascent)
         must_be_called = self.ascent_differs and stored is None
         saved = context.start_step(same_random=self.same_dropout)
