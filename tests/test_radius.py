@@ -37,8 +37,8 @@ def test_a_hundred_steps_equal_the_textbook(radius, rule, numbers):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-10)
 
 
-def climbed(opt, params, grads):
-    """||eps|| after a climb along these gradients."""
+def climbed(opt, params, grads, *, step=True):
+    """||eps|| after a climb along these gradients; without ``step`` it is one micro-batch of several."""
     loop = opt.passes()
     next(loop)
     for p, g in zip(params, grads, strict=True):
@@ -47,8 +47,9 @@ def climbed(opt, params, grads):
     norm = opt.last.norm
     for _ in loop:
         pass
-    opt.step()
-    opt.zero_grad()
+    if step:
+        opt.step()
+        opt.zero_grad()
     return norm
 
 
@@ -81,8 +82,11 @@ def test_the_sum_of_norms_is_saved_and_counts_steps_not_micro_batches():
     again = SAM(torch.optim.SGD([param], lr=0.0), rho=1.0, radius=AccumulatedRadius(0.0))
     again.load_state_dict(saved)
     assert climbed(again, [param], one) == pytest.approx(1 / 2)
-    loops = [again.passes() for _ in range(1)]  # two micro-batches of one step see the same sum
-    assert loops
+    parts = [
+        climbed(again, [param], one, step=step) for step in (False, False, True)
+    ]  # one step of three micro-batches
+    assert parts == pytest.approx([1 / math.sqrt(5)] * 3)
+    assert climbed(again, [param], one) == pytest.approx(1 / math.sqrt(6))
 
 
 def test_groups_keep_the_ratio_of_their_radii():
