@@ -188,6 +188,7 @@ def test_unwrapping_gives_the_base_back_as_it_was():
     base = sgd(model, momentum=0.9)
     groups, defaults = [dict(g) for g in base.param_groups], dict(base.defaults)
     opt = bisam.AESAM(base, model=model)
+    bisam.RhoScheduler(opt)
     for objective in opt.passes():
         objective(model(torch.ones(2, 6).double()), torch.tensor([0, 1])).backward()
     opt.step()

@@ -214,7 +214,7 @@ class SharpnessAware(Optimizer):
         """
         self._settle("unwrap()")
         for entries in (self.base.defaults, *self.base.param_groups):
-            for key in [key for key in entries if key == "rho" or str(key).startswith(PREFIX)]:
+            for key in [key for key in entries if key in ("rho", "initial_rho") or str(key).startswith(PREFIX)]:
                 del entries[key]
         return self.base
 
