@@ -4,7 +4,7 @@ import functools
 
 from bisam import METHODS
 
-__all__ = ["MAKERS"]
+__all__ = ["MAKERS", "UNDER_EACH_ASCENT", "each_ascent"]
 
 #: Numbers without which a method is refused, or never perturbs in a few steps.
 NEEDED = {"tailsam": {"total_steps": 1000, "tail": 1.0}}
@@ -17,6 +17,21 @@ def make(name, base, **options):
             if "momentum" in group:
                 group["momentum"] = group["momentum"] or 0.9
     return METHODS[name](base, **{**NEEDED.get(name, {}), **options})
+
+
+#: (method, whether it climbs the lower bound): one that climbs no objective has none to replace.
+UNDER_EACH_ASCENT = [
+    (name, foreign)
+    for name in METHODS
+    for foreign in (False, True)
+    if not (foreign and name in ("momentumsam", "asyncsam"))
+]
+
+
+def each_ascent(case):
+    """The id of such a case."""
+    name, foreign = case
+    return f"{name}-{'lower-bound' if foreign else 'cross-entropy'}"
 
 
 #: ``MAKERS[name](base, model=model)`` for every method.

@@ -13,6 +13,7 @@ from bisam.combine import Blend, Reuse, Surrogate
 from bisam.direction import Friendly, Smoothed
 from bisam.geometry import FisherBall, L2Ball, OnlyModules, RandomSupport, SparseSupport
 from bisam.testing import Net, batches, run_steps
+from tests.makers import UNDER_EACH_ASCENT, each_ascent
 from tests.reference import family
 from tests.reference.bounds import PHI, lower_bound
 from tests.reference.steps import asam_scale, msam_gradient, sharpness_aware_step
@@ -66,18 +67,11 @@ def test_hundred_steps_equal_the_textbook(method, base):
     assert moved
 
 
-#: They climb no objective, so there is none to replace.
-WITHOUT_ASCENT = {"momentumsam", "asyncsam"}
-
-
 @pytest.mark.matrix("textbook")
-@pytest.mark.parametrize("ascent", ["cross-entropy", "lower-bound"])
-@pytest.mark.parametrize("name", [name for name in NUMBERS if name != "bisam"])  # which is above
-def test_every_method_equals_its_textbook(name, ascent):
-    if ascent == "lower-bound" and name in WITHOUT_ASCENT:
-        return
+@pytest.mark.parametrize("case", [case for case in UNDER_EACH_ASCENT if case[0] != "bisam"], ids=each_ascent)  # above
+def test_every_method_equals_its_textbook(case):
+    name, foreign = case
     data, ours, theirs, memory = batches(100), Net(), Net(), {}
-    foreign = ascent == "lower-bound"
     choices = {"ascent": LowerBoundLoss(), "third_pass": name in NEEDS_THIRD_PASS} if foreign else {}
     run_steps(ours, build(name, ours, **choices), data)
     base = sgd(theirs, lr=0.05)

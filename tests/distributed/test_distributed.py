@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from bisam import METHODS
 from bisam.testing import batches, run_steps
 from tests.distributed import worker
+from tests.makers import UNDER_EACH_ASCENT, each_ascent
 
 ROOT = Path(__file__).parent.parent.parent
-ASCENTS = pytest.mark.parametrize("foreign", [False, True], ids=["cross-entropy", "lower-bound"])
+CASES = pytest.mark.parametrize("case", UNDER_EACH_ASCENT, ids=each_ascent)
 RANDOM = {"esam", "ssam"}  # each process draws the mask of its own shards
 
 
@@ -141,9 +141,9 @@ def test_ranks_stay_equal_with_batchnorm_and_unused_parameters(seen):
 
 
 @pytest.mark.matrix("DDP")
-@ASCENTS
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_keeps_the_ranks_equal(seen, name, foreign):
+@CASES
+def test_every_method_keeps_the_ranks_equal(seen, case):
+    name, foreign = case
     start = worker.flat(worker.mlp().parameters())
     assert not torch.equal(one(seen, "ddp_methods", (name, foreign))[: len(start)], start)
 
@@ -155,9 +155,9 @@ def test_methods_that_combine_refuse_no_sync(seen):
 
 
 @pytest.mark.matrix("FSDP2")
-@ASCENTS
-@pytest.mark.parametrize("name", METHODS)
-def test_fsdp_equals_one_process(seen, name, foreign):
+@CASES
+def test_fsdp_equals_one_process(seen, case):
+    name, foreign = case
     weights = one(seen, "fsdp_methods", (name, foreign))
     if name in RANDOM:
         return  # that the ranks agree is all that can be asked
