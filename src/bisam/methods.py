@@ -192,9 +192,10 @@ class BiSAM(SharpnessAware):
 class ESAM(SharpnessAware):
     """Efficient SAM (Du et al., ICLR 2022, arXiv 2110.03141): perturb a random fraction ``beta`` of the weights.
 
-    eps = m / beta * rho g / ||g|| with m drawn for each weight (:class:`~bisam.geometry.RandomSupport`). The other half
-    of the method, which descends on the samples whose loss rose most, belongs to the loop:
-    :class:`~bisam.loops.SharpestSamples`.
+    eps = m / beta * rho g / ||g|| with m drawn for each weight (:class:`~bisam.geometry.RandomSupport`). The authors'
+    code draws whole tensors instead, and takes the norm over those that move: write ``unit="tensor"``. Its eps is the
+    longer one, rho / beta. The other half of the method, which descends on the samples whose loss rose most, belongs to
+    the loop: :class:`~bisam.loops.SharpestSamples`.
 
     Example:
         >>> net = nn.Linear(4, 3)
@@ -209,6 +210,7 @@ class ESAM(SharpnessAware):
         rho: radius, >= 0. The default is SAM's; the paper tries 0.05 to 0.2.
         beta: fraction of the weights that move, in (0, 1]. The default is the paper's for CIFAR-10.
         seed: of the draws; 0 is ours.
+        unit: what is drawn: ``"weight"``, or ``"tensor"`` as in the authors' code.
         inner: the set that eps comes from; None is the Euclidean ball.
         options: the other arguments of :class:`~bisam.SharpnessAware`.
     """
@@ -218,7 +220,9 @@ class ESAM(SharpnessAware):
         "perturb a random fraction `beta` of the weights",
         "Du et al., ICLR 2022",
         "2110.03141",
-        choices={"geometry": lambda beta=0.6, seed=0, inner=None: RandomSupport(beta, seed, inner)},
+        choices={
+            "geometry": lambda beta=0.6, seed=0, unit="weight", inner=None: RandomSupport(beta, seed, inner, unit=unit)
+        },
     )
 
     def __init__(
@@ -229,10 +233,16 @@ class ESAM(SharpnessAware):
         rho: float = 0.05,
         beta: float = 0.6,
         seed: int = 0,
+        unit: str = "weight",
         inner: Geometry | None = None,
         **options: "Unpack[Options]",
     ) -> None:
-        super().__init__(base, model=model, rho=rho, **self.method.options(options, beta=beta, seed=seed, inner=inner))
+        super().__init__(
+            base,
+            model=model,
+            rho=rho,
+            **self.method.options(options, beta=beta, seed=seed, unit=unit, inner=inner),
+        )
 
 
 class GSAM(SharpnessAware):

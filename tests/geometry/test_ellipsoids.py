@@ -12,7 +12,7 @@ from bisam import ASAM, SAM, FisherSAM, ScaledBall
 from bisam.geometry import LayerBall
 from bisam.testing import Net
 from tests.reference import family
-from tests.steps import X, Y, moves, perturbations, sgd
+from tests.steps import X, Y, moves, perturbations, sgd, turn
 
 
 @given(rho=st.floats(1e-2, 2.0), eta=st.sampled_from([0.0, 0.01, 1.0]), named=st.booleans())
@@ -62,6 +62,39 @@ def test_layer_ball_is_the_layer_wise_rule():
             here = family.At(model, X, Y).w - at.w
         objective(model(X), Y).backward()
     torch.testing.assert_close(here, eps, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale_biases", [True, False])
+def test_the_layer_ball_scales_biases_or_leaves_them_as_the_authors_do(scale_biases):
+    """Their ``normalize_bias=False``: T is the norm where the name holds ``weight``, and 1 elsewhere."""
+    model, other = Net(), Net()
+    opt = SAM(sgd(model), model=model, rho=0.5, geometry=LayerBall(scale_biases=scale_biases))
+    eps = moves(opt, model)
+    at = family.At(other, X, Y)
+    g = at(at.w)
+    T = torch.cat(
+        [
+            (p.detach().norm() if scale_biases or "weight" in n else torch.ones((), dtype=p.dtype)).expand(p.numel())
+            for n, p in at.params
+        ]
+    )
+    parts = (0.5 * T**2 * g / (T * g).norm()).split(at.sizes.tolist())
+    expected = {name: part for (name, _), part in zip(at.params, parts, strict=True)}
+    for (name, p), e in zip(model.named_parameters(), eps, strict=True):
+        torch.testing.assert_close(e, expected.get(name, torch.zeros_like(p)).view_as(p), rtol=1e-9, atol=1e-12)
+    bias = eps[[n for n, _ in model.named_parameters()].index("norm.bias")]
+    assert bias.any() != scale_biases  # BatchNorm's is zero at first, and so is its norm
+
+
+def test_a_layer_ball_that_needs_names_says_so():
+    model = Net()
+    with pytest.raises(ValueError, match=r"scale_biases=False.*pass model="):
+        turn(SAM(sgd(model), geometry=LayerBall(scale_biases=False)), model)
+    named = SAM(torch.optim.SGD(model.named_parameters(), lr=0.1), geometry=LayerBall(scale_biases=False))
+    turn(named, model)
+    assert named.last.perturbed
+    with pytest.raises(TypeError, match="scale_biases=0 must be True or False"):
+        LayerBall(scale_biases=0)
 
 
 def test_fisher_squares_of_16_bit_gradients_do_not_overflow():

@@ -21,6 +21,7 @@ class At:
         used = torch.autograd.grad(self.loss(cross_entropy), [p for _, p in trainable], allow_unused=True)
         self.params = [(n, p) for (n, p), g in zip(trainable, used, strict=True) if g is not None]
         self.names = [n for n, p in self.params for _ in range(p.numel())]
+        self.sizes = torch.tensor([p.numel() for _, p in self.params])
         self.w = torch.cat([p.detach().flatten() for _, p in self.params])
 
     def loss(self, objective):
@@ -62,6 +63,9 @@ def step(rule, model, base, x, y, t, memory, ascent=cross_entropy, **numbers):
     at.write(at.w)
     at.write(gradient, "grad")
     base.step()
+    if "after" in memory:  # a step of its own after the base's
+        now = torch.cat([p.detach().flatten() for _, p in at.params])
+        at.write(now - base.param_groups[0]["lr"] * memory.pop("after"))
     base.zero_grad()
 
 
@@ -92,6 +96,14 @@ def esam(at, w, t, memory, rho, beta, seed=0):
     return at(w + rho * m / beta * unit(at(w, ascent=True)))
 
 
+def esam_tensor(at, w, t, memory, rho, beta, seed=0):
+    """Whole tensors are live or frozen, and the norm is that of the live ones, as in the authors' code."""
+    drawn = torch.rand(len(at.sizes), generator=torch.Generator().manual_seed(seeded(seed, t, 0)))
+    g = at(w, ascent=True) * (drawn < beta).repeat_interleave(at.sizes)
+    memory.setdefault("norms", []).append(rho / beta if g.any() else 0.0)
+    return at(w + memory["norms"][-1] * unit(g)) if g.any() else at(w)
+
+
 def gsam(at, w, t, memory, rho, alpha):
     g, g_s = at(w), at(w + rho * unit(at(w, ascent=True)))
     return g_s - alpha * orthogonal(g, g_s)
@@ -100,6 +112,12 @@ def gsam(at, w, t, memory, rho, alpha):
 def wsam(at, w, t, memory, rho, gamma):
     g, g_s = at(w), at(w + rho * unit(at(w, ascent=True)))
     return gamma / (1 - gamma) * g_s + (1 - 2 * gamma) / (1 - gamma) * g
+
+
+def wsam_decoupled(at, w, t, memory, rho, gamma):
+    g, g_s = at(w), at(w + rho * unit(at(w, ascent=True)))
+    memory["after"] = gamma / (1 - gamma) * (g_s - g)
+    return g
 
 
 def looksam(at, w, t, memory, rho, k, alpha):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["seeded", "uniform"]
+__all__ = ["seeded", "uniform", "uniform_row"]
 
 
 def seeded(*numbers: int) -> int:
@@ -16,6 +16,13 @@ def seeded(*numbers: int) -> int:
 
 def uniform(tensors: Sequence[Tensor], *numbers: int) -> Tensor:
     """Return a float32 row of uniform numbers in [0, 1), one for each entry of ``tensors``, which lie on one device."""
-    device = tensors[0].device
+    return uniform_row(sum(tensor.numel() for tensor in tensors), tensors[0].device, *numbers)
+
+
+def uniform_row(length: int, device: torch.device, *numbers: int) -> Tensor:
+    """Return a float32 row of ``length`` uniform numbers in [0, 1).
+
+    Dtype and generator are named: torch's defaults are the user's, and change what is drawn.
+    """
     generator = torch.Generator(device).manual_seed(seeded(*numbers))
-    return torch.rand(sum(tensor.numel() for tensor in tensors), generator=generator, device=device)
+    return torch.rand(length, generator=generator, device=device, dtype=torch.float32)

@@ -110,6 +110,12 @@ class Vector:
                 parts.append(Part([p for p, _ in left], [t for _, t in left], part.shards))
         return Vector(parts)
 
+    def weights(self) -> "Vector":
+        """Return the same parameters' weights, shared."""
+        return Vector(
+            [Part(p.params, [real(local(q.detach(), p.shards)) for q in p.params], p.shards) for p in self.parts]
+        )
+
     def gradients(self) -> "Vector":
         """Return the gradients of the same parameters, shared."""
         return Vector(
@@ -220,6 +226,7 @@ class Bucket(Part):
         sign: -1 where the base optimizer maximises, because the worst point then lies downhill; else 1.
         unit: 0-dim; ``tensors`` times ``unit`` are the gradients themselves.
         due: what the optimizer multiplies ``tensors`` by after the geometry; :meth:`normalise` does it on the way.
+        still: the modules that own each trainable parameter of the groups whose radius is 0; all buckets share it.
     """
 
     weights: list[Tensor]
@@ -229,6 +236,7 @@ class Bucket(Part):
     sign: int
     unit: Tensor
     due: Tensor | float = 1.0
+    still: list[list[nn.Module]] = field(default_factory=list)
 
     def normalise(self, length: Tensor) -> None:
         """Divide ``tensors`` by a 0-dim ``length``; what is due afterwards is done by the same operation."""
@@ -258,9 +266,12 @@ def buckets_of(groups: Iterable[dict[str, Any]], info: ParamInfo, sources: dict[
         ValueError: a sparse gradient.
     """
     buckets: dict[tuple[Any, ...], Bucket] = {}
-    one = torch.ones(())
+    still: list[list[nn.Module]] = []
     for number, group in enumerate(groups):
-        for param in group["params"] if group["rho"] > 0 else ():
+        if not group["rho"] > 0:
+            still += [info.owners.get(param, []) for param in group["params"] if param.requires_grad]
+            continue
+        for param in group["params"]:
             grad = param.grad if sources is None else sources.get(param)
             if grad is None or not param.requires_grad or param.numel() == 0:
                 continue
@@ -277,7 +288,9 @@ def buckets_of(groups: Iterable[dict[str, Any]], info: ParamInfo, sources: dict[
             bucket = buckets.get(key)
             if bucket is None:
                 sign = -1 if group.get("maximize") else 1
-                bucket = buckets[key] = Bucket([], [], shards, [], [], [], float(group["rho"]), sign, one)
+                one = torch.ones((), dtype=foreach.accumulation_dtype(weight.dtype), device=weight.device)
+                rho = float(group["rho"])
+                bucket = buckets[key] = Bucket([], [], shards, [], [], [], rho, sign, one, still=still)
             bucket.params.append(param)
             bucket.tensors.append(grad)
             bucket.weights.append(weight)
@@ -318,6 +331,6 @@ def reduction_device(devices: Iterable[torch.device]) -> torch.device:
 def _stacked(numbers: list[Tensor]) -> Tensor:
     """Stack 0-dim numbers of several devices and dtypes; of none, a zero."""
     if not numbers:
-        return torch.zeros(1)
+        return torch.zeros(1, dtype=torch.float32, device="cpu")
     place = reduction_device(number.device for number in numbers)
     return torch.stack([number.to(place) for number in numbers])

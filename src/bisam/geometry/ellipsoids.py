@@ -45,14 +45,43 @@ class ScaledBall(Ellipsoid):
 class LayerBall(Ellipsoid):
     """The layer-wise ball (Mueller et al., arXiv 2306.04226, Sec. 3): T = ||w_l||, one number for each tensor.
 
-    A tensor that is zero, such as a fresh bias, does not move. Sharded tensors are refused.
+    A tensor that is zero, such as a fresh bias, does not move where T is its norm. The authors' code leaves biases
+    unscaled by default (its ``normalize_bias=False``): there T is 1 on every parameter whose name does not hold
+    ``weight``. Sharded tensors are refused.
+
+    Args:
+        scale_biases: whether T is the norm on every tensor; False is the authors' default, and needs names: ``model=``,
+            or a ``base`` built of ``model.named_parameters()``.
+
+    Raises:
+        TypeError: ``scale_biases`` is no bool.
+        ValueError: from the step, for sharded tensors, or where a name is needed and unknown.
     """
 
+    def __init__(self, scale_biases: bool = True) -> None:
+        if not isinstance(scale_biases, bool):
+            raise TypeError(f"scale_biases={scale_biases!r} must be True or False")
+        self.scale_biases = scale_biases
+
     def metric(self, bucket: Bucket, memory: Memory) -> Scale:
-        """Return the norm of each tensor."""
+        """Return the norm of each tensor, or 1 for the biases that are left out."""
         if bucket.shards is not None:
             raise ValueError("LayerBall() needs whole tensors, and these are sharded (FSDP): use ScaledBall()")
-        return torch.stack(norms(bucket.weights)).to(bucket.weights[0].dtype).unbind()
+        scaled = [self.scale_biases or self._is_weight(name) for name in bucket.names]
+        weights = [weight for weight, is_scaled in zip(bucket.weights, scaled, strict=True) if is_scaled]
+        if not weights:
+            return None
+        lengths = iter(torch.stack(norms(weights)).to(weights[0].dtype).unbind())
+        return [next(lengths) if is_scaled else None for is_scaled in scaled]
+
+    @staticmethod
+    def _is_weight(name: str | None) -> bool:
+        if name is None:
+            raise ValueError(
+                "LayerBall(scale_biases=False) tells weights from biases by their names, and these are unknown: pass "
+                "model=, or build base on model.named_parameters()"
+            )
+        return "weight" in name
 
 
 class FilterBall(Ellipsoid):

@@ -53,7 +53,8 @@ class SpectralBall(Geometry):
 
     The polar factor comes from Newton-Schulz iterations: Muon's own five, which lift small singular values quickly and
     leave them between about 0.7 and 1.2, and then steps of the quintic that converges to 1. Singular values below about
-    1/500 of the largest do not get to 1. Sharded tensors are refused.
+    1/500 of the largest do not get to 1. Matrix products of float32 gradients have the precision that
+    ``torch.set_float32_matmul_precision`` asks for. Sharded tensors are refused.
 
     Args:
         steps: Muon's iterations, >= 1.
@@ -95,7 +96,8 @@ class SpectralBall(Geometry):
         factors: dict[int, Tensor] = {}
         for shape, numbers in alike.items():
             batch = torch.stack([matrices[number].reshape(shape) for number in numbers])
-            polar = self._newton_schulz(batch.to(foreach.accumulation_dtype(batch.dtype))).to(batch.dtype)
+            with torch.autocast(batch.device.type, enabled=False):  # or the products would be in 16 bits
+                polar = self._newton_schulz(batch.to(foreach.accumulation_dtype(batch.dtype))).to(batch.dtype)
             factors |= zip(numbers, polar.unbind(), strict=True)
         return [factors[number].view_as(tensor) for number, tensor in enumerate(matrices)]
 

@@ -30,7 +30,8 @@ class SparseSupport(Wrapper, Geometry):
     - ``"fisher"`` (SSAM-F): the weights with the largest Fisher information are live. The mask changes when you call
       :func:`bisam.loops.learn_fisher_mask`.
 
-    Until the mask is first set every weight moves (the authors start from a random mask, or from none at all).
+    Until the mask is first set every weight moves. The authors' code moves others in its first step: SSAM-D those of a
+    random mask with the sparsity asked for, SSAM-F none at all, because its mask is all zero until the first update.
 
     Args:
         sparsity: fraction of the weights that rest, in (0, 1).

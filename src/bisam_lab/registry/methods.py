@@ -31,7 +31,7 @@ Options: TypeAlias = Mapping[str, Mapping[str, Any]]
 _WHOLE = ("k", "m", "every", "total_steps", "seed")
 _WORDS = {"combine": "combination", "ascent": "ascent objective"}
 #: Numbers that a study cannot set: objects, and what needs a loop of its own (SSAM's Fisher mask).
-_NOT_IN_A_STUDY = ("types", "key", "uphill", "rule")
+_NOT_IN_A_STUDY = ("types", "key", "uphill", "rule", "unit", "decoupled")
 #: Numbers of a part that are no arguments of its class: of its loop, or of its lower bound.
 _OTHER_OPTIONS = {
     "msam": ["m"],
