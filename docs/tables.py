@@ -50,6 +50,78 @@ COLUMNS = {
     "compat": "`bisam.compat.SAM`, the older calling convention, for the two methods that it has",
 }
 
+_UNREAD = "not read"
+#: What papers and their authors' code start from, by method: the paper, the code, and where in the code that stands.
+ELSEWHERE = {
+    "SAM": ("rho 0.05; CIFAR-100: 0.1 or 0.2", _UNREAD, ""),
+    "ASAM": (
+        "rho 0.5; CIFAR-100: 1; eta 0.01",
+        "class: rho 0.5, eta 0.01; run script: rho 0.5, **eta 0**",
+        "`SamsungLabs/ASAM`: `asam.py`, `example_cifar.py`",
+    ),
+    "BiSAM": (
+        "rho 0.05; tanh: alpha 0.1, mu 10; -log: mu 1",
+        "-log, rho 0.05, alpha 0.1, **mu 1 for both bounds**",
+        "`LIONS-EPFL/BiSAM`: `args.py`",
+    ),
+    "ESAM": (
+        "rho 0.05 to 0.2, beta 0.5 to 0.6, gamma 0.5 (of `SharpestSamples`)",
+        "arguments: rho 0.05, **beta 1, gamma 1** (which is SAM); run script: beta 0.6, gamma 0.5, rho 0.05 "
+        "(ResNet-18), beta 0.5, rho 0.1 (wide) and 0.2 (pyramid); **draws whole tensors**: here `unit='tensor'`",
+        "`dydjw9/Efficient_SAM`: `utils/options.py`, `run.sh`, `utils/Esam.py`",
+    ),
+    "GSAM": (
+        "alpha 0.4 (ViT)",
+        "CIFAR-10 example: alpha 0.2, rho 2 from end to end, in ASAM's ball (`adaptive=True`)",
+        "`juntang-zhuang/GSAM`: `example/train.py`",
+    ),
+    "WSAM": (
+        "rho 0.05 to 0.2, gamma 0.9",
+        "rho 0.05, gamma 0.9, **decoupled**, no clipping; an older version: gamma 0.88, clipped at norm 1",
+        "`intelligent-machine-learning/dlrover`: `atorch/atorch/optimizers/wsam.py`",
+    ),
+    "LookSAM": (
+        "k 5 to 10, alpha 0.7",
+        "no code of the authors read; two unofficial ones: **rho 0.1**, k 10 and 5, alpha 0.7",
+        "`rollovd/LookSAM`, `Leminhbinh0209/LookSAM`: `README.md`",
+    ),
+    "FriendlySAM": (
+        "rho 0.2, sigma 1, lambda 0.9 (here `decay`)",
+        "run script: rho 0.2, sigma 1, **lambda 0.6**, and 0.95 in other versions of it; arguments: rho 0.1, sigma 1, "
+        "lambda 0.95",
+        "`nblt/F-SAM`: `run.sh`, `train.py`",
+    ),
+    "VaSSO": (
+        "rho 0.05, theta 0.9",
+        "arguments: rho 0.05, theta 0.9; run script (CIFAR-100, WRN-28-10): rho 0.2, theta 0.9",
+        "`BingcongLi/VaSSO`: `configs/defaulf_cfg.py`, `train.sh`",
+    ),
+    "SAMON": (
+        "rho 0.5",
+        "**ASAM-ON**, rho 0.5, eta 0: here `inner=ScaledBall(0.0)`; README: rho 10 (CIFAR-100, WRN-28-10)",
+        "`mueller-mp/SAM-ON`: `train.py`, `README.md`",
+    ),
+    "FisherSAM": ("rho 0.1, eta 1", _UNREAD, ""),
+    "SSAM": (
+        "rho 0.1, sparsity 0.5",
+        "arguments: **rho 0.05, sparsity 0.2**, a new mask every 5 epochs, drop rate 0.5, 1024 samples; README "
+        "(SSAM-F): rho 0.1, sparsity 0.5, every epoch, 16 samples",
+        "`Mi-Peng/Sparse-Sharpness-Aware-Minimization`: `configs/defaulf_cfg.py`, `README.md`",
+    ),
+    "AESAM": ("not checked", _UNREAD, ""),
+    "TailSAM": ("the last 10 to 60 % of the steps", _UNREAD, ""),
+    "MomentumSAM": (
+        "rho 3",
+        "README, CIFAR-100 and ImageNet: rho 3; class: rho 0.3; configuration for ImageNet, ResNet-50: rho 0.3",
+        "`MarlonBecker/MSAM`: `README.md`, `optimizer/msam.py`, `configs/ImageNet_ResNet50.ini`",
+    ),
+    "AsyncSAM": (_UNREAD, _UNREAD, ""),
+    "USAM": (_UNREAD, _UNREAD, ""),
+    "LESAM": (_UNREAD, _UNREAD, ""),
+    "StableSAM": (_UNREAD, _UNREAD, ""),
+    "FunctionalSAM": (_UNREAD, _UNREAD, ""),
+}
+
 
 def _chooses(method: Method, quote: str, leave_out: str = "") -> str:
     """Return its choices in words, each class in quotes."""
@@ -93,12 +165,21 @@ def of_the_code() -> dict[str, str]:
         for m in every
     ]
     checks = [[f"`{check.__name__}`", _first_line(check)] for check in BATTERY]
+    elsewhere = [[f"`{m.name}`", _defaults(m), *ELSEWHERE[m.name]] for m in every]
     return {
         "methods": _markdown(["method", "chooses", "passes a step", "arXiv"], brief),
         "methods-in-full": _markdown(["method", "idea", "chooses", "its own numbers", "rho", "passes a step"], whole),
         "methods-in-rst": _rst(["method", "what it climbs", "its other choices", "passes a step"], plain),
+        "defaults": _markdown(["method", "here", "paper", "authors' code", "where"], elsewhere),
         "battery": _markdown(["check", "what must hold"], checks),
     }
+
+
+def _defaults(method: Method) -> str:
+    numbers = {"rho": method.rho, **{name: value for name, value in method.numbers.items() if value is not None}}
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in numbers.items()
+    )
 
 
 def _first_line(documented: object) -> str:

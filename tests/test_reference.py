@@ -13,7 +13,7 @@ from bisam.combine import Blend, Reuse, Surrogate
 from bisam.direction import Friendly, Smoothed
 from bisam.geometry import FisherBall, L2Ball, OnlyModules, RandomSupport, SparseSupport
 from bisam.testing import Net, batches, run_steps
-from tests.makers import UNDER_EACH_ASCENT, each_ascent
+from tests.makers import MAKERS, UNDER_EACH_ASCENT, each_ascent
 from tests.reference import family
 from tests.reference.bounds import PHI, lower_bound
 from tests.reference.steps import asam_scale, msam_gradient, sharpness_aware_step
@@ -82,6 +82,36 @@ def test_every_method_equals_its_textbook(case):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}")
     if name == "aesam":
         assert 10 < sum(memory["perturbed"]) < 90  # both kinds of steps were taken
+
+
+VARIANTS = {
+    "esam-tensor": ({"unit": "tensor", "beta": 0.3}, {"beta": 0.3}),
+    "wsam-decoupled": ({"decoupled": True}, {}),
+}
+
+
+@pytest.mark.matrix("textbook")
+@pytest.mark.parametrize("base", ["sgd", "adamw"])
+@pytest.mark.parametrize("foreign", [False, True], ids=["cross-entropy", "lower-bound"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_other_form_of_a_method_equals_its_textbook(variant, foreign, base):
+    name, (given, numbers) = variant.partition("-")[0], VARIANTS[variant]
+    data, ours, theirs, memory = batches(100), Net(), Net(), {}
+    choices = {"ascent": LowerBoundLoss(), "third_pass": name in NEEDS_THIRD_PASS} if foreign else {}
+    opt = MAKERS[name](BASES[base](ours.parameters()), model=ours, **{**NUMBERS[name], **given, **choices})
+    optimizer = BASES[base](theirs.parameters())
+    objective = (lambda f, y: lower_bound(f, y, "log")) if foreign else nn.functional.cross_entropy
+    rule = getattr(family, variant.replace("-", "_"))
+    norms = []
+    for t, (x, y) in enumerate(data):
+        run_steps(ours, opt, [(x, y)])
+        norms.append(opt.last.norm)
+        family.step(rule, theirs, optimizer, x, y, t, memory, ascent=objective, **{**NUMBERS[name], **numbers})
+    for (key, p), q in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
+    if name == "esam":
+        assert norms == pytest.approx(memory["norms"], rel=1e-12)
+        assert {round(norm, 6) for norm in norms} == {0.0, round(0.1 / 0.3, 6)}  # some steps draw no tensor
 
 
 def test_every_method_is_here():

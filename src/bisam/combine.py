@@ -5,6 +5,8 @@ ascent objective must be the same one, or a third pass computes that gradient (`
 """
 
 from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,19 @@ from ._validation import not_negative, positive
 from ._vectors.vector import unit_of
 from .choice import Choice, Memory, Vector
 
-__all__ = ["Blend", "Combine", "EveryStepCombine", "Renormalise", "Reuse", "Surrogate", "combine_", "combine_plain_"]
+__all__ = [
+    "AfterStepCombine",
+    "Blend",
+    "Combine",
+    "Decoupled",
+    "EveryStepCombine",
+    "Renormalise",
+    "Reuse",
+    "Surrogate",
+    "combine_",
+    "combine_plain_",
+    "step_after_",
+]
 
 
 class Combine(Choice):
@@ -42,6 +56,44 @@ class EveryStepCombine(Combine):
     @abstractmethod
     def plain_step(self, at_w: Vector, memory: Memory) -> None:
         """Change ``at_w``, the only gradient of such a step, in place."""
+
+
+class AfterStepCombine(Combine):
+    """A combination with a step of its own after the base optimizer's: w <- w - lr v, with each group's ``lr``.
+
+    Its call hands v to ``memory.owe(v)``. From there on v is treated as gradients are: it adds up over micro-batches,
+    ``zero_grad()`` clears it, a step that ``GradScaler`` skips does not take it, and checkpoints leave it out. The
+    loss's scale is taken out of it, so with a scaler write ``passes(grad_scale=scaler)``. What changes ``p.grad``
+    between the passes and ``step()``, such as clipping, does not reach it.
+    """
+
+    needs_scale = True
+
+
+class Decoupled(AfterStepCombine):
+    """The decoupled form of WSAM (Yue et al., KDD 2023, arXiv 2305.15817): sharpness apart from the base's update.
+
+    The base optimizer descends g, and afterwards w <- w - lr weight (g_s - g), as decoupled weight decay does. So
+    momentum and Adam's moments see g alone. Under SGD without momentum that is :class:`Blend`; for other bases it is
+    not. ``p.grad`` is g, and clipping it leaves the second part as it is. It costs the memory of one more gradient.
+    Where g_s is not finite, ``p.grad`` is not either, so that ``GradScaler`` skips the step.
+
+    Args:
+        weight: of the sharpness, > 0; WSAM's gamma / (1 - gamma).
+    """
+
+    linear = True
+
+    def __init__(self, weight: float) -> None:
+        self.weight = positive("weight", weight)
+
+    def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
+        """Make ``at_perturbed`` the gradient at w, and owe the weighted difference."""
+        sharpness = at_perturbed.copy()
+        sharpness.add_(at_w, -1.0)
+        sharpness.mul_(self.weight)
+        memory.owe(sharpness)
+        at_perturbed.lerp_(at_w, 1.0)  # the bits of at_w; NaN where at_perturbed is not finite
 
 
 class Blend(Combine):
@@ -124,10 +176,18 @@ def _minus_projection(vector: Vector, other: Vector) -> Tensor:
     return -vector.dot(other) / torch.where(square > 0, square, 1)
 
 
-def combine_(combine: Combine, at_w: Vector, gradient: Vector, perturbed: Tensor, memory: Memory) -> None:
+def combine_(
+    combine: Combine,
+    at_w: Vector,
+    gradient: Vector,
+    perturbed: Tensor,
+    memory: Memory,
+    scale: Tensor | float | None = None,
+) -> None:
     """Combine ``gradient``, taken at w + eps, in place with the gradient at w, which is overwritten.
 
-    Without a perturbation, or where the gradient at w is not finite, ``gradient`` stands for both.
+    Without a perturbation, or where the gradient at w is not finite, ``gradient`` stands for both. The loss's ``scale``
+    is taken out of what the combination owes.
     """
     at_perturbed, max_abs = gradient.copy(), at_w.max_abs()
     memory.valid = valid = perturbed & max_abs.isfinite()
@@ -140,6 +200,9 @@ def combine_(combine: Combine, at_w: Vector, gradient: Vector, perturbed: Tensor
         at_perturbed.mul_(1 / unit)
         combine(at_w, at_perturbed, memory)
         at_perturbed.mul_(unit)
+        memory.scale_owing(unit)
+    if scale is not None:
+        memory.scale_owing(1 / scale)
     gradient.copy_(at_perturbed)
 
 
@@ -152,3 +215,14 @@ def combine_plain_(combine: EveryStepCombine, gradient: Vector, memory: Memory) 
     at_w.mul_(unit)
     if at_w is not gradient:
         gradient.copy_(at_w)
+
+
+@torch.no_grad()
+def step_after_(groups: Iterable[dict[str, Any]], memory: Memory) -> None:
+    """Take the step after the base optimizer's: w <- w - lr v with what is owed, where there is a gradient."""
+    owed = memory.owed
+    if owed is None:
+        return
+    for group in groups:
+        there = owed.only({param for param in group["params"] if param.grad is not None})
+        there.weights().add_(there, group["lr"] * (1.0 if group.get("maximize") else -1.0))

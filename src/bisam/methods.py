@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ._validation import positive
 from .ascent import BaseMomentum, LastGradient
 from .cadence import Adaptive, Every, Tail
-from .combine import Blend, Renormalise, Reuse, Surrogate
+from .combine import Blend, Combine, Decoupled, Renormalise, Reuse, Surrogate
 from .direction import Friendly, Smoothed
 from .geometry import FisherBall, Geometry, OnlyModules, RandomSupport, ScaledBall, SparseSupport
 from .losses.bounds import Bound
@@ -104,7 +104,8 @@ class ASAM(SharpnessAware):
         base: the optimizer that updates the weights.
         model: the network; it tells weights from biases.
         rho: radius, >= 0. The default is the paper's for CIFAR-10; 1.0 for CIFAR-100.
-        eta: floor of T, >= 0, which keeps weights at zero movable. The default is the paper's.
+        eta: floor of T, >= 0, which keeps weights at zero movable. The default is the paper's; the authors' run script
+            takes 0.
         options: the other arguments of :class:`~bisam.SharpnessAware`.
     """
 
@@ -287,18 +288,25 @@ class GSAM(SharpnessAware):
         super().__init__(base, model=model, rho=rho, **self.method.options(options, alpha=alpha))
 
 
-def _coupled(gamma: float = 0.9) -> Blend:
+def _weighted(gamma: float = 0.9, decoupled: bool = False) -> Combine:
     if not 0 < positive("gamma", gamma) < 1:
         raise ValueError(f"gamma={gamma!r} must lie between 0 and 1; 0.5 is SAM")
-    return Blend(gamma / (1 - gamma))
+    if not isinstance(decoupled, bool):
+        raise TypeError(f"decoupled={decoupled!r} must be True or False")
+    return (Decoupled if decoupled else Blend)(gamma / (1 - gamma))
 
 
 class WSAM(SharpnessAware):
-    """Weighted SAM, coupled (Yue et al., KDD 2023, arXiv 2305.15817): sharpness as a regulariser with its own weight.
+    """Weighted SAM (Yue et al., KDD 2023, arXiv 2305.15817): sharpness as a regulariser with its own weight.
 
-    Descends a g_s + (1 - a) g with a = gamma / (1 - gamma) (:class:`~bisam.combine.Blend`). gamma 0.5 is SAM; less is
-    nearer to the base optimizer, more weighs sharpness more. The authors' code takes the decoupled form by default;
-    this is the coupled one, without clipping.
+    With a = gamma / (1 - gamma) there are two forms. The coupled one descends a g_s + (1 - a) g
+    (:class:`~bisam.combine.Blend`); gamma 0.5 is SAM, less is nearer to the base optimizer, more weighs sharpness more.
+    The decoupled one lets the base optimizer descend g, and then takes w <- w - lr a (g_s - g)
+    (:class:`~bisam.combine.Decoupled`). Under SGD without momentum they are the same.
+
+    **The authors' code takes the decoupled form by default: write** ``decoupled=True``. The default here is the coupled
+    one, because only there is ``p.grad`` all that the step descends, so that clipping reaches it. Neither form clips,
+    as in the authors' code by default.
 
     Example:
         >>> net = nn.Linear(4, 3)
@@ -312,6 +320,7 @@ class WSAM(SharpnessAware):
         model: the network; needed where it keeps running statistics.
         rho: radius, >= 0. The default is SAM's; the paper tries 0.05 to 0.2.
         gamma: weight of the sharpness, in (0, 1). The default is the paper's.
+        decoupled: keep sharpness out of the base optimizer's update, as the authors' code does by default.
         options: the other arguments of :class:`~bisam.SharpnessAware`.
     """
 
@@ -321,7 +330,7 @@ class WSAM(SharpnessAware):
         "Yue et al., KDD 2023",
         "2305.15817",
         passes="2 (3)",
-        choices={"combine": _coupled},
+        choices={"combine": _weighted},
     )
 
     def __init__(
@@ -331,9 +340,10 @@ class WSAM(SharpnessAware):
         model: nn.Module | None = None,
         rho: float = 0.05,
         gamma: float = 0.9,
+        decoupled: bool = False,
         **options: "Unpack[Options]",
     ) -> None:
-        super().__init__(base, model=model, rho=rho, **self.method.options(options, gamma=gamma))
+        super().__init__(base, model=model, rho=rho, **self.method.options(options, gamma=gamma, decoupled=decoupled))
 
 
 class LookSAM(SharpnessAware):
@@ -351,7 +361,7 @@ class LookSAM(SharpnessAware):
     Args:
         base: the optimizer that updates the weights.
         model: the network; needed where it keeps running statistics.
-        rho: radius, >= 0. The default is SAM's.
+        rho: radius, >= 0. The default is SAM's; implementations of others take 0.1.
         k: length of the cycle, >= 1. The default is the paper's smaller one; it also has 10.
         alpha: length of the reused part relative to ||g||, >= 0. The default is the paper's.
         options: the other arguments of :class:`~bisam.SharpnessAware`.
@@ -465,7 +475,9 @@ class VaSSO(SharpnessAware):
 class SAMON(SharpnessAware):
     """SAM-ON (Mueller et al., NeurIPS 2023, arXiv 2306.04226): perturb the normalisation layers only.
 
-    They are told by their type (:class:`~bisam.geometry.OnlyModules`), so ``model`` is needed.
+    They are told by their type (:class:`~bisam.geometry.OnlyModules`), so ``model`` is needed. By default the authors'
+    script takes ASAM's ball over them, ASAM-ON, with the same rho: write ``inner=ScaledBall(0.0)``. Where the group of
+    the normalisation layers has radius 0, nothing moves.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
@@ -576,8 +588,9 @@ class SSAM(SharpnessAware):
     Args:
         base: the optimizer that updates the weights.
         model: the network; needed where it keeps running statistics.
-        rho: radius, >= 0. The default is the README's of the authors' code.
-        sparsity: fraction of the weights that rest, in (0, 1). The default is the README's of the authors' code.
+        rho: radius, >= 0. The default is the README's of the authors' code; its arguments default to 0.05.
+        sparsity: fraction of the weights that rest, in (0, 1). The default is the README's of the authors' code; its
+            arguments default to 0.2.
         rule: ``"dynamic"`` (SSAM-D) or ``"fisher"`` (SSAM-F, :func:`bisam.loops.learn_fisher_mask`).
         every: steps between changes of the mask, >= 1; None is 100 (the authors: five epochs).
         drop_rate: of the changes, in (0, 1]; None is 0.5, the authors'.

@@ -280,10 +280,11 @@ class SharpnessAware(Optimizer):
             self._finish_loop()
             if by_scaler and self.estimator.needs_scale and context.grad_scale is None:
                 raise RuntimeError(
-                    f"{type(self).__name__} compares or averages gradients over steps, and GradScaler changes their "
+                    f"{type(self).__name__} keeps, compares or averages gradients, and GradScaler changes their "
                     "scale: call opt.passes(grad_scale=scaler)"
                 )
         result = self.base.step()
+        self.estimator.after_step(context)
         if context.counts:  # engines step an optimizer to furnish its state: that is no step of training
             context.counts = False
             context.memory.commit_step()
@@ -337,6 +338,7 @@ class SharpnessAware(Optimizer):
         self._settle("zero_grad()")
         if self._context.driving and self._context.saved is not None:
             self._context.saved.carried.forget()
+        self.memory.forget_owed()
         self.base.zero_grad(set_to_none)
 
     def train(self, mode: bool = True) -> None:

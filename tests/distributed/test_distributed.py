@@ -166,6 +166,30 @@ def test_fsdp_equals_one_process(seen, case):
     close(weights, worker.flat(model.parameters()), name)
 
 
+@pytest.mark.parametrize("name", worker.VARIANTS)
+def test_drawn_tensors_and_a_step_after_the_step_need_no_whole_weights(seen, name):
+    """All shards of a tensor share its draw, and each process steps its own shards."""
+    model = worker.mlp()
+    run_steps(model, worker.build(name, model, model, **worker.VARIANTS[name]), batches(6))
+    close(one(seen, "fsdp_variants", name), worker.flat(model.parameters()), name)
+
+
+@pytest.mark.parametrize("name", worker.VARIANTS)
+def test_drawn_tensors_and_a_step_after_the_step_under_ddp(seen, name):
+    """Micro-batch k of the step is the union of the ranks' k-th ones."""
+    model = worker.mlp()
+    opt = worker.build(name, model, model, **worker.VARIANTS[name])
+    for x, y in batches(6):
+        halves = [[t.chunk(2) for t in worker.half(rank, x, y)] for rank in (0, 1)]
+        for number in (0, 1):
+            xs, ys = (torch.cat([half[i][number] for half in halves]) for i in (0, 1))
+            for objective in opt.passes():
+                (objective(model(xs), ys) / 2).backward()
+        opt.step()
+        opt.zero_grad()
+    close(one(seen, "ddp_variants", name), worker.flat(model.parameters()), name)
+
+
 def test_fsdp_shows_eps_whatever_it_keeps_unsharded(seen):
     for settings, weights in both(seen, "fsdp_settings").items():
         close(weights, together(local=False), f"reshard after forward, backward: {settings}")

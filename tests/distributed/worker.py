@@ -161,6 +161,30 @@ def fsdp_methods(rank):
     return seen
 
 
+#: The other form of two methods: whole tensors drawn, and a step after the step.
+VARIANTS = {"esam": {"unit": "tensor", "beta": 0.5}, "wsam": {"decoupled": True}}
+
+
+def fsdp_variants(rank):
+    seen = {}
+    for name, choices in VARIANTS.items():
+        model = _sharded()
+        train(build(name, model, model, **choices), model, rank)
+        seen[name] = flat(model.parameters())
+    return seen
+
+
+def ddp_variants(rank):
+    """With bucket views, whose storage the next pass overwrites, and two micro-batches a step."""
+    seen = {}
+    for name, choices in VARIANTS.items():
+        model = mlp()
+        wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        train(build(name, model, wrapped, sync_ascent=True, **choices), wrapped, rank, hold=contextlib.nullcontext)
+        seen[name] = flat(model.parameters())
+    return seen
+
+
 def fsdp_settings(rank):
     """Unsharded copies that stay alive must not hide eps."""
     seen = {}

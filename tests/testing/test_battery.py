@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bisam import ASAM, SAM, BiSAM, ScaledBall
+from bisam import ASAM, ESAM, SAM, WSAM, BiSAM, ScaledBall
 from bisam.cadence import Every
 from bisam.combine import Blend
 from bisam.testing import BATTERY
@@ -24,6 +24,9 @@ MAKERS = {
     "bisam+asam": lambda model: BiSAM(sgd(model), model=model, geometry=ScaledBall()),
     "sam-adamw": lambda model: SAM(adamw(model), model=model),
     "asam-named": lambda model: ASAM(torch.optim.SGD(model.named_parameters(), lr=0.1), model=model),
+    "esam-tensor": lambda model: ESAM(sgd(model), model=model, unit="tensor", inner=ScaledBall()),
+    "wsam-decoupled": lambda model: WSAM(sgd(model), model=model, decoupled=True),
+    "wsam-decoupled-adamw": lambda model: WSAM(adamw(model), model=model, decoupled=True),
     "sam-every-3": lambda model: SAM(sgd(model), model=model, cadence=Every(3)),
     "sam+blend": lambda model: SAM(sgd(model), model=model, combine=Blend(0.7)),
     "sam-groups": lambda model: SAM(

@@ -19,7 +19,7 @@ from .._vectors.vector import Vector
 from ..ascent import StoredAscent
 from ..cadence import Always, Cadence, GradientCadence
 from ..choice import Choice, require_choice
-from ..combine import Combine, EveryStepCombine, combine_, combine_plain_
+from ..combine import AfterStepCombine, Combine, EveryStepCombine, combine_, combine_plain_, step_after_
 from ..direction import Direction
 from ..geometry import Geometry
 from ..losses.functional_sam import OutputGradient
@@ -144,6 +144,16 @@ class Estimator:
         """Refuse a base optimizer that a choice cannot work with."""
         if isinstance(self.ascent, StoredAscent):
             self.ascent.check(base)
+        if isinstance(self.combine, AfterStepCombine) and not all("lr" in group for group in base.param_groups):
+            raise ValueError(
+                f"combine={self.combine!r} takes a step of its own with the learning rate of base, and the param "
+                f"groups of base={type(base).__name__} have no lr: use a combination without one, such as Blend"
+            )
+
+    def after_step(self, context: StepContext) -> None:
+        """Take the step after the base optimizer's, where the combination has one."""
+        if isinstance(self.combine, AfterStepCombine):
+            step_after_(context.groups, context.memory)
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -153,6 +163,7 @@ class Estimator:
         sharp = moves and (self._always or self.cadence(context.memory.step))
         context.moves = moves
         context.record.opened |= sharp
+        context.memory.forget_owed_without_gradient()
         stored, climbed = (self.ascent, None) if isinstance(self.ascent, StoredAscent) else (None, self.ascent)
         must_be_called = self.ascent_differs and stored is None
         saved = context.start_step(same_random=self.same_dropout)
@@ -248,7 +259,8 @@ class Estimator:
         if self.combine is not None and at_w is not None and perturbed is not None:
             at_w = at_w.only({param for param in at_w.params if param.grad is not None})  # a lone gradient stays
             place_gradients(at_w.params)
-            combine_(self.combine, at_w, at_w.gradients(), perturbed, memory)
+            scale = context.scale() if isinstance(self.combine, AfterStepCombine) else None
+            combine_(self.combine, at_w, at_w.gradients(), perturbed, memory, scale)
         elif isinstance(self.combine, EveryStepCombine) and at_w is None:
             combine_plain_(self.combine, _gradients(context.params), memory)
 

@@ -47,6 +47,8 @@ class Memory:
         self._new_numbers: dict[str, Any] = {}  # of the running loop
         self._step_numbers: dict[str, Any] = {}  # of the loops since the last step
         self._when: dict[str, int] = {}
+        self._owing: Vector | None = None  # of the running loop
+        self._owed: Vector | None = None  # of the loops since gradients were cleared
 
     @property
     def step(self) -> int:
@@ -78,6 +80,7 @@ class Memory:
 
     def commit(self) -> None:
         """Keep what the running loop has written: the vectors now, the numbers for ``step()``."""
+        self._add_owing()
         if not (self._written or self._new_numbers):
             self.valid = None
             return
@@ -91,14 +94,13 @@ class Memory:
         """Forget what the running loop has written."""
         self._written.clear()
         self._new_numbers.clear()
+        self._owing = None
         self.valid = None
 
     def _entries(self, name: str) -> dict[Tensor, Tensor]:
         """Return what is kept under ``name``, by parameter."""
         vector = self._vectors[name]
-        parts = () if vector is None else vector.parts
-        inside = {p: t for part in parts for p, t in zip(part.params, part.tensors, strict=True)}
-        return {**self._left_out[name], **inside}
+        return {**self._left_out[name], **({} if vector is None else _by_param(vector))}
 
     # -- numbers -------------------------------------------------------------------------------------------------
 
@@ -123,12 +125,61 @@ class Memory:
                 group[PREFIX + name] = value
         self._step_numbers.clear()
 
+    # -- the step after the step -----------------------------------------------------------------------------------
+
+    @property
+    def owed(self) -> Vector | None:
+        """What the weights lose, times the learning rate, after the base optimizer's step; None for nothing."""
+        return self._owed
+
+    def owe(self, vector: Vector) -> None:
+        """Let the weights lose ``vector`` times the learning rate after the base optimizer's step.
+
+        It counts from the end of the step's passes on, adds up over micro-batches, lives as long as the gradients, and
+        is not saved.
+        """
+        self._owing = vector
+
+    def scale_owing(self, factor: Tensor | float) -> None:
+        """Multiply what the running loop owes."""
+        if self._owing is not None:
+            self._owing.mul_(factor)
+
+    def forget_owed(self) -> None:
+        """Forget what is owed: the gradients are cleared."""
+        self._owed = None
+
+    def forget_owed_without_gradient(self) -> None:
+        """Forget what is owed where somebody else has cleared the gradient: set it to None, or all of them to zero."""
+        if self._owed is None:
+            return
+        kept = self._owed.only({param for param in self._owed.params if param.grad is not None})
+        self._owed = kept if kept.parts else None
+        if kept.parts:
+            cleared = kept.gradients().max_abs() == 0
+            kept.replace_unless_(~cleared, kept.of_rows([torch.zeros_like(row) for row in kept.rows()]))
+
+    def _add_owing(self) -> None:
+        new, old = self._owing, self._owed
+        self._owing = None
+        if new is None or old is None:
+            self._owed = old if new is None else new
+            return
+        mine, theirs = _by_param(old), _by_param(new)
+        both = [param for param in theirs if param in mine]
+        Vector.of((p, mine[p]) for p in both).add_(Vector.of((p, theirs[p]) for p in both))
+        self._owed = Vector.of((theirs | mine).items())
+
     # -- copies and state dicts ----------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copy entry by entry: pickled views of one row would each bring the whole row along."""
+        """Copy entry by entry: pickled views of one row would each bring the whole row along.
+
+        What is owed stays behind, as gradients do.
+        """
         kept = {name: {p: entry.clone() for p, entry in self._entries(name).items()} for name in self._vectors}
-        return {**vars(self), "_left_out": kept, "_vectors": dict.fromkeys(self._vectors)}
+        own = {"_left_out": kept, "_vectors": dict.fromkeys(self._vectors), "_owing": None, "_owed": None}
+        return {**vars(self), **own}
 
     def save(self, params: Sequence[Tensor], keys: Sequence[Any], state: dict[Any, Any]) -> None:
         """Add every vector to ``state``, the base optimizer's state by parameter, in which ``keys`` stand for them."""
@@ -161,6 +212,10 @@ def _entry(entries: Mapping[Tensor, Tensor], param: Tensor) -> Tensor:
     if entry is None:
         return torch.zeros_like(here, dtype=accumulation_dtype(here.dtype), memory_format=torch.contiguous_format)
     return entry.to(here.device, accumulation_dtype(here.dtype))  # a model may move, or be cast
+
+
+def _by_param(vector: Vector) -> dict[Tensor, Tensor]:
+    return {p: t for part in vector.parts for p, t in zip(part.params, part.tensors, strict=True)}
 
 
 def _alike(known: Vector, beside: Vector) -> bool:
