@@ -46,7 +46,7 @@ from ._step.passes import Objective, StepStats
 from .geometry import L2Ball, ScaledBall
 from .losses.bounds import Bound
 from .losses.language import CausalLMLoss
-from .losses.modules import LowerBoundLoss, ZeroOneLoss
+from .losses.modules import BinaryLowerBoundLoss, LowerBoundLoss, ZeroOneLoss
 from .method import Method
 from .methods import (
     AESAM,
@@ -91,6 +91,7 @@ __all__ = [
     "WSAM",
     "AsyncSAM",
     "BiSAM",
+    "BinaryLowerBoundLoss",
     "Bound",
     "CausalLMLoss",
     "FisherSAM",
