@@ -92,7 +92,9 @@ def test_a_squeezed_batch_is_not_taken_for_one_sample(make):
 
 @losses
 def test_labels_in_the_shape_of_logits_are_pointed_to_the_binary_bound(make):
-    with pytest.raises(ValueError, match=r"class indices must have shape \(4,\); for 0 and 1.*BinaryLowerBoundLoss"):
+    with pytest.raises(
+        ValueError, match=r"class indices must have shape \(4,\); rows of 0 and 1.*BinaryLowerBoundLoss"
+    ):
         built(make)(F, HOT.long())
     with pytest.raises(TypeError, match=r"torch\.bool.*target\.long\(\).*BinaryLowerBoundLoss"):
         built(make)(F, HOT.bool())

@@ -128,7 +128,8 @@ def are_labels(probabilities: Tensor) -> bool:
         return True
     raise ValueError(
         f"target holds values from {lowest:.4g} to {highest:.4g}: binary labels are 0 or 1, or probabilities of class "
-        "1 between them. Labels -1 and 1 become (target + 1) / 2, and class indices belong to bisam.LowerBoundLoss(); "
+        "1 between them. Labels -1 and 1 become (target + 1) / 2, labels that the loop masks become 0, and class indices "
+        "belong to bisam.LowerBoundLoss(); "
         f"{_REGRESSION}"
     )
 
@@ -176,8 +177,7 @@ def _check_probabilities(logits: Tensor, target: Tensor) -> None:
 
 def _check_indices(logits: Tensor, target: Tensor, shape: tuple[int, ...]) -> None:
     several = (
-        "; for 0 and 1 in the shape of logits, several labels a sample, use bisam.BinaryLowerBoundLoss() and "
-        "target.float()"
+        "; rows of 0 and 1 become target.float(), for bisam.BinaryLowerBoundLoss() if they hold several labels a sample"
         if target.shape == logits.shape
         else ""
     )

@@ -114,7 +114,7 @@ def binary_lower_bound_loss(
 
     Example:
         >>> binary_lower_bound_loss(torch.tensor([-2.0, 3.0]), torch.tensor([1.0, 1.0]), reduction="none")
-        tensor([ 0.5437, -0.5755])
+        tensor([ 0.4717, -0.6194])
     """
     bound = as_bound(bound, alpha)
     mu = bound.mu if mu is None else positive("mu", mu)

@@ -94,7 +94,7 @@ class BinaryLowerBoundLoss(nn.Module):
     Example:
         >>> loss = BinaryLowerBoundLoss()
         >>> loss(torch.tensor([[-2.0], [3.0]]), torch.tensor([[1.0], [1.0]]))
-        tensor(-0.0159)
+        tensor(-0.0738)
     """
 
     target_dtypes: tuple[torch.dtype, ...] | None = None
