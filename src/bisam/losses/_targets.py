@@ -128,9 +128,8 @@ def are_labels(probabilities: Tensor) -> bool:
         return True
     raise ValueError(
         f"target holds values from {lowest:.4g} to {highest:.4g}: binary labels are 0 or 1, or probabilities of class "
-        "1 between them. Labels -1 and 1 become (target + 1) / 2, labels that the loop masks become 0, and class indices "
-        "belong to bisam.LowerBoundLoss(); "
-        f"{_REGRESSION}"
+        "1 between them. Labels -1 and 1 become (target + 1) / 2, labels that the loop masks become 0, and class "
+        f"indices belong to bisam.LowerBoundLoss(); {_REGRESSION}"
     )
 
 
