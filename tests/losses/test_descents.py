@@ -30,6 +30,16 @@ class Age(nn.MSELoss):
     pass
 
 
+def decorated(function):
+    """As ``torch.compile`` and timers wrap a function."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return call
+
+
 def problem(outputs, seed=0):
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, outputs)).double()
@@ -70,7 +80,7 @@ def train(opt, forward, target):
         TWO.forward,
         TWO.__call__,
         torch.compile(nn.BCEWithLogitsLoss()),
-        torch.compile(F.binary_cross_entropy_with_logits),
+        decorated(F.binary_cross_entropy_with_logits),
     ],
 )
 def test_binary_cross_entropy_climbs_the_binary_bound(descent):
@@ -251,7 +261,7 @@ REFUSED = [
     (F.huber_loss, "SAM or ASAM"),
     (functools.partial(F.mse_loss, reduction="sum"), "SAM or ASAM"),
     (torch.compile(nn.MSELoss()), "SAM or ASAM"),
-    (torch.compile(F.mse_loss), "SAM or ASAM"),
+    (decorated(F.mse_loss), "SAM or ASAM"),
     (nn.MSELoss().forward, "SAM or ASAM"),
 ]  # fmt: skip
 
