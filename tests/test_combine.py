@@ -181,31 +181,35 @@ def test_the_second_part_goes_when_the_gradient_goes(clear):
 
 
 def test_the_second_part_stays_while_the_gradient_stays():
-    """Two steps without zero_grad: the base descends the first gradient twice, and so does the second part."""
+    """Steps without zero_grad: the base descends the first gradient again and again, and so does the second part."""
     weights = []
     for decoupled in (False, True):
         model = Net()
         opt = WSAM(sgd(model, momentum=0.0), model=model, rho=0.2, decoupled=decoupled)
-        for _ in range(2):
-            turn(opt, model)
+        for batch in batches(3):
+            turn(opt, model, *batch)
             opt.step()
-        opt.step()
         weights.append([p.detach().clone() for p in model.parameters()])
     for p, q in zip(*weights, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
 
 
 def test_a_loop_left_early_owes_nothing():
+    """What was owed before is owed still, as the gradients from before are there still."""
     model = Net()
     opt = wsam(model)
-    for objective in opt.passes():
-        objective(model(X), Y).backward()
-        if not objective.is_ascent:
-            break
-    assert opt.memory.owed is None
-    before = bits(model)
-    opt.step()
-    assert bits(model) == before
+    for earlier in (False, True):
+        if earlier:
+            turn(opt, model)
+        before = None if opt.memory.owed is None else [row.clone() for row in opt.memory.owed.rows()]
+        assert (before is not None) == earlier
+        for objective in opt.passes():
+            objective(model(X), Y).backward()
+            if not objective.is_ascent:
+                break
+        after = opt.memory.owed
+        assert (after is not None) == earlier
+        assert not earlier or all(map(torch.equal, before, after.rows()))
 
 
 def test_the_second_part_is_neither_saved_nor_copied():

@@ -88,7 +88,7 @@ def test_the_layer_ball_scales_biases_or_leaves_them_as_the_authors_do(scale_bia
 
 
 def test_a_layer_ball_that_needs_names_says_so():
-    model = Net()
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)).double()
     with pytest.raises(ValueError, match=r"scale_biases=False.*pass model="):
         turn(SAM(sgd(model), geometry=LayerBall(scale_biases=False)), model)
     named = SAM(torch.optim.SGD(model.named_parameters(), lr=0.1), geometry=LayerBall(scale_biases=False))
