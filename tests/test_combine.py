@@ -355,3 +355,15 @@ def test_a_combination_of_ones_own_may_take_a_step_afterwards():
         weights.append([p.detach().clone() for p in model.parameters()])
     for p, q in zip(*weights, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+
+
+def test_each_of_several_bases_has_its_own_rate_afterwards():
+    weights = []
+    for decoupled in (False, True):
+        model = Net()
+        params = list(model.parameters())
+        bases = [torch.optim.SGD(params[:3], lr=0.05), torch.optim.SGD(params[3:], lr=0.02)]
+        run_steps(model, WSAM(bases, model=model, rho=0.2, decoupled=decoupled), batches(5))
+        weights.append([p.detach().clone() for p in params])
+    for p, q in zip(*weights, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
