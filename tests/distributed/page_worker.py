@@ -8,7 +8,11 @@ import sys
 import warnings
 
 import torch
+import torch.distributed as dist
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.nn.parallel import DistributedDataParallel
 
+from bisam import BiSAM
 from bisam.testing import batches
 from tests.distributed.worker import flat, half, mlp
 from tests.pages import blocks_with
@@ -39,13 +43,33 @@ def run(page, word, changes, rank):
     return flat(model.parameters())
 
 
+def resume(rank):
+    """The weights one step after a fresh run has loaded the checkpoint of the last job."""
+    saved = torch.load("checkpoint.pt", weights_only=True)
+    dist.init_process_group("gloo")
+    model = mlp(seed=1)
+    net = DistributedDataParallel(model)
+    base = ZeroRedundancyOptimizer(net.parameters(), optimizer_class=torch.optim.SGD, lr=0.2, momentum=0.9)
+    opt = BiSAM(base, model=net, rho=0.5)
+    model.load_state_dict(saved["model"])
+    opt.load_state_dict(saved["opt"])
+    x, y = half(rank, *batches(STEPS + 1)[STEPS])
+    for objective in opt.passes():
+        objective(net(x), y).backward()
+    opt.step()
+    dist.destroy_process_group()
+    return flat(model.parameters())
+
+
 def main(rank, port, result):
     """Run all jobs."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank), "WORLD_SIZE": "2"}
     os.chdir(os.path.dirname(result))
-    torch.save({job: run(*told, rank) for job, told in JOBS.items()}, f"{result}.{rank}")
+    seen = {job: run(*told, rank) for job, told in JOBS.items()}
+    seen["zero resumed"] = resume(rank)
+    torch.save(seen, f"{result}.{rank}")
 
 
 if __name__ == "__main__":

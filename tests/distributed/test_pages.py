@@ -16,11 +16,16 @@ from tests.pages import ROOT
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture(scope="module")
+def seen(folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    result = str(tmp_path_factory.mktemp("pages") / "result")
+    result = str(folder / "result")
     command = [sys.executable, "-m", "tests.distributed.page_worker"]
     processes = [subprocess.Popen([*command, str(rank), port, result], cwd=ROOT) for rank in (0, 1)]
     try:
@@ -41,11 +46,15 @@ def close(ours, theirs):
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-def own_ascents():
+def own_ascents(steps=STEPS):
     """BiSAM, written out: each half of the batch climbs its own lower bound, and the mean of both is descended."""
     model = mlp()
-    base = sgd(model)
-    for x, y in batches(STEPS):
+    train_on_halves(model, sgd(model), batches(steps))
+    return flat(model.parameters())
+
+
+def train_on_halves(model, base, data):
+    for x, y in data:
         total = []
         for xs, ys in (half(0, x, y), half(1, x, y)):
             there = copy.deepcopy(model)
@@ -59,7 +68,6 @@ def own_ascents():
         for p, a, b in zip(model.parameters(), *total, strict=True):
             p.grad = (a + b) / 2
         base.step()
-    return flat(model.parameters())
 
 
 def one_process():
@@ -79,3 +87,15 @@ def test_micro_batches_inside_the_pass_climb_the_whole_batch_of_the_worker(seen)
 
 def test_sharded_states_do_not_change_the_weights(seen):
     close(weights(seen, "zero"), own_ascents())
+
+
+def test_a_checkpoint_of_sharded_states_is_that_of_the_base_optimizer(seen, folder):
+    close(weights(seen, "zero resumed"), own_ascents(STEPS + 1))
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+    model = mlp(seed=1)
+    opt = BiSAM(sgd(model), model=model, rho=0.5)
+    model.load_state_dict(saved["model"])
+    opt.load_state_dict(saved["opt"])
+    assert opt.param_groups[0]["rho"] == 0.05
+    train_on_halves(model, opt.unwrap(), batches(STEPS + 1)[STEPS:])
+    close(flat(model.parameters()), own_ascents(STEPS + 1))
