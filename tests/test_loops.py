@@ -16,7 +16,7 @@ from tests.steps import X, Y, build, sgd
 @pytest.mark.parametrize("m", [1, 2, 4])
 def test_micro_batches_are_msam(m):
     model, other = Net(), Net()
-    opt = SAM(sgd(model), rho=0.1)
+    opt = SAM(sgd(model), model=model, rho=0.1)
     for xs, ys, part in micro_batches(m, X, Y):
         for objective in opt.passes():
             (objective(model(xs), ys) * part).backward()

@@ -155,7 +155,7 @@ def test_all_choices_combine(direction, ball, support, combine, ascent, cadence)
 @pytest.mark.parametrize("m", [2, 4])
 def test_a_loop_around_the_loop_is_msam(m):
     (x, y), model, other = batches(1)[0], Net(), Net()
-    opt = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.1)
+    opt = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model=model, rho=0.1)
     for xs, ys in zip(x.chunk(m), y.chunk(m), strict=True):
         for objective in opt.passes():
             (objective(model(xs), ys) / m).backward()
@@ -168,9 +168,9 @@ def test_a_loop_around_the_loop_is_msam(m):
 def test_blend_is_the_coupled_wsam_gradient():
     (x, y), model, plain = batches(1)[0], Net(), Net()
     first = torch.autograd.grad(nn.functional.cross_entropy(plain(x), y), plain.head.weight)[0]
-    for objective in SAM(torch.optim.SGD(plain.parameters()), rho=0.1).passes():
+    for objective in SAM(torch.optim.SGD(plain.parameters()), model=plain, rho=0.1).passes():
         objective(plain(x), y).backward()
-    for objective in SAM(torch.optim.SGD(model.parameters()), rho=0.1, combine=Blend(9.0)).passes():
+    for objective in SAM(torch.optim.SGD(model.parameters()), model=model, rho=0.1, combine=Blend(9.0)).passes():
         objective(model(x), y).backward()
     torch.testing.assert_close(model.head.weight.grad, 9 * plain.head.weight.grad - 8 * first, rtol=1e-10, atol=1e-12)
 

@@ -42,7 +42,8 @@ combinations (BiSAM + ASAM is ``BiSAM(base, geometry=ScaledBall())``) need no cl
 """
 
 from . import ascent, bounds, cadence, choice, combine, direction, functional, geometry, loops, losses, radius
-from ._step.passes import Objective, StepStats
+from ._step.objective import Objective
+from ._step.stats import StepStats
 from .geometry import L2Ball, ScaledBall
 from .losses.bounds import Bound
 from .losses.language import CausalLMLoss

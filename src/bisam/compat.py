@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ._step.passes import Objective, Passes
+from ._step.objective import Objective
+from ._step.passes import Passes
 from .geometry import L2Ball, ScaledBall
 from .optimizer import SharpnessAware
 

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ._step.passes import Objective
+from ._step.forward_state import ForwardState
+from ._step.objective import Objective
 from ._step.saved import CarriedGradients
 from ._validation import count, fraction
 from ._vectors.foreach import accumulation_dtype
@@ -121,8 +122,8 @@ def learn_fisher_mask(opt: SharpnessAware, samples: Iterable[Sample], backward: 
     context = opt._context
     params = context.params
     context.model.look()
-    carried = CarriedGradients([*params, *context.model.others(params)])
-    buffers = context.model.buffers()
+    carried = CarriedGradients(params, context.model.others(set(params)))
+    state = ForwardState.now(context.model)
     information: dict[Tensor, Tensor] = {}
     try:
         for sample in samples:
@@ -132,8 +133,7 @@ def learn_fisher_mask(opt: SharpnessAware, samples: Iterable[Sample], backward: 
                 _add_squares(information, params)
     finally:
         carried.give_back()
-        if buffers is not None:
-            buffers.restore()
+        state.restore()
     if not information:
         raise ValueError("samples gave no gradient at all: pass training samples, and call backward() on their loss")
     with torch.no_grad():

@@ -2,18 +2,23 @@
 
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ._step.base_optimizer import check_base, check_call
+from ._step.base_optimizer import check_call, check_state_dict, joined
 from ._step.context import GradScale, RunRecord, StepContext
+from ._step.engines import check_engine
 from ._step.estimator import Estimator
 from ._step.model import ModelInfo
-from ._step.passes import Objective, Passes, StepStats
+from ._step.objective import Objective
+from ._step.passes import Passes
+from ._step.saved import SavedState, is_not_zero
+from ._step.several import SeveralOptimizers
+from ._step.stats import StepStats
 from ._validation import not_negative
 from ._vectors.memory import PREFIX, STEPS, Memory, without_memory
 from .ascent import StoredAscent
@@ -59,9 +64,11 @@ class SharpnessAware(Optimizer):
     give SAM, and a group with ``rho=0`` stays put and shortens nobody else's.
 
     Args:
-        base: the optimizer that updates the weights, built on the model's parameters.
+        base: the optimizer that updates the weights, built on the model's parameters; or several in a list, each with
+            parameters of its own, ``SAM([muon, adamw], model=model)``: one perturbation and one norm over all.
         model: the network (bare, compiled, wrapped). **Pass it if it holds BatchNorm or other running statistics**:
-            its buffers are put back after the second pass. Without it they are updated twice a step, in silence.
+            its buffers are put back after the second pass, and so are its parameters that need no gradient (a momentum
+            encoder's) and tensors that its layers keep in attributes. Without it they move twice a step.
             Pass it too if another optimizer holds the rest of its parameters: their gradients are then those of the
             last pass alone.
         rho: radius, >= 0, for groups that do not set their own.
@@ -73,7 +80,8 @@ class SharpnessAware(Optimizer):
         radius: a rule that computes the radius from the gradient's norm; None is ``rho`` itself.
         cadence: the steps that perturb.
         combine: what becomes the gradient; None is the gradient at w + eps.
-        same_dropout: replay torch's random state, so that all passes of a step draw the same masks.
+        same_dropout: replay the random state of torch, and of numpy and Python where the program uses them, so that
+            all passes of a step draw the same masks.
         third_pass: where ``combine`` or an adaptive ``cadence`` needs the descent objective's gradient at w, and
             ``ascent`` is another objective, compute it in a pass of its own, the first one of the step.
         sync_ascent: under DDP, let all workers climb one averaged gradient. By default each climbs its own, as in the
@@ -81,7 +89,7 @@ class SharpnessAware(Optimizer):
             combine gradients always average.
 
     Attributes:
-        base: the wrapped optimizer.
+        base: the wrapped optimizer; of several, ``base.optimizers`` are they.
         estimator: the choices, and what they cost: ``estimator.passes_per_step``.
 
     Raises:
@@ -103,7 +111,7 @@ class SharpnessAware(Optimizer):
 
     def __init__(
         self,
-        base: Optimizer,
+        base: Optimizer | Sequence[Optimizer],
         *,
         model: nn.Module | None = None,
         rho: float = 0.05,
@@ -118,10 +126,7 @@ class SharpnessAware(Optimizer):
         third_pass: bool = False,
         sync_ascent: bool = False,
     ) -> None:
-        if isinstance(base, SharpnessAware):
-            raise TypeError(f"base is a {type(base).__name__} already: wrap the plain optimizer, base.unwrap()")
-        check_base(type(self).__name__, base)
-        self.base = base
+        self.base = base = joined(type(self).__name__, base)
         self.estimator = Estimator(
             ascent=descent if ascent is None else ascent,
             descent=descent,
@@ -135,11 +140,13 @@ class SharpnessAware(Optimizer):
             sync_ascent=sync_ascent,
         )
         self.estimator.check_supplies(base)
+        check_state_dict(base, self.estimator.vectors)
         memory = Memory(base, self.estimator.vectors, self.estimator.numbers)
         radii = [not_negative("rho", group.get("rho", rho)) for group in base.param_groups]
         self._context = StepContext(base, ModelInfo(model, base), memory)
         ours = {STEPS: 0, **memory.numbers}
-        base.defaults |= {"rho": not_negative("rho", rho), **ours}
+        set_defaults = base.set_defaults if isinstance(base, SeveralOptimizers) else base.defaults.update
+        set_defaults({"rho": not_negative("rho", rho), **ours})
         for group, radius_of_group in zip(base.param_groups, radii, strict=True):
             group |= {"rho": radius_of_group, **ours}
         self._furnish()
@@ -177,9 +184,7 @@ class SharpnessAware(Optimizer):
         self._settle("passes()")
         context = self._context
         context.grad_scale, context.by_scaler = grad_scale, False
-        loop = Passes(self.estimator.passes(context), lambda: context.objective)
-        context.loop = weakref.ref(loop)
-        return loop
+        return Passes(self.estimator.passes(context), context)
 
     @property
     def objective(self) -> Objective:
@@ -213,7 +218,8 @@ class SharpnessAware(Optimizer):
         The wrapper cannot be used afterwards. Momentum and all other state of the base stay.
         """
         self._settle("unwrap()")
-        for entries in (self.base.defaults, *self.base.param_groups):
+        bases = self.base.optimizers if isinstance(self.base, SeveralOptimizers) else []
+        for entries in (*(base.defaults for base in (self.base, *bases)), *self.base.param_groups):
             for key in [key for key in entries if key in ("rho", "initial_rho") or str(key).startswith(PREFIX)]:
                 del entries[key]
         return self.base
@@ -268,8 +274,9 @@ class SharpnessAware(Optimizer):
             The closure's value in the descent pass, or what the base's ``step()`` returns.
 
         Raises:
-            RuntimeError: called inside the loop's ascent pass; by ``GradScaler.step`` with a closure, or without one
-                for a method that needs to know the scale and was not told.
+            RuntimeError: no loop over ``passes()`` has run since the last step, and there are gradients; a loop was
+                left before its end; called inside the loop's ascent pass; by ``GradScaler.step`` with a closure, or
+                without one for a method that needs to know the scale and was not told.
         """
         context = self._context
         by_scaler, context.by_scaler = context.by_scaler, False
@@ -278,6 +285,9 @@ class SharpnessAware(Optimizer):
             value = self._drive(closure, by_scaler)
         else:
             self._finish_loop()
+            self._check_gradient()
+            if by_scaler and context.grad_scale is None:
+                context.last.forget_weights()
             if by_scaler and self.estimator.needs_scale and context.grad_scale is None:
                 raise RuntimeError(
                     f"{type(self).__name__} compares or averages gradients over steps, and GradScaler changes their "
@@ -298,22 +308,59 @@ class SharpnessAware(Optimizer):
                 "`for objective in opt.passes(): scaler.scale(objective(model(x), y)).backward()`, then "
                 "scaler.step(opt)"
             )
-        value = None
+        check_engine(closure)
+        context, value = self._context, None
         loop = self.passes()
-        self._context.driving = True
+        foreign = not context.counts
+        context.driving = True
         try:
             for _ in loop:
                 with torch.enable_grad():
                     value = closure()
+                if foreign and context.saved is not None:
+                    foreign = self._warn_of_foreign_gradients(context.saved)
         finally:
-            self._context.driving = False
+            context.driving = False
             loop.leave("step(closure)")
         return value
 
+    def _warn_of_foreign_gradients(self, saved: SavedState) -> bool:
+        """Look once whether a ``backward()`` before ``step(closure)`` is going to count twice."""
+        context = self._context
+        if "foreign" not in context.warned and saved.carried.any:
+            warnings.warn(
+                "step(closure) found gradients that no loop over passes() has made, and adds its own to them: leave "
+                "out the backward() before step(closure), which computes every gradient itself, or call zero_grad() in "
+                "the closure",
+                stacklevel=5,
+            )
+        context.warned.add("foreign")
+        return False
+
+    def _check_gradient(self) -> None:
+        """Refuse a step without a sharpness-aware gradient; where there is one, nothing is looked at."""
+        context = self._context
+        if context.counts and context.left is None:
+            return
+        if context.left is not None:
+            left, context.left = context.left, None
+            raise RuntimeError(_LEFT[left.is_ascent].format(index=left.index))
+        groups = [group for group in self.param_groups if group["rho"] > 0]
+        rates = any(group.get("lr", 1.0) != 0 for group in groups)
+        if rates and any(is_not_zero(param.grad) for group in groups for param in group["params"]):
+            raise RuntimeError(
+                "step() found gradients, and no loop over passes() has run since the last step, so it would be a plain "
+                f"step of {type(self.base).__name__}. Write `for objective in opt.passes(): objective(model(x), y)"
+                ".backward()` before opt.step(). In Hugging Face's Trainer use SharpnessAwareTrainer, in Lightning "
+                "SharpnessAwareMixin, both of bisam.integrations. A plain step on purpose is opt.base.step()"
+            )
+
     def _finish_loop(self) -> None:
         """End the running loop, if there is one, as its last pass."""
+        self._context.check_thread("step()")
         loop = self._context.live_loop
         if loop is None:
+            self._context.recover()
             return
         if loop.at_descent:
             loop.finish()
@@ -325,8 +372,12 @@ class SharpnessAware(Optimizer):
 
     def _settle(self, by: str) -> None:
         """End a loop that was left: as it would have ended if its last pass is done, else as an early exit."""
-        loop = None if self._context.driving else self._context.live_loop
-        if loop is not None:
+        context = self._context
+        context.check_thread(by)
+        loop = None if context.driving else context.live_loop
+        if loop is None and not context.driving:
+            context.recover()
+        elif loop is not None:
             if loop.settled:
                 loop.finish()
             else:
@@ -335,6 +386,7 @@ class SharpnessAware(Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients; ends a loop that was left."""
         self._settle("zero_grad()")
+        self._context.left = None
         if self._context.driving and self._context.saved is not None:
             self._context.saved.carried.forget()
         self.base.zero_grad(set_to_none)
@@ -351,7 +403,10 @@ class SharpnessAware(Optimizer):
         self.train(False)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the base optimizer; it takes the default ``rho`` unless it brings its own."""
+        """Add a group to the base optimizer; it takes the default ``rho`` unless it brings its own.
+
+        Where ``base`` holds several, the group names its own, ``{"params": ..., "optimizer": adamw}``.
+        """
         self._settle("add_param_group()")
         param_group["rho"] = not_negative("rho", param_group.get("rho", self.defaults["rho"]))
         param_group |= {key: value for key, value in self.param_groups[0].items() if key.startswith(PREFIX)}
@@ -366,7 +421,8 @@ class SharpnessAware(Optimizer):
         for before in self._optimizer_state_dict_pre_hooks.values():  # torch runs hooks inside the methods it defines
             before(self)
         state = self.base.state_dict()
-        self.memory.save(self._params(), _keys(state), state["state"])
+        if self.estimator.vectors:
+            self.memory.save(self._params(), _keys(state), state["state"])
         for after in self._optimizer_state_dict_post_hooks.values():
             state = _or(after(self, state), state)
         return state
@@ -378,11 +434,15 @@ class SharpnessAware(Optimizer):
             state_dict = _or(before(self, state_dict), state_dict)
         ours = ("rho", STEPS, *self.memory.numbers)
         mine = [{key: group[key] for key in ours if key in group} for group in self.param_groups]
-        self.base.load_state_dict({**state_dict, "state": without_memory(state_dict["state"])})
-        self.memory.load(self._params(), _keys(state_dict), state_dict["state"])
+        if "state" in state_dict:
+            self.base.load_state_dict({**state_dict, "state": without_memory(state_dict["state"])})
+            self.memory.load(self._params(), _keys(state_dict), state_dict["state"])
+        else:  # a base with a format of its own, which check_state_dict() has let pass
+            self.base.load_state_dict(state_dict)
         for group, kept in zip(self.param_groups, mine, strict=True):
             for key, value in kept.items():
                 group.setdefault(key, value)
+        self._context.left = None
         self._context.record.opened |= self.estimator.cadence.opened_before(self.memory.step)
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
@@ -419,6 +479,21 @@ class SharpnessAware(Optimizer):
                 "steps"
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+#: What to say of a loop that was left, by whether it was in an ascent pass.
+_LEFT = {
+    True: (
+        "the last loop over passes() was left in pass {index}, before the climb, so there is no gradient: let the loop "
+        "run to its end, without break, and call zero_grad() where it was left on purpose"
+    ),
+    False: (
+        "the last loop over passes() was left in pass {index}, its last one, before the iterator was asked once more, "
+        "so that pass's gradient was dropped: let `for objective in opt.passes()` run to its end. break, islice() and "
+        "zip() end it too early (zip(opt1.passes(), opt2.passes(), strict=True) does not), and so does next() by "
+        "hand in a function of its own. Call zero_grad() where it was left on purpose"
+    ),
+}
 
 
 def _warn_if_never_opened(record: RunRecord, cadence: str) -> None:

@@ -24,8 +24,10 @@ from torch import Tensor, nn
 
 from ._step.climb import climb
 from ._step.context import StepContext
+from ._step.forward_state import ForwardState
 from ._step.model import ModelInfo
 from ._step.saved import RandomState, SavedState
+from ._step.stats import StepStats
 from ._validation import count, positive
 from ._vectors.shards import shards_of
 from ._vectors.vector import Vector
@@ -290,7 +292,8 @@ class _Sweep:
         for param, grad in zip(self.context.params, self._climbs[number], strict=True):
             param.grad = None if grad is None else grad.clone()  # the climb uses it up
         estimator = self.estimator
-        last = climb(
+        self.context.last = last = StepStats()
+        climb(
             self.context,
             self.saved,
             stored=estimator.ascent if isinstance(estimator.ascent, StoredAscent) else None,
@@ -316,8 +319,8 @@ class _Sweep:
     def _pass(self, number: int, objective: Callable[..., Tensor]) -> float:
         x, y = self.taken[number]
         self._random[number].rewind()
-        if self.saved.buffers is not None:
-            self.saved.buffers.restore()
+        if self.saved.forward is not None:
+            self.saved.forward.restore()
         self.saved.carried.set_aside()
         torch.clear_autocast_cache()  # casts of the weights as they were in the pass before
         with torch.enable_grad():
@@ -357,8 +360,8 @@ def _untouched(opt: SharpnessAware, model: nn.Module) -> Iterator[tuple[StepCont
     random = RandomState(model.parameters())
     context = StepContext(opt.base, ModelInfo(model, opt.base), opt.memory)
     params, radii = context.params, [group["rho"] for group in context.groups]
-    saved = SavedState([*params, *context.model.others(params)], torch.clear_autocast_cache)
-    saved.buffers = context.model.buffers()
+    saved = SavedState(params, context.model.others(set(params)), torch.clear_autocast_cache)
+    saved.forward = ForwardState.now(context.model)
     try:
         yield context, saved
     finally:

@@ -15,6 +15,7 @@ from tests.reference import family
 from tests.steps import X, Y, moves, perturbations, sgd
 
 
+@pytest.mark.filterwarnings("ignore:.*running statistics")  # names come with the model
 @given(rho=st.floats(1e-2, 2.0), eta=st.sampled_from([0.0, 0.01, 1.0]), named=st.booleans())
 @settings(max_examples=20)
 def test_asam_eps_has_norm_rho_in_its_own_geometry(rho, eta, named):
@@ -52,7 +53,7 @@ def test_asam_in_float16_does_not_overflow():
 
 def test_layer_ball_is_the_layer_wise_rule():
     model, other = Net(), Net()
-    opt = SAM(sgd(model), rho=0.5, geometry=LayerBall())
+    opt = SAM(sgd(model), model=model, rho=0.5, geometry=LayerBall())
     at = family.At(other, X, Y)
     g = at(at.w)
     T = torch.cat([p.detach().norm().expand(p.numel()) for _, p in at.params])

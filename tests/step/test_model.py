@@ -52,10 +52,43 @@ def test_running_statistics_see_the_first_pass_alone(momentum, wrap):
     assert ours[1].num_batches_tracked == 6
 
 
-def test_without_model_statistics_move_twice_as_documented():
+def test_without_model_statistics_move_twice_and_the_first_step_says_so():
     model = Net()
-    turn(SAM(sgd(model)), model)
+    opt = SAM(sgd(model))
+    with pytest.warns(UserWarning, match=r"1 normalisation layers keep running statistics.*model=model"):
+        turn(opt, model)
     assert model.norm.num_batches_tracked == 2
+    opt.zero_grad()
+    turn(opt, model)  # once: a second warning would be an error here
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d(8), nn.SyncBatchNorm(8), nn.InstanceNorm1d(8, track_running_stats=True)]
+)
+def test_layers_whose_statistics_two_passes_would_move(layer):
+    if isinstance(layer, nn.SyncBatchNorm) and not torch.cuda.is_available():
+        pytest.skip("SyncBatchNorm runs on accelerators")
+    body = nn.Sequential(nn.Unflatten(1, (8, 1)), layer, nn.Flatten()) if "Instance" in repr(layer) else layer
+    if "Instance" in repr(layer):
+        body = nn.Sequential(nn.Linear(8, 16), nn.Unflatten(1, (8, 2)), layer, nn.Flatten(), nn.Linear(16, 8))
+    model = nn.Sequential(nn.Linear(6, 8), body, nn.Linear(8, 4)).double()
+    with pytest.warns(UserWarning, match="running statistics"):
+        turn(SAM(sgd(model)), model)
+    turn(SAM(sgd(model), model=model), model)  # known: nothing to say
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d(8, track_running_stats=False), nn.BatchNorm1d(8).eval(), nn.LayerNorm(8)]
+)
+def test_layers_that_move_no_statistics_are_not_spoken_of(layer):
+    model = nn.Sequential(nn.Linear(6, 8), layer, nn.Linear(8, 4)).double()
+    turn(SAM(sgd(model)), model)
+
+
+def test_one_pass_moves_statistics_once_and_nothing_is_said():
+    model = Net()
+    turn(SAM(sgd(model), rho=0.0), model)
+    assert model.norm.num_batches_tracked == 1
 
 
 class Odd(nn.Module):

@@ -149,7 +149,7 @@ def test_gradients_come_back_even_where_a_buffer_cannot(monkeypatch):
     def broken(self):
         raise RuntimeError("no such buffer")
 
-    monkeypatch.setattr("bisam._step.model.Buffers.restore", broken)
+    monkeypatch.setattr("bisam._step.forward_state.ForwardState.restore", broken)
     with pytest.raises(MemoryError):
         for objective in opt.passes():
             objective(model(X), Y).backward()

@@ -14,7 +14,6 @@ from ..direction import Direction
 from ..geometry import Geometry
 from ..radius import Radius
 from .context import StepContext
-from .passes import StepStats
 from .saved import SavedState
 
 __all__ = ["climb"]
@@ -30,7 +29,7 @@ def climb(
     radius: Radius | None,
     unscale: bool,
     stored: StoredAscent | None = None,
-) -> StepStats:
+) -> None:
     r"""Move every weight to w + eps, and use up the gradients.
 
     With radii r_k and directions d_k of the groups, e is the point of the geometry's unit set that is farthest along
@@ -49,9 +48,6 @@ def climb(
         radius: a rule for the radius; None is the groups' ``rho``.
         unscale: whether to take the loss's scale out of the gradients.
         stored: supplies what to climb along, instead of the gradients.
-
-    Returns:
-        What the climb did.
     """
     sources = None
     if stored is not None:
@@ -59,7 +55,7 @@ def climb(
         sources = {p: t for part in vector.parts for p, t in zip(part.params, part.tensors, strict=True)}
     buckets = buckets_of(context.groups, context.model.params, sources)
     if not buckets:
-        return StepStats()
+        return
     scale = context.scale() if unscale and stored is None else None
     if scale is not None:
         Vector(buckets).mul_(1 / scale)
@@ -68,15 +64,14 @@ def climb(
     geometry.select(buckets)
     buckets = [bucket for bucket in buckets if bucket.params]
     if not buckets:
-        return StepStats()
+        return
     _warn_of_coarse_weights(buckets, context.warned)
     _set_radii(buckets, radius, context.memory)
     highest = _to_common_unit(buckets)
     geometry(buckets, context.memory)
     saved.weights = foreach.Snapshot([weight for bucket in buckets for weight in bucket.weights])
-    stats = _move([bucket for bucket in buckets if bucket.params], highest)
+    context.last.climbed(*_move([bucket for bucket in buckets if bucket.params], highest))
     torch.clear_autocast_cache()  # the low-precision weights that autocast cached in the first pass would hide eps
-    return stats
 
 
 def _set_radii(buckets: Sequence[Bucket], radius: Radius | None, memory: Memory) -> None:
@@ -118,11 +113,14 @@ def _to_common_unit(buckets: Sequence[Bucket]) -> Tensor:
     return highest
 
 
-def _move(buckets: Sequence[Bucket], highest: Tensor) -> StepStats:
+def _move(buckets: Sequence[Bucket], highest: Tensor) -> tuple[Tensor, Tensor]:
     """Subtract the ``tensors``, which hold -eps, from the weights, unless the gradient was zero or not finite.
 
     Without a perturbation -eps may be NaN, and NaN times 0 is NaN. So its *bits* are multiplied by 0, which gives +0.0,
     and w - (+0.0) is w for every w (w + 0.0 would turn -0.0 into 0.0).
+
+    Returns:
+        The norm of what the weights have moved by, and whether they have: 0-dim.
     """
     for bucket in buckets:
         if isinstance(bucket.due, Tensor) or bucket.due != 1.0:  # the geometry has not done it
@@ -142,7 +140,7 @@ def _move(buckets: Sequence[Bucket], highest: Tensor) -> StepStats:
             realised.append(Part(bucket.params, before, bucket.shards))
     if any(bucket.weights[0].dtype.itemsize == 2 for bucket in buckets):
         norm = Vector(realised).norm().to(highest.device)
-    return StepStats(torch.where(perturbed, norm, 0), perturbed)
+    return torch.where(perturbed, norm, 0), perturbed
 
 
 def _warn_of_coarse_weights(buckets: Sequence[Bucket], warned: set[str]) -> None:

@@ -1,20 +1,28 @@
 """What belongs to the running step, and to the steps around it."""
 
+import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from .._vectors.memory import Memory
-from .model import ModelInfo
-from .passes import Objective, Passes, StepStats
+from .first_look import FirstLook
+from .forward_state import ForwardState
+from .model import Averaging, ModelInfo
+from .objective import Objective, Turn
 from .saved import RandomState, SavedState
+from .stats import StepStats
 
-__all__ = ["GradScale", "RunRecord", "StepContext"]
+if TYPE_CHECKING:
+    from .passes import Passes
+
+__all__ = ["GradScale", "LeftLoop", "RunRecord", "StepContext"]
 
 GradScale = float | Tensor | torch.amp.GradScaler | None
 
@@ -30,6 +38,23 @@ class RunRecord:
 
     opened: bool = False
     steps: int = 0
+
+
+@dataclass(frozen=True)
+class LeftLoop:
+    """A loop that was left before its end.
+
+    Attributes:
+        index: number of the pass in which it was left.
+        is_ascent: whether that pass was before the climb.
+    """
+
+    index: int
+    is_ascent: bool
+
+
+#: Where steps are running now.
+_running: "weakref.WeakSet[StepContext]" = weakref.WeakSet()
 
 
 class StepContext:
@@ -50,7 +75,9 @@ class StepContext:
         moves: whether some radius was above zero in the last step.
         record: what is judged when the optimizer is gone.
         warned: what the user has been warned of already.
-        passes: how many passes of the running step have ended.
+        passes: the objectives of the running step's passes that have ended.
+        left: the loop that was left before its end, if none has come to its end since.
+        thread: the thread that runs the step.
     """
 
     def __init__(self, base: Optimizer, model: ModelInfo, memory: Memory) -> None:
@@ -66,7 +93,11 @@ class StepContext:
         self.moves = False
         self.record = RunRecord()
         self.warned: set[str] = set()
-        self.passes = 0
+        self.passes: list[Objective] = []
+        self.left: LeftLoop | None = None
+        self.thread = 0
+        self._look: FirstLook | None = None
+        self._looked = False
         self._hooked: list[Tensor] = []
         self._versions: list[int] = []
 
@@ -81,7 +112,7 @@ class StepContext:
         return [p for group in self.groups for p in group["params"] if p.requires_grad]
 
     @property
-    def live_loop(self) -> Passes | None:
+    def live_loop(self) -> "Passes | None":
         """The loop that has begun and not ended."""
         loop = self.loop() if self.loop is not None else None
         return loop if loop is not None and loop.live else None
@@ -96,14 +127,15 @@ class StepContext:
 
     # -- one step ------------------------------------------------------------------------------------------------
 
-    def start_step(self, *, same_random: bool) -> SavedState:
+    def start_step(self, *, climbs: bool, same_random: bool) -> SavedState:
         """Save what the passes will change.
 
         Args:
+            climbs: whether the weights are going to move.
             same_random: whether all passes are to draw the same random numbers.
 
         Raises:
-            RuntimeError: another loop of the optimizer is running.
+            RuntimeError: another loop is running, of this optimizer or over its parameters.
         """
         if self.saved is not None:
             raise RuntimeError(
@@ -111,18 +143,59 @@ class StepContext:
                 "model an optimizer of its own"
             )
         params = self.params
-        self.saved = SavedState([*params, *self.model.others(params)], self.model.refresh)
+        own = set(params)
+        self._check_alone(own)
+        self.saved = saved = SavedState(params, self.model.others(own), self.model.refresh)
+        self.thread = threading.get_ident()
+        _running.add(self)
+        if climbs:
+            saved.forward = ForwardState(self.model)
         if same_random:
-            self.saved.random = RandomState(params)
+            saved.random = RandomState(params)
         # A hook that steps inside backward() clears the gradient; only a changed version of the weight shows that.
         self._hooked = [p for p in params if getattr(p, "_post_accumulate_grad_hooks", None)]
-        self.last, self.passes = StepStats(), 0
-        return self.saved
+        self._look = None if self._looked or not climbs else FirstLook(self.model, params)
+        self.passes = []
+        return saved
 
-    def start_pass(self, loss: Callable[..., Tensor], *, is_ascent: bool, must_be_called: bool) -> Objective:
-        """Start the next pass of the running step."""
-        self.objective = Objective(self.passes, loss, is_ascent=is_ascent, must_be_called=must_be_called)
+    def _check_alone(self, own: set[Tensor]) -> None:
+        for other in _running:
+            shared = next((param for param in other.params if param in own), None)
+            if shared is not None:
+                raise RuntimeError(
+                    f"parameter {self.model.params.name(shared)} is in the running loop over passes() of another "
+                    "optimizer, or of another thread, which would put it back at the wrong weights: end that loop "
+                    "first, with zero_grad() of that optimizer where it was left, or give the parameter to one of them"
+                )
+
+    def start_pass(
+        self, loss: Callable[..., Tensor], *, is_ascent: bool, must_be_called: bool, averages: bool | None = None
+    ) -> Objective:
+        """Start the next pass of the running step.
+
+        Args:
+            loss: its objective.
+            is_ascent: whether it comes before the climb.
+            must_be_called: whether it may not end without a call of its objective.
+            averages: whether workers average its gradient; None leaves that as it is.
+        """
+        assert self.saved is not None
+        moved = self.saved.weights is not None
+        look = None if self._look is None else self._look.at_eps if moved else self._look.at_w
+        turn = Turn(
+            len(self.passes),
+            moved=moved,
+            must_be_called=must_be_called,
+            before=list(self.passes),
+            scale=self.scale,
+            look=look if is_ascent or moved else None,
+        )
+        self.objective = Objective(turn, loss, is_ascent=is_ascent)
         self._versions = [p._version for p in self._hooked]
+        if averages is not None:
+            self.saved.averaging = Averaging(self.model, averages)
+        if not moved:
+            self.last.saw(self.objective)
         return self.objective
 
     def end_pass(self) -> Objective:
@@ -133,8 +206,9 @@ class StepContext:
                 so that no gradient is left, and w has moved. A changed weight alone does not show that
                 (``nn.Embedding(max_norm=)`` writes in forward()), nor does a hook alone.
         """
-        objective = self.objective
+        objective, saved = self.objective, self.saved
         assert objective is not None
+        assert saved is not None
         objective.finish()
         for param, version in zip(self._hooked, self._versions, strict=True):
             if param._version != version:
@@ -143,9 +217,22 @@ class StepContext:
                     "(register_post_accumulate_grad_hook): no gradient is left to perturb along. Remove the hook, "
                     "handle.remove(), and call opt.step() after the loop"
                 )
+        if objective.lacks_backward:
+            self._warn_of_lacking_backward(objective)
+        if saved.averaging is not None:
+            saved.averaging.restore()
         self.objective = None
-        self.passes += 1
+        self.passes.append(objective)
         return objective
+
+    def _warn_of_lacking_backward(self, objective: Objective) -> None:
+        if "backward" not in self.warned:
+            self.warned.add("backward")
+            warnings.warn(
+                f"pass {objective.index} ended, and backward() was not called on its loss, so it has no gradient: "
+                "write `objective(model(x), y).backward()` in the loop over passes()",
+                stacklevel=5,
+            )
 
     def prepare_pass(self, *, carry: bool) -> None:
         """Let the next pass of the step begin as the first one did.
@@ -155,8 +242,8 @@ class StepContext:
         """
         saved = self.saved
         assert saved is not None
-        if saved.buffers is None and self.passes:
-            saved.buffers = self.model.buffers()
+        if len(self.passes) == 1 and saved.forward is not None:
+            saved.forward.keep()
         if saved.weights is not None:
             self.model.refresh()
         if carry:
@@ -167,10 +254,44 @@ class StepContext:
             saved.random.rewind()
 
     def end_step(self, saved: SavedState) -> None:
-        """Put back what the step has saved; where it has not finished, its gradients and memories are dropped."""
-        objective, self.objective, self.saved = self.objective, None, None
+        """Put back what the step has saved; where it has not finished, its gradients and memories are dropped.
+
+        What is saved is held until it has been put back, so that :meth:`recover` can do again what was interrupted.
+        """
+        if self.objective is not None and not saved.finished:
+            self.left = LeftLoop(self.objective.index, self.objective.is_ascent)
+        try:
+            saved.put_back()
+        except Exception:  # what cannot be put back now cannot be put back later
+            self._close_step(saved)
+            raise
+        self._close_step(saved)
+
+    def _close_step(self, saved: SavedState) -> None:
+        objective, self.objective = self.objective, None
         if objective is not None:
             objective.expire()
-        if not saved.finished:
+        if saved.finished:
+            self.left, self._looked = None, self._looked or self._look is not None
+        else:
             self.memory.discard()
-        saved.put_back()
+        self._look = None
+        self.saved = None
+        _running.discard(self)
+
+    def check_thread(self, by: str) -> None:
+        """Refuse to end a loop that another thread is running.
+
+        Raises:
+            RuntimeError: naming the method.
+        """
+        if self.saved is not None and self.thread != threading.get_ident():
+            raise RuntimeError(
+                f"{by} was called in another thread than the one that is running a loop over passes(), and the weights "
+                "may be at w + eps: call it in that thread, after the loop"
+            )
+
+    def recover(self) -> None:
+        """Put back what an interrupted step has left behind, if there is anything."""
+        if self.saved is not None and self.live_loop is None:
+            self.end_step(self.saved)

@@ -26,7 +26,8 @@ from ..losses.functional_sam import OutputGradient
 from ..radius import Radius
 from .climb import climb
 from .context import StepContext
-from .passes import Objective
+from .objective import Objective
+from .stats import StepStats
 
 __all__ = ["Estimator", "PassCount"]
 
@@ -140,6 +141,11 @@ class Estimator:
         share = None if isinstance(self.cadence, GradientCadence) else self.cadence.fraction
         return PassCount(1, sharp, None if share is None else 1 + share * (sharp - 1))
 
+    @property
+    def plain_descent(self) -> Callable[..., Tensor]:
+        """The descent objective as a loss of (output, target), whatever the passes before have seen."""
+        return self.descent.loss if isinstance(self.descent, OutputGradient) else self.descent
+
     def check_supplies(self, base: Optimizer) -> None:
         """Refuse a base optimizer that a choice cannot work with."""
         if isinstance(self.ascent, StoredAscent):
@@ -155,7 +161,8 @@ class Estimator:
         context.record.opened |= sharp
         stored, climbed = (self.ascent, None) if isinstance(self.ascent, StoredAscent) else (None, self.ascent)
         must_be_called = self.ascent_differs and stored is None
-        saved = context.start_step(same_random=self.same_dropout)
+        saved = context.start_step(climbs=sharp, same_random=self.same_dropout)
+        context.last = StepStats(self.plain_descent)
         if isinstance(self.descent, OutputGradient):
             self.descent.begin_step()
         at_w = ascent = None
@@ -169,13 +176,14 @@ class Estimator:
                 if sharp:
                     context.prepare_pass(carry=False)
             if sharp and climbed is not None:
-                with context.model.averaging(self.averages_ascent):
-                    yield context.start_pass(climbed, is_ascent=True, must_be_called=must_be_called)
-                    ascent = context.end_pass()
+                yield context.start_pass(
+                    climbed, is_ascent=True, must_be_called=must_be_called, averages=self.averages_ascent
+                )
+                ascent = context.end_pass()
                 if self.needs_gradient_at_w and not self.ascent_differs:
                     at_w, sharp = self._gradient_at_w(context)
             if sharp:
-                context.last = climb(
+                climb(
                     context,
                     saved,
                     stored=stored,
@@ -184,9 +192,9 @@ class Estimator:
                     radius=self.radius,
                     unscale=self.needs_scale,
                 )
-                context.last.record(ascent)
+                context.last.climbs(ascent)
                 context.prepare_pass(carry=self.combine is None and not self._alters_plain_steps)
-            if sharp or context.passes == 0:
+            if sharp or not context.passes:
                 yield context.start_pass(self.descent, is_ascent=False, must_be_called=must_be_called)
                 context.end_pass()
             if saved.carried.aside:

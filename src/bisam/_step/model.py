@@ -1,18 +1,14 @@
 """What a step must know of the model: its parameters' names and owners, its wrappers, its buffers."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from .._vectors.foreach import Snapshot
 from .._vectors.vector import ParamInfo
 
-__all__ = ["Buffers", "ModelInfo"]
+__all__ = ["Averaging", "ModelInfo"]
 
 
 class ModelInfo:
@@ -21,6 +17,8 @@ class ModelInfo:
     Attributes:
         module: the model, or None where the optimizer was given none.
         params: names and owners of its parameters.
+        ddp: its parts that DDP wraps.
+        attributes: modules, with the names of their attributes, that hold plain tensors; None until it is looked up.
 
     Raises:
         ValueError: the model has none of the optimizer's parameters; the parameters are sharded and there is no model;
@@ -30,6 +28,7 @@ class ModelInfo:
     def __init__(self, module: nn.Module | None, base: Optimizer) -> None:
         self.module = module
         self.params = _param_info(base, module)
+        self.attributes: list[tuple[nn.Module, str]] | None = None
         self.look()
 
     def look(self) -> None:
@@ -39,11 +38,11 @@ class ModelInfo:
             ValueError: FSDP1, whose flat shards have no norm of their own.
         """
         self._modules = [] if self.module is None else list(self.module.modules())
-        self._ddp: list[DistributedDataParallel] = []
+        self.ddp: list[DistributedDataParallel] = []
         self._fsdp: list[Any] = []
         for module in self._modules:
             if isinstance(module, DistributedDataParallel):
-                self._ddp.append(module)
+                self.ddp.append(module)
             elif hasattr(module, "set_requires_gradient_sync"):
                 self._fsdp.append(module)
             elif type(module).__name__ == "FullyShardedDataParallel":
@@ -52,44 +51,38 @@ class ModelInfo:
                     "torch.distributed.fsdp.fully_shard (FSDP2), which is supported"
                 )
 
-    def others(self, own: list[Tensor]) -> list[Tensor]:
-        """Return the model's parameters that are not among ``own``: another optimizer's, or nobody's."""
-        known = set(own)
-        everything = [param for module in self._modules for param in module.parameters(recurse=False)]
-        return list(dict.fromkeys([param for param in everything if param not in known]))
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Every module of it, itself first; none where it is unknown."""
+        return self._modules
 
-    def buffers(self) -> "Buffers | None":
-        """Return the buffers as they stand now; None without a model."""
-        return None if self.module is None else Buffers(self._modules)
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Every parameter of it once, trained or not."""
+        return list(
+            dict.fromkeys([p for module in self._modules for p in module._parameters.values() if p is not None])
+        )
+
+    def others(self, own: set[Tensor]) -> list[Tensor]:
+        """Return its parameters that are not among ``own``: another optimizer's, or nobody's."""
+        return [param for param in self.parameters if param not in own]
+
+    @property
+    def has_buffers(self) -> bool:
+        """Whether it registers buffers, such as running statistics."""
+        return any(module._buffers for module in self._modules)
 
     # -- engines' wrappers (DDP, FSDP) ---------------------------------------------------------------------------
 
     @property
     def distributed(self) -> bool:
         """Whether DDP or FSDP wraps it, or a part of it."""
-        return bool(self._ddp or self._fsdp)
+        return bool(self.ddp or self._fsdp)
 
     @property
     def averages_gradients(self) -> bool:
         """Whether a backward pass now averages gradients over the workers, if there are several."""
-        return all(module.require_backward_grad_sync for module in self._ddp)
-
-    @contextlib.contextmanager
-    def averaging(self, wanted: bool) -> Iterator[None]:
-        """Let DDP average the gradients of the passes inside, or leave each worker its own.
-
-        DDP learns a static graph in its first backward pass, so that pass must be averaged.
-        """
-        before = [module.require_backward_grad_sync for module in self._ddp]
-        ours = [wanted or _unlearnt(module) for module in self._ddp]
-        for module, value in zip(self._ddp, ours, strict=True):
-            module.require_backward_grad_sync = value
-        try:
-            yield
-        finally:
-            for module, value, set_by_us in zip(self._ddp, before, ours, strict=True):
-                if value != set_by_us and module.require_backward_grad_sync == set_by_us:
-                    module.require_backward_grad_sync = value
+        return all(module.require_backward_grad_sync for module in self.ddp)
 
     def check_synchronised(self) -> None:
         """Refuse FSDP's accumulation without communication, which leaves the parameters without gradients.
@@ -110,26 +103,27 @@ class ModelInfo:
             module.reshard()
 
 
-class Buffers:
-    """Buffers of a model as they stand now: running statistics, counters, whatever its layers register."""
+class Averaging:
+    """Lets DDP average the gradients of the passes that follow, or leave each worker its own, until it is over.
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        # Module._buffers is the only place to put a rebound buffer back: assignment goes through __setattr__ hooks.
-        self._owners = [
-            (module, name, buffer)
-            for module in modules
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-        with torch.no_grad():
-            self._copies = Snapshot({id(buffer): buffer for _, _, buffer in self._owners}.values())
+    DDP learns a static graph in its first backward pass, so that pass must be averaged.
+
+    Args:
+        model: what is known of the model.
+        wanted: whether the gradients are to be averaged.
+    """
+
+    def __init__(self, model: ModelInfo, wanted: bool) -> None:
+        self._before = [(m, m.require_backward_grad_sync, wanted or _unlearnt(m)) for m in model.ddp]
+        for module, _, ours in self._before:
+            module.require_backward_grad_sync = ours
 
     def restore(self) -> None:
-        """Put them back, also where a layer has rebound its buffer to a new tensor."""
-        for module, name, buffer in self._owners:
-            module._buffers[name] = buffer
-        with torch.no_grad():
-            self._copies.restore()
+        """Switch back, except where somebody else has switched since."""
+        for module, before, ours in self._before:
+            if before != ours and module.require_backward_grad_sync == ours:
+                module.require_backward_grad_sync = before
+        self._before = []
 
 
 def _param_info(base: Optimizer, model: nn.Module | None) -> ParamInfo:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.import_utils import is_sagemaker_mp_enabled
 
-from .._step.passes import Objective
+from .._step.objective import Objective
 from ..losses.language import CausalLMLoss, flatten_tokens, logits_of, next_token
 from ..losses.modules import LowerBoundLoss
 from ..optimizer import SharpnessAware

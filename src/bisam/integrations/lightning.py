@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from bisam._step.passes import Objective, Passes
+from bisam._step.objective import Objective
+from bisam._step.passes import Passes
 from bisam.optimizer import SharpnessAware
 
 if TYPE_CHECKING:
@@ -195,8 +196,9 @@ class SharpnessAwareMixin(_Base):
             raise
         finally:
             self._inside = self._ascending = False
-        if loss is None:
+        if loss is None:  # training_step() skips the batch, which Lightning allows
             self._leave()
+            opt._context.left = None
         if self._complete:  # the pass that was taken for the ascent was the last one after all
             for args, kwargs in self._held:
                 self.log(*args, **kwargs)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import Trainer
 
-from .._step.passes import Objective
+from .._step.objective import Objective
 from ..optimizer import SharpnessAware
 from . import _transformers as conventions
 
@@ -32,7 +32,8 @@ class SharpnessAwareTrainerMixin(_Trainer):
     Each micro-batch runs the passes of ``opt.passes()``, with a perturbation of its own (mSAM). The loss that is
     descended is exactly what ``compute_loss`` returns, whoever overrides it; so is the ascent of SAM and ASAM. Where
     the ascent is another objective (BiSAM), it takes the logits of the same forward pass and the batch's labels,
-    :meth:`logits_and_labels`. The loss that is logged is that of the last pass, at w + eps.
+    :meth:`logits_and_labels`. The loss that is logged is that of the last pass, at w + eps. The one at w, which compares
+    with that of a plain Trainer, is ``trainer.sharpness_aware.last.loss``.
 
     Args:
         args: those of the Trainer; ``optimizers=`` may hold a sharpness-aware optimizer.
@@ -141,7 +142,15 @@ class SharpnessAwareTrainerMixin(_Trainer):
                     "it must return (loss, outputs), for the ascent objective needs the logits"
                 )
             value = objective(*self.logits_and_labels(result[1], given))
+            objective.loss_at_w = self._as_logged(result[0].detach(), num_items)
         self.accelerator.backward(value / self.current_gradient_accumulation_steps)
+
+    def _as_logged(self, loss: Tensor, num_items: Any) -> Tensor:
+        """Scale a loss of :meth:`compute_loss` as the Trainer does before it logs it."""
+        scaled = getattr(self, "loss_is_scaled_for_ga", None)
+        if scaled is None:
+            scaled = (self.model_accepts_loss_kwargs and num_items is not None) or self.compute_loss_func is not None
+        return loss.mean() if scaled else loss.mean() / self.current_gradient_accumulation_steps
 
     def logits_and_labels(self, outputs: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return what an ascent objective takes; override it for models whose outputs or labels have other names.

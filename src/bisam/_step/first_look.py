@@ -1,0 +1,75 @@
+"""One look at the graph of the first step's losses: what two passes would spoil in silence."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from .model import ModelInfo
+
+__all__ = ["FirstLook"]
+
+
+class FirstLook:
+    """Looks at the losses of the first step that climbs, and at no later one.
+
+    Args:
+        model: what is known of the model.
+        params: what the climb moves.
+    """
+
+    def __init__(self, model: ModelInfo, params: Iterable[Tensor]) -> None:
+        self._model, self._moved = model, list(params)
+        self._at_w: dict[Any, None] = {}  # nodes are kept until the next pass, so that one can be found again
+
+    def at_w(self, loss: Tensor) -> None:
+        """Warn of running statistics that nobody puts back, and remember the graph."""
+        nodes = list(_nodes(loss))
+        self._at_w.update(dict.fromkeys(nodes))
+        count = sum(map(_has_running_statistics, nodes))
+        if count and not self._model.has_buffers:
+            warnings.warn(
+                f"{count} normalisation layers keep running statistics that the optimizer does not know, so every pass "
+                "updates them, the last one at w + eps: build the optimizer with the whole model, model=model",
+                stacklevel=4,
+            )
+
+    def at_eps(self, loss: Tensor) -> None:
+        """Refuse a loss whose graph begins in an earlier pass, at other weights.
+
+        Raises:
+            RuntimeError: a parameter that has moved is reached through a part of the graph that is older.
+        """
+        at_w, self._at_w = self._at_w, {}
+        shared = [node for node in _nodes(loss) if node in at_w and not hasattr(node, "variable")]
+        reached = {id(leaf.variable) for node in shared for leaf, _ in node.next_functions if hasattr(leaf, "variable")}
+        moved = next((param for param in self._moved if id(param) in reached), None)
+        if moved is not None:
+            raise RuntimeError(
+                f"parameter {self._model.params.name(moved)} has its part in this loss through a forward pass that ran "
+                "before the climb, at w: call the whole model inside the loop, "
+                "`for objective in opt.passes(): objective(model(x), y).backward()`, without retain_graph"
+            )
+
+
+def _has_running_statistics(node: Any) -> bool:
+    """Whether a node is a layer's that has just updated its running statistics."""
+    if "BatchNorm" not in node.name():
+        return False
+    try:
+        return bool(node._saved_training) and node._saved_running_mean is not None  # documented for autograd's nodes
+    except (AttributeError, RuntimeError):
+        return True  # SyncBatchNorm has a node of its own, and only while it trains
+
+
+def _nodes(loss: Tensor) -> Iterator[Any]:
+    """Yield every node of a graph once."""
+    seen, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        waiting += [following for following, _ in node.next_functions]
