@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div
 
-from bisam import LowerBoundLoss
+from bisam import SAM, LowerBoundLoss
 from tests.pages import blocks_with
 
-NETWORKS, LOSSES = "docs/loop/several-networks.md", "docs/loop/losses.md"
+NETWORKS, LOSSES, LOG = "docs/loop/several-networks.md", "docs/loop/losses.md", "docs/loop/logging.md"
 Q = LowerBoundLoss()
 
 
@@ -23,10 +23,15 @@ def _double():
     torch.set_default_dtype(before)
 
 
+def reader():
+    """The reader's model as the loop finds it."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
 def run(page, word, loader, **names):
     """Run the blocks with ``word`` from one seed, and return their namespace."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3))
+    model = reader()
     torch.manual_seed(1)
     namespace = {"__name__": "page", "torch": torch, "model": model, "loader": loader} | names
     exec(compile(blocks_with(page, word), page, "exec"), namespace)
@@ -153,6 +158,77 @@ def test_a_teacher_follows_the_restored_weights():
                 p.copy_(q if number == 0 else 0.99 * p + 0.01 * q)
     same(end["model"], model)
     same(end["teacher"].module, teacher)
+
+
+def test_two_base_optimizers_have_one_perturbation():
+    data = images()
+    start, end = before_and_after(NETWORKS, "adamw = ", data)
+    model = start["model"]
+    matrices, others = [p for p in params(model) if p.ndim == 2], [p for p in params(model) if p.ndim != 2]
+    bases = [torch.optim.Muon(matrices, lr=0.02), torch.optim.AdamW(others, lr=1e-3)]
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(base, T_max=10) for base in bases]
+    for x, y in data:
+        loss = lambda x=x, y=y: cross_entropy(model(x), y)  # noqa: E731
+        step(bases, [(params(model), 0.05)], loss, loss)
+        for schedule in schedules:
+            schedule.step()
+    same(end["model"], model)
+
+
+def test_an_encoder_that_forward_moves_is_moved_once_a_step():
+    data = images()
+    start, end = before_and_after(NETWORKS, "Contrast", data)
+    contrast, query, key = start["contrast"], start["contrast"].query, start["contrast"].key
+    base = torch.optim.SGD(params(query), lr=0.1)
+    for x, _ in data:
+        moved = [k.lerp(q.detach(), 0.01) for k, q in zip(params(key), params(query), strict=True)]
+        loss = lambda x=x: nn.functional.mse_loss(*contrast(x, x.flip(-1)))  # noqa: E731
+        step([base], [(params(query), 0.05)], loss, loss)
+        with torch.no_grad():
+            for k, m in zip(params(key), moved, strict=True):
+                k.copy_(m)
+    same(end["contrast"], contrast)
+
+
+def test_the_logged_loss_and_accuracy_are_those_at_w():
+    ((x, y),) = data = images(1)
+    end, model = run(LOG, "MeanMetric", data), reader()
+    assert end["loss"].compute().item() == pytest.approx(cross_entropy(model(x), y).item(), rel=1e-6)
+    assert end["accuracy"].compute().item() == pytest.approx((model(x).argmax(1) == y).double().mean().item())
+
+
+def test_the_closure_of_the_migration_page_takes_one_step():
+    data = images()
+    names = {"loss_function": cross_entropy}
+    start, end = before_and_after("docs/migration.md", "def closure", data, **names)
+    model, base = start["model"], sgd(start["model"])
+    for x, y in data:
+        loss = lambda x=x, y=y: cross_entropy(model(x), y)  # noqa: E731
+        step([base], [(params(model), 0.05)], loss, loss)
+    same(end["model"], model)
+
+
+def test_a_backward_before_the_closure_adds_the_plain_gradient():
+    ((x, y),) = images(1)
+    model = reader()
+    plain = torch.autograd.grad(cross_entropy(model(x), y), params(model))
+    opt = SAM(torch.optim.SGD(params(model), lr=0.0), model=model, rho=0.05)
+    for objective in opt.passes():
+        objective(model(x), y).backward()
+    sharp = [p.grad for p in params(model)]
+    opt.step()
+    opt.zero_grad()
+
+    def closure():
+        loss = opt.objective(model(x), y)
+        loss.backward()
+        return loss
+
+    cross_entropy(model(x), y).backward()
+    with pytest.warns(UserWarning, match=r"leave out the backward\(\) before step\(closure\)"):
+        opt.step(closure)
+    for p, g, h in zip(params(model), plain, sharp, strict=True):
+        torch.testing.assert_close(p.grad, g + h)
 
 
 def test_a_term_beside_the_objective_belongs_to_both_passes():
