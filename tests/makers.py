@@ -11,9 +11,9 @@ NEEDED = {"tailsam": {"total_steps": 1000, "tail": 1.0}}
 
 
 def make(name, base, **options):
-    """Build a method around ``base``, an SGD or Adam."""
+    """Build a method around ``base``, an SGD or Adam, or several of them."""
     if name == "momentumsam":
-        for group in base.param_groups:
+        for group in [group for one in (base if isinstance(base, list) else [base]) for group in one.param_groups]:
             if "momentum" in group:
                 group["momentum"] = group["momentum"] or 0.9
     return METHODS[name](base, **{**NEEDED.get(name, {}), **options})

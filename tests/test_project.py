@@ -69,7 +69,7 @@ def test_foreach_is_called_in_one_package(path):
 
 
 def test_docstring_examples():
-    for name in ("losses.functional", "losses.language", "methods"):
+    for name in ("losses.functional", "losses.language", "losses.modules", "methods"):
         module = sys.modules[f"bisam.{name}"]
         results = doctest.testmod(module, extraglobs={"torch": torch})
         assert results.attempted > 0

@@ -47,7 +47,7 @@ from ._step.stats import StepStats
 from .geometry import L2Ball, ScaledBall
 from .losses.bounds import Bound
 from .losses.language import CausalLMLoss
-from .losses.modules import LowerBoundLoss, ZeroOneLoss
+from .losses.modules import BinaryLowerBoundLoss, LowerBoundLoss, ZeroOneLoss
 from .method import Method
 from .methods import (
     AESAM,
@@ -92,6 +92,7 @@ __all__ = [
     "WSAM",
     "AsyncSAM",
     "BiSAM",
+    "BinaryLowerBoundLoss",
     "Bound",
     "CausalLMLoss",
     "FisherSAM",

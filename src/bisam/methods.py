@@ -19,8 +19,8 @@ from .combine import Blend, Renormalise, Reuse, Surrogate
 from .direction import Friendly, Smoothed
 from .geometry import FisherBall, Geometry, OnlyModules, RandomSupport, ScaledBall, SparseSupport
 from .losses.bounds import Bound
+from .losses.descents import lower_bound_for
 from .losses.functional_sam import OutputGradient
-from .losses.modules import LowerBoundLoss
 from .method import Method
 from .optimizer import SharpnessAware
 from .radius import LossBudget, PartlyNormalised
@@ -129,22 +129,16 @@ class ASAM(SharpnessAware):
         super().__init__(base, model=model, rho=rho, **self.method.options(options, eta=eta))
 
 
-def _lower_bound(
-    bound: str | Bound = "log",
-    mu: float | None = None,
-    alpha: float | None = None,
-    *,
-    descent: Callable[..., Tensor] = nn.CrossEntropyLoss(),
-) -> LowerBoundLoss:
-    return LowerBoundLoss(bound, mu, alpha, ignore_index=getattr(descent, "ignore_index", -100))
-
-
 class BiSAM(SharpnessAware):
     """BiSAM (Xie et al., ICML 2024, arXiv 2407.12993): climb a lower bound of the 0-1 loss, descend an upper one.
 
     eps = rho grad Q(w) / ||grad Q(w)|| with Q = :class:`~bisam.LowerBoundLoss`; then the gradient of ``descent`` at
     w + eps (Algorithm 1). The paper descends cross-entropy with label smoothing 0.1. Every other choice combines:
     ``BiSAM(base, geometry=ScaledBall())`` is BiSAM + ASAM.
+
+    Q belongs to the task, which ``descent`` tells. Under ``nn.BCEWithLogitsLoss()`` (one logit, or several labels a
+    sample) it is :class:`~bisam.BinaryLowerBoundLoss`, under :class:`~bisam.CausalLMLoss` that of the next token.
+    Losses of numbers, such as ``nn.MSELoss()``, have no 0-1 loss and are refused.
 
     Example:
         >>> net = nn.Linear(4, 3)
@@ -164,7 +158,10 @@ class BiSAM(SharpnessAware):
         alpha: slope at zero of a bound given by name, > 0; None means 0.1, the paper's for ``"tanh"``. ``"log"`` has
             none.
         options: the other arguments of :class:`~bisam.SharpnessAware`; the ``ignore_index`` of ``descent`` holds for
-            the lower bound too.
+            the lower bound too. With ``ascent=`` Q is what you say.
+
+    Raises:
+        ValueError: a ``descent`` without classes and no ``ascent``; a number without effect.
     """
 
     method = Method(
@@ -172,7 +169,7 @@ class BiSAM(SharpnessAware):
         "climb a lower bound of the 0-1 loss, descend an upper one",
         "Xie et al., ICML 2024",
         "2407.12993",
-        choices={"ascent": _lower_bound},
+        choices={"ascent": lower_bound_for},
     )
 
     def __init__(

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import bisam
-from bisam import ASAM, SAM, BiSAM, CausalLMLoss, LowerBoundLoss
+from bisam import ASAM, SAM, BinaryLowerBoundLoss, BiSAM, CausalLMLoss, LowerBoundLoss
 from bisam.cadence import Every
 from bisam.testing import bits
 from tests.pages import run_page
@@ -859,7 +859,7 @@ def test_an_optimizer_of_another_model_is_refused(tmp_path):
 def test_labels_that_are_no_classes(tmp_path, labels, model):
     """BiSAM's lower bound is refused; SAM needs no classes, nor does an ascent objective of one's own."""
     rows = Rows(labels=labels)
-    with pytest.raises(ValueError, match="are no classes"):
+    with pytest.raises(ValueError, match=r"are no classes.*ascent=bisam\.BinaryLowerBoundLoss\(\).*SAM or ASAM"):
         SharpnessAwareTrainer(classifier(**model), arguments(tmp_path), train_dataset=rows, sharpness=BiSAM).train()
     fit(SharpnessAwareTrainer(classifier(**model), arguments(tmp_path), train_dataset=rows, sharpness=SAM))
 
@@ -869,6 +869,47 @@ def test_labels_that_are_no_classes(tmp_path, labels, model):
     make = functools.partial(SAM, ascent=own)
     done = fit(SharpnessAwareTrainer(classifier(**model), arguments(tmp_path), train_dataset=rows, sharpness=make))
     assert done.sharpness_aware.last.perturbed
+
+
+def test_several_labels_a_sample_climb_the_binary_bound(tmp_path):
+    rows = Rows(labels=lambda ids: (ids[:K] % 2).float())
+    model, make = classifier(problem_type="multi_label_classification"), functools.partial(BiSAM, rho=0.5)
+    reference = copy.deepcopy(model)
+    opt = make(sgd(model), model=model, ascent=BinaryLowerBoundLoss())
+    fit(SharpnessAwareTrainer(model, arguments(tmp_path), train_dataset=rows, optimizers=(opt, None)))
+    ref = make(sgd(reference))
+    plain_loop(reference, ref, batches(rows), ascent_of=BinaryLowerBoundLoss())
+    assert same(model, reference)
+    assert opt.last.perturbed
+    assert opt.last.ascent_value == ref.last.ascent_value
+
+
+def test_labels_0_and_1_of_one_logit(tmp_path):
+    rows, bce = Rows(labels=lambda ids: float(ids[0] % 2)), nn.functional.binary_cross_entropy_with_logits
+    model = classifier(num_labels=1)
+    reference = copy.deepcopy(model)
+    opt = BiSAM(sgd(model), model=model, rho=0.5, ascent=BinaryLowerBoundLoss())
+    done = SharpnessAwareTrainer(
+        model,
+        arguments(tmp_path),
+        train_dataset=rows,
+        optimizers=(opt, None),
+        compute_loss_func=lambda outputs, labels, num_items_in_batch=None: bce(outputs.logits[:, 0], labels),
+    )
+    fit(done)
+    plain_loop(
+        reference,
+        BiSAM(sgd(reference), rho=0.5),
+        batches(rows),
+        loss_of=lambda m, part, items: bce(m(input_ids=part["input_ids"]).logits[:, 0], part["labels"].float()),
+        ascent_of=lambda logits, labels: BinaryLowerBoundLoss()(logits[:, 0], labels.float()),
+    )
+    assert same(model, reference)
+    assert opt.last.perturbed
+    rows = Rows(labels=lambda ids: float(ids[0]))
+    with pytest.raises(ValueError, match="binary labels are 0 or 1"):
+        make = functools.partial(BiSAM, ascent=BinaryLowerBoundLoss())
+        SharpnessAwareTrainer(classifier(num_labels=1), arguments(tmp_path), train_dataset=rows, sharpness=make).train()
 
 
 def test_a_sequence_model_of_which_nothing_is_known(tmp_path):

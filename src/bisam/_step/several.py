@@ -30,6 +30,8 @@ class SeveralOptimizers(Optimizer):
         self.optimizers = list(optimizers)
         if not self.optimizers:
             raise ValueError("base=[] holds no optimizer: pass one, or several in a list, SAM([muon, adamw])")
+        if len({id(optimizer) for optimizer in self.optimizers}) < len(self.optimizers):
+            raise ValueError("base holds one optimizer twice: name each once")
         seen: dict[Tensor, int] = {}
         for number, param in self._numbered():
             if seen.setdefault(param, number) != number:
@@ -37,8 +39,6 @@ class SeveralOptimizers(Optimizer):
                     f"base[{seen[param]}] and base[{number}] share a parameter of shape {tuple(param.shape)}, which "
                     "would take two steps: give each parameter to one of the optimizers"
                 )
-        if len({id(optimizer) for optimizer in self.optimizers}) < len(self.optimizers):
-            raise ValueError("base holds one optimizer twice: name each once")
         self.defaults = {}
         self._groups: list[dict[str, Any]] = []  # one list for good: whoever holds it sees groups that come later
         super().__setstate__({})  # hooks and a profiled step(): Optimizer.__init__ would build groups of its own

@@ -12,7 +12,7 @@ from transformers.utils.import_utils import is_sagemaker_mp_enabled
 
 from .._step.objective import Objective
 from ..losses.language import CausalLMLoss, flatten_tokens, logits_of, next_token
-from ..losses.modules import LowerBoundLoss
+from ..losses.modules import BinaryLowerBoundLoss, LowerBoundLoss
 from ..optimizer import SharpnessAware
 
 __all__ = [
@@ -146,12 +146,15 @@ def logits_and_labels(trainer: Trainer, outputs: Any, inputs: Mapping[str, Any],
     logits, labels = logits_of(_attributes(outputs)), _labels(names, inputs)
     if itself:
         return logits, labels
+    if isinstance(ascent, BinaryLowerBoundLoss):
+        return logits, labels.reshape(logits.shape) if labels.numel() == logits.numel() else labels
     if labels.is_floating_point() or (logits.dim() <= 3 and logits.shape[-1] == 1):
         if isinstance(ascent, LowerBoundLoss):
             raise ValueError(
-                f"labels of {labels.dtype} for logits {tuple(logits.shape)} are no classes (regression, or several "
-                "labels at once), and the lower bound of the 0-1 loss is one for classes: use SAM or ASAM, "
-                f"pass ascent= a loss of your own, or {_OVERRIDE}"
+                f"labels of {labels.dtype} for logits {tuple(logits.shape)} are no classes, and this lower bound of "
+                "the 0-1 loss is one for classes. For several labels a sample, or labels 0 and 1 of one logit, pass "
+                "ascent=bisam.BinaryLowerBoundLoss(); for regression use SAM or ASAM, pass ascent= a loss of your "
+                f"own, or {_OVERRIDE}"
             )
         return logits, labels
     if logits.dim() == 2 and labels.numel() == logits.shape[0]:

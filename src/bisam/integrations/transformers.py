@@ -32,8 +32,8 @@ class SharpnessAwareTrainerMixin(_Trainer):
     Each micro-batch runs the passes of ``opt.passes()``, with a perturbation of its own (mSAM). The loss that is
     descended is exactly what ``compute_loss`` returns, whoever overrides it; so is the ascent of SAM and ASAM. Where
     the ascent is another objective (BiSAM), it takes the logits of the same forward pass and the batch's labels,
-    :meth:`logits_and_labels`. The loss that is logged is that of the last pass, at w + eps. The one at w, which compares
-    with that of a plain Trainer, is ``trainer.sharpness_aware.last.loss``.
+    :meth:`logits_and_labels`. The loss that is logged is that of the last pass, at w + eps. The one at w compares with
+    a plain Trainer's: ``trainer.sharpness_aware.last.loss``.
 
     Args:
         args: those of the Trainer; ``optimizers=`` may hold a sharpness-aware optimizer.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .bounds import Bound
 
-__all__ = ["ExpectedLowerBound", "LowerBound", "wide_dtype"]
+__all__ = ["BinaryLowerBound", "ExpectedLowerBound", "LowerBound", "wide_dtype"]
 
 #: Margins of one chunk hold at most this many elements when targets are probabilities (64 MiB in float32).
 _CHUNK = 2**24
@@ -79,6 +79,45 @@ class ExpectedLowerBound(torch.autograd.Function):
         return slope, (torch.cat(values, -1) * grad).to(target.dtype), None, None
 
 
+class BinaryLowerBound(torch.autograd.Function):
+    """(1 - t) Q(z) + t Q(-z) of each logit z and probability t of class 1, Q(x) with the margins (0, x)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, target: Tensor, bound: Bound, mu: float) -> Tensor:
+        wrong, right = _both_sides(logits.to(wide_dtype(logits)), bound, mu)
+        return (1 - target) * wrong + target * right
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        logits, target, ctx.bound, ctx.mu = inputs
+        ctx.save_for_backward(logits, target)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        logits, target = ctx.saved_tensors
+        z, bound, mu = logits.to(wide_dtype(logits)), ctx.bound, ctx.mu
+        slope = (1 - target) * _binary_slope(z, bound, mu) - target * _binary_slope(-z, bound, mu)
+        slope = (slope * grad).to(logits.dtype)
+        if not ctx.needs_input_grad[1]:
+            return slope, None, None, None
+        wrong, right = _both_sides(z, bound, mu)
+        return slope, ((right - wrong) * grad).to(target.dtype), None, None
+
+
+def _both_sides(z: Tensor, bound: Bound, mu: float) -> tuple[Tensor, Tensor]:
+    """Q of each logit where class 0 is the true one, and where class 1 is."""
+    zero = z.new_zeros(()).expand_as(z)
+    wrong, right = (_smooth_max(bound, mu, torch.stack([zero, margin], -1)) for margin in (z, -z))
+    return wrong, right
+
+
+def _binary_slope(margin: Tensor, bound: Bound, mu: float) -> Tensor:
+    """dQ/dx = sigmoid(mu (phi(x) - phi(0))) phi'(x): the softmax over the two classes is a sigmoid."""
+    return torch.sigmoid(mu * (bound.phi(margin) - bound.phi(margin.new_zeros(())))) * bound.slope(margin)
+
+
 def _sum_chunks(logits: Tensor, term: Callable[[Tensor, Tensor, slice], Tensor]) -> Tensor:
     """Add ``term(margin, index, classes)`` over chunks of candidate classes."""
     return reduce(torch.add, (term(margin, index, some) for margin, index, some in _chunks(logits)))
@@ -105,8 +144,24 @@ def _margins(logits: Tensor, index: Tensor) -> Tensor:
 def _smooth_max(bound: Bound, mu: float, margin: Tensor) -> Tensor:
     """1/mu log mean_j exp(mu phi(F_j)), held below the maximum that it smooths against rounding."""
     phi = bound.phi(margin)
-    classes = torch.full((), margin.shape[-1], dtype=margin.dtype, device=margin.device)
+    if mu < 1:
+        return _smooth_max_of_small_mu(mu, phi)
+    classes = torch.full((), phi.shape[-1], dtype=phi.dtype, device=phi.device)
     return torch.minimum((torch.logsumexp(mu * phi, -1) - classes.log()) / mu, phi.amax(-1))
+
+
+def _smooth_max_of_small_mu(mu: float, phi: Tensor) -> Tensor:
+    """The same shifted by the maximum, as m + 1/mu log1p(mean_j expm1(mu (phi_j - m))).
+
+    For small mu the logarithm of the sum is nearly log K, and the difference of the two, divided by mu, has no digit
+    left. Where the mean nears -1 (many classes far below the maximum) log1p cancels, and the other form serves.
+    """
+    top = phi.amax(-1, keepdim=True).detach()
+    below = mu * (phi - top)
+    mean = torch.expm1(below).mean(-1)
+    classes = torch.full((), phi.shape[-1], dtype=phi.dtype, device=phi.device)
+    far = torch.logsumexp(below, -1) - classes.log()
+    return top.squeeze(-1) + torch.where(mean > -0.5, torch.log1p(mean.clamp(min=-0.5)), far).clamp(max=0) / mu
 
 
 def _slopes(bound: Bound, mu: float, margin: Tensor) -> Tensor:

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from .._validation import positive
-from ._autograd import ExpectedLowerBound, LowerBound, wide_dtype
+from ._autograd import BinaryLowerBound, ExpectedLowerBound, LowerBound, wide_dtype
+from ._targets import Samples, are_distributions, are_labels, binary_labels, classes_last, explain
 from .bounds import Bound, as_bound
-
-#: No class has this index.
-_NEVER = -(2**63)
 
 __all__ = ["binary_lower_bound_loss", "lower_bound_loss", "zero_one_loss"]
 
@@ -41,9 +39,9 @@ def lower_bound_loss(
     (masked classes) and +inf are allowed; a NaN gives NaN, as in cross-entropy.
 
     Args:
-        logits: (B, K), (K,) or (B, K, d1, ...), any floating dtype.
+        logits: (B, K), (K,) or (B, K, d1, ...), any floating dtype; K is at least 2.
         target: class indices (B,), () or (B, d1, ...), or probabilities of the shape of ``logits`` (mixup, label
-            smoothing), which mean the expectation over the target's class.
+            smoothing), not (K,), which mean the expectation over the target's class.
         bound: ``"log"``, ``"tanh"``, ``"ramp"``, ``"softsign"``, ``"shifted-tanh"`` or a :class:`~bisam.bounds.Bound`.
         mu: sharpness of the smoothed maximum, > 0; ``None`` takes the bound's own (log: 1, tanh and the rest: 10).
         alpha: slope at zero of a bound given by name, > 0; ``None`` means 0.1. ``"log"`` has none, and refuses it.
@@ -55,8 +53,10 @@ def lower_bound_loss(
 
     Raises:
         TypeError: logits that are not floating point; a bool target, or a floating one of another shape.
-        ValueError: shapes or devices that do not match; a class index out of range (on CPU; on CUDA the device
-            asserts); ``mu <= 0``, ``alpha <= 0`` or without effect, an unknown ``bound`` or ``reduction``.
+        ValueError: shapes or devices that do not match; fewer than two classes; floating targets for logits (K,),
+            which may as well be K binary labels; on the CPU, rows that are negative or do not sum to 1; a class index
+            out of range (on CPU; on CUDA the device asserts); ``mu <= 0``, ``alpha <= 0`` or without effect, an
+            unknown ``bound`` or ``reduction``.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -64,23 +64,23 @@ def lower_bound_loss(
         tensor([-0.8557,  0.4064])
     """
     bound = as_bound(bound, alpha)
-    return checked_lower_bound_loss(
-        logits, target, bound, bound.mu if mu is None else positive("mu", mu), ignore_index, reduction
-    )
+    mu = bound.mu if mu is None else positive("mu", mu)
+    samples = classes_last(logits, target)
+    if not samples.by_class and target.device.type == "cpu":
+        are_distributions(samples.target)
+    return lower_bound_of(samples, bound, mu, ignore_index, reduction)
 
 
-def checked_lower_bound_loss(
-    logits: Tensor, target: Tensor, bound: Bound, mu: float, ignore_index: int, reduction: str
-) -> Tensor:
-    """:func:`lower_bound_loss` of a bound and a mu that have been checked."""
-    logits, target, by_class = _class_last(logits, target)
-    if by_class:
-        try:
-            value = LowerBound.apply(logits, target, bound, mu, ignore_index)
-        except (RuntimeError, IndexError) as error:
-            raise _explain(error, target, logits.shape[-1], ignore_index) from error
-        return _reduce(value, reduction, target != ignore_index)
-    return _reduce(ExpectedLowerBound.apply(logits, target, bound, mu), reduction, None)
+def lower_bound_of(samples: Samples, bound: Bound, mu: float, ignore_index: int, reduction: str) -> Tensor:
+    """:func:`lower_bound_loss` of samples, a bound and a mu that have been checked."""
+    logits, target, by_class = samples
+    if not by_class:
+        return _reduce(ExpectedLowerBound.apply(logits, target, bound, mu), reduction, None)
+    try:
+        value = LowerBound.apply(logits, target, bound, mu, ignore_index)
+    except (RuntimeError, IndexError) as error:
+        raise explain(error, target, logits.shape[-1], ignore_index) from error
+    return _reduce(value, reduction, target != ignore_index)
 
 
 def binary_lower_bound_loss(
@@ -94,8 +94,10 @@ def binary_lower_bound_loss(
 ) -> Tensor:
     """:func:`lower_bound_loss` for problems with one logit: the two classes have the logits (0, z).
 
+    Each logit is a problem of its own, so that the mean is a lower bound of the share of labels that are wrong.
+
     Args:
-        logits: any shape; positive means class 1.
+        logits: any shape, any floating dtype; positive means class 1.
         target: the same shape; 0 or 1 as integers or bools, or floating probabilities of class 1.
         bound: as in :func:`lower_bound_loss`.
         mu: as in :func:`lower_bound_loss`.
@@ -103,25 +105,28 @@ def binary_lower_bound_loss(
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:
-        A scalar, or the shape of ``logits`` for ``"none"``.
+        A scalar, or the shape of ``logits`` for ``"none"``; float32, or float64 for float64 logits.
 
     Raises:
-        ValueError: the shapes differ, and whatever :func:`lower_bound_loss` refuses.
+        TypeError: logits that are not floating point; a complex target.
+        ValueError: shapes or devices that differ; on the CPU, labels outside 0..1; ``mu <= 0``, ``alpha <= 0`` or
+            without effect, an unknown ``bound`` or ``reduction``.
+
+    Example:
+        >>> binary_lower_bound_loss(torch.tensor([-2.0, 3.0]), torch.tensor([1.0, 1.0]), reduction="none")
+        tensor([ 0.4717, -0.6194])
     """
-    if logits.shape != target.shape:
-        raise ValueError(
-            f"target of shape {tuple(target.shape)} must have the shape of logits, {tuple(logits.shape)}: "
-            "one label for each logit"
-        )
-    two = torch.stack([torch.zeros_like(logits), logits], -1).reshape(-1, 2)
-    if target.is_floating_point():
-        target = torch.stack([1 - target, target], -1).reshape(-1, 2)
-    else:
-        target = target.long().reshape(-1)
-    value = lower_bound_loss(
-        two, target, bound=bound, mu=mu, alpha=alpha, ignore_index=_NEVER, reduction="none"
-    ).reshape(logits.shape)
-    return _reduce(value, reduction, None)
+    bound = as_bound(bound, alpha)
+    mu = bound.mu if mu is None else positive("mu", mu)
+    labels = binary_labels(logits, target)
+    if target.device.type == "cpu":
+        are_labels(labels)
+    return binary_lower_bound_of(logits, labels, bound, mu, reduction)
+
+
+def binary_lower_bound_of(logits: Tensor, labels: Tensor, bound: Bound, mu: float, reduction: str) -> Tensor:
+    """:func:`binary_lower_bound_loss` of labels, a bound and a mu that have been checked."""
+    return _reduce(BinaryLowerBound.apply(logits, labels, bound, mu), reduction, None)
 
 
 def zero_one_loss(logits: Tensor, target: Tensor, *, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
@@ -142,7 +147,15 @@ def zero_one_loss(logits: Tensor, target: Tensor, *, ignore_index: int = -100, r
         TypeError: as :func:`lower_bound_loss`.
         ValueError: as :func:`lower_bound_loss`.
     """
-    logits, target, by_class = _class_last(logits.detach(), target)
+    samples = classes_last(logits, target)
+    if not samples.by_class and target.device.type == "cpu":
+        are_distributions(samples.target)
+    return mistakes_of(samples, ignore_index, reduction)
+
+
+def mistakes_of(samples: Samples, ignore_index: int, reduction: str) -> Tensor:
+    """:func:`zero_one_loss` of samples that have been checked."""
+    logits, target, by_class = samples.logits.detach(), samples.target, samples.by_class
     wrong = (~(logits >= logits.amax(-1, keepdim=True))).to(wide_dtype(logits))  # NaN compares false: a mistake
     if not by_class:
         return _reduce((target * wrong).sum(-1), reduction, None)
@@ -150,57 +163,8 @@ def zero_one_loss(logits: Tensor, target: Tensor, *, ignore_index: int = -100, r
     try:
         value = wrong.gather(-1, torch.where(kept, target, 0).unsqueeze(-1)).squeeze(-1)
     except (RuntimeError, IndexError) as error:
-        raise _explain(error, target, logits.shape[-1], ignore_index) from error
+        raise explain(error, target, logits.shape[-1], ignore_index) from error
     return _reduce(torch.where(kept, value, 0), reduction, kept)
-
-
-def _class_last(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """Return logits with classes last, the target to match, and whether it holds class indices; or refuse them."""
-    for name, tensor in (("logits", logits), ("target", target)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} of type {type(tensor).__name__} must be a tensor: use torch.as_tensor({name})")
-    if not logits.is_floating_point():
-        raise TypeError(f"logits of dtype {logits.dtype} must be floating point: pass the network's raw outputs")
-    if logits.device != target.device:
-        raise ValueError(
-            f"target on {target.device} must be on the device of logits, {logits.device}: use target.to(...)"
-        )
-    if logits.ndim == 0:
-        raise ValueError("logits of shape () have no class dimension: pass (B, K), (K,) or (B, K, d1, ...)")
-    dim = 0 if logits.ndim == 1 else 1
-    if logits.shape[dim] == 0:
-        raise ValueError(f"logits of shape {tuple(logits.shape)} have no classes in dimension {dim}")
-    shape = logits.shape[:dim] + logits.shape[dim + 1 :]
-    if target.is_floating_point():
-        if target.shape != logits.shape:
-            raise TypeError(
-                f"target of dtype {target.dtype} and shape {tuple(target.shape)}: class indices must be integers "
-                f"(use target.long()) and probabilities must have the shape of logits, {tuple(logits.shape)}"
-            )
-        return logits.movedim(dim, -1), target.movedim(dim, -1).to(wide_dtype(logits)), False
-    if target.dtype == torch.bool or target.is_complex():
-        raise TypeError(f"target of dtype {target.dtype} must hold class indices: use target.long()")
-    if target.shape != shape:
-        raise ValueError(
-            f"target of shape {tuple(target.shape)} does not fit logits of shape {tuple(logits.shape)}: "
-            f"class indices must have shape {tuple(shape)}"
-        )
-    return logits.movedim(dim, -1), target.long(), True
-
-
-def _explain(error: Exception, target: Tensor, classes: int, ignore_index: int) -> Exception:
-    """Turn the kernel's complaint about an index into one about ``target``; other errors pass unchanged."""
-    if "out of bounds" not in str(error) or target.device.type != "cpu":
-        return error
-    try:
-        kept = target[target != ignore_index]
-        first = int(kept[(kept < 0) | (kept >= classes)][0])
-    except (RuntimeError, IndexError):  # under vmap the values cannot be looked at
-        return error
-    return ValueError(
-        f"target holds class index {first}, but logits have {classes} classes: "
-        f"indices must lie in 0..{classes - 1} or equal ignore_index={ignore_index}"
-    )
 
 
 def _reduce(value: Tensor, reduction: str, kept: Tensor | None) -> Tensor:
