@@ -145,3 +145,32 @@ def test_learning_a_fisher_mask_leaves_every_gradient_as_it_was():
     assert all(p.grad is None for p in model.parameters())
     with pytest.raises(ValueError, match="not finite"):
         learn_fisher_mask(opt, range(4), lambda i: backward(i, torch.inf))
+
+
+@pytest.mark.parametrize("shape", [(16,), (16, 1), (16, 4)])
+def test_samples_with_binary_labels_are_told_apart_by_the_binary_loss(shape):
+    """Cross-entropy over one logit is 0 for every sample, so any choice would do."""
+    model = nn.Sequential(
+        nn.Linear(6, shape[1] if len(shape) > 1 else 1), nn.Flatten(0 if len(shape) == 1 else 1)
+    ).double()
+    y = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) > 0).double()
+    opt = SAM(sgd(model), model=model, rho=0.5, descent=nn.BCEWithLogitsLoss())
+    choose, plain = SharpestSamples(0.5), nn.BCEWithLogitsLoss(reduction="none")
+    for objective in opt.passes():
+        xs, ys = choose(objective, model, X, y)
+        if objective.is_ascent:
+            before = plain(model(X), y).detach().reshape(16, -1).mean(1)
+        else:
+            rise = plain(model(X), y).detach().reshape(16, -1).mean(1) - before
+            assert torch.equal(xs, X[rise.topk(8).indices])
+        objective(model(xs), ys).backward()
+
+
+def test_samples_of_a_regression_need_a_loss_of_each():
+    model = nn.Linear(6, 2).double()
+    y = torch.randn(16, 2).double()
+    opt, choose = SAM(sgd(model), model=model, descent=nn.MSELoss()), SharpestSamples(0.5)
+    with pytest.raises(ValueError, match=r"descent=MSELoss\(\) has no classes.*per_sample="):
+        for objective in opt.passes():
+            xs, ys = choose(objective, model, X, y)
+            objective(model(xs), ys).backward()

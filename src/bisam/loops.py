@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ._step.forward_state import ForwardState
 from ._step.objective import Objective
@@ -13,6 +14,8 @@ from ._validation import count, fraction
 from ._vectors.foreach import accumulation_dtype
 from ._vectors.vector import Vector, real
 from .geometry.sparse import SparseSupport, entries_of, mark_largest
+from .losses.descents import lower_bound_for
+from .losses.modules import BinaryLowerBoundLoss
 from .optimizer import SharpnessAware
 
 __all__ = ["SharpestSamples", "learn_fisher_mask", "micro_batches"]
@@ -65,15 +68,17 @@ class SharpestSamples:
 
     Args:
         gamma: share of the samples that are kept, in (0, 1]; at least one is.
-        per_sample: loss of each sample, (output, target) -> (B,); None is cross-entropy.
+        per_sample: loss of each sample, (output, target) -> (B,); None is cross-entropy, or the binary one, averaged
+            over a sample's labels, where the descent objective is that.
 
     Raises:
-        ValueError: ``gamma`` outside (0, 1]; losses that are not one a sample; an objective that was not called.
+        ValueError: ``gamma`` outside (0, 1]; a descent objective without classes and no ``per_sample``; losses that are
+            not one a sample; an objective that was not called.
     """
 
     def __init__(self, gamma: float = 0.5, per_sample: Callable[..., Tensor] | None = None) -> None:
         self.gamma = fraction("gamma", gamma)
-        self.per_sample = per_sample or nn.CrossEntropyLoss(reduction="none")
+        self.per_sample = per_sample
         self._at_w: Objective | None = None
 
     def __call__(
@@ -90,16 +95,31 @@ class SharpestSamples:
             raise ValueError(
                 "the pass at w gave its objective no output tensor: call objective(model(x), y) in every pass"
             )
+        if self.per_sample is None:
+            self.per_sample = _loss_of_each_sample(objective.loss)
         with torch.no_grad():
             rise = self._losses(model(x), y) - self._losses(at_w.output, y)
         chosen = rise.topk(max(1, round(self.gamma * len(x)))).indices
         return x[chosen], y[chosen]
 
     def _losses(self, output: Any, y: Tensor) -> Tensor:
-        losses = self.per_sample(output, y)
+        losses = self.per_sample(output, y)  # type: ignore[misc]
         if losses.shape != (len(y),):
             raise ValueError(f"per_sample gave losses of shape {tuple(losses.shape)}: one for each of {len(y)} samples")
         return losses
+
+
+def _loss_of_each_sample(descent: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    try:
+        binary = isinstance(lower_bound_for(descent=descent), BinaryLowerBoundLoss)
+    except ValueError:
+        raise ValueError(
+            f"descent={descent!r} has no classes, so the samples cannot be told apart by cross-entropy: name the loss of "
+            "each, SharpestSamples(per_sample=lambda output, y: ((output - y) ** 2).flatten(1).mean(1)), say"
+        ) from None
+    if binary:
+        return lambda z, y: binary_cross_entropy_with_logits(z, y, reduction="none").reshape(len(y), -1).mean(1)
+    return nn.CrossEntropyLoss(reduction="none")
 
 
 def learn_fisher_mask(opt: SharpnessAware, samples: Iterable[Sample], backward: Callable[[Sample], object]) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "curve_chart",
     "difference_chart",
     "look",
+    "place_of_loss",
 ]
 
 Point = tuple[float, float]
@@ -136,13 +137,22 @@ def curve_chart(block: Block, quantity: Quantity) -> CurveChart:
     last = max((epoch.epoch for run in block.runs for epoch in run.history), default=1)
     shown = [factor * getattr(epoch, quantity) for epoch in _telling(block.runs, last)]
     return CurveChart(
-        label=f"validation {metric_name(block.metric)} ({unit})" if score else "training loss",
+        label=f"validation {metric_name(block.metric)} ({unit})" if score else f"training loss {place_of_loss(block)}",
         caption="mean over seeds, band ± 1 standard deviation",
         factor=factor,
         x=Scale(1, max(last, 2)),
         y=Scale.around(shown, log=not score),
         lines=[_line(curve, block.runs, quantity, factor) for curve in block.curves],
     )
+
+
+def place_of_loss(block: Block) -> str:
+    """Return where the training losses of a block are taken; methods that differ from the others are named."""
+    places = {run.method: run.history[-1].loss_at for run in block.runs if run.history}
+    elsewhere = [method for method, place in places.items() if place != "w"]
+    if not elsewhere or len(elsewhere) == len(places):
+        return f"at {'w + eps' if elsewhere else 'w'}"
+    return f"at w ({', '.join(elsewhere)}: at w + eps)"
 
 
 def difference_chart(block: Block) -> DifferenceChart:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ..study.files import write_text
 from . import configuration, svg, words
-from .charts import COLOURS, difference_chart, look
+from .charts import COLOURS, difference_chart, look, place_of_loss
 from .collect import ReportData
 
 __all__ = ["render", "write_page"]
@@ -33,6 +33,7 @@ def render(report: ReportData) -> str:
         "curves": partial(svg.draw_curves, style=style),
         "differences": partial(svg.draw_differences, style=style),
         "differences_caption": lambda block: difference_chart(block).caption,
+        "place_of_loss": place_of_loss,
         "facts": lambda study: configuration.facts(study.recipe),
         "lines": configuration.lines,
         "recipe_link": _recipe_link,

@@ -27,7 +27,9 @@ class Epoch:
 
     Attributes:
         epoch: its number, from 1.
-        train_loss: mean loss of the descent passes.
+        train_loss: mean over the steps of the descent objective on each step's batch.
+        loss_at: the weights at which it is taken: "w", so that methods compare, or "w + eps" for methods whose one pass
+            is there, and in results that were written before this was recorded.
         validation_score: in the recipe's metric, as a fraction.
         learning_rate: after its last step.
         seconds: of training, without evaluation.
@@ -38,6 +40,7 @@ class Epoch:
     validation_score: float
     learning_rate: float = 0.0
     seconds: float = 0.0
+    loss_at: str = "w + eps"
 
 
 @dataclass(frozen=True)

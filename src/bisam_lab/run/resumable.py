@@ -103,6 +103,7 @@ class Training:
             validation_score=METRICS[self.recipe.data.metric].score(predicted, self.validation.labels),
             learning_rate=self.opt.param_groups[0]["lr"],
             seconds=self.epoch_seconds,
+            loss_at=self.steps.loss_at,
         )
         self.history.append(result)
         self.losses, self.epoch_seconds = [], 0.0

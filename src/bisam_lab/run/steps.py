@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bisam import RhoScheduler, SharpnessAware
+from bisam.ascent import StoredAscent
 from bisam.loops import micro_batches
 
 from ..data import Examples
@@ -31,6 +32,7 @@ class Steps:
     Attributes:
         net: the network as the engine runs it.
         schedule: of the learning rate.
+        loss_at: where the yielded losses are taken: "w"; "w + eps" for methods whose one pass is there.
     """
 
     def __init__(
@@ -40,10 +42,11 @@ class Steps:
         self.net, self._stepper = fabric.setup(model, opt)
         self.schedule = learning_rate(opt, recipe, total)
         self._micro_batches, self._choose = method.micro_batches, method.sharpest_samples
+        self.loss_at = "w + eps" if isinstance(opt.estimator.ascent, StoredAscent) else "w"
         self._radius = RhoScheduler(opt) if method.follows_learning_rate else None
 
     def take(self, batches: Iterable[Examples]) -> Iterator[Tensor]:
-        """Take one step per batch, and yield its descent loss at w + eps, a scalar on the device."""
+        """Take one step per batch, and yield its descent loss before the step, a scalar on the device."""
         for number, batch in enumerate(batches):
             if number == 0:  # not before: each switch of a base with modes rounds its weights
                 self.net.train()
@@ -65,7 +68,8 @@ class Steps:
         for x, y, share in micro_batches(self._micro_batches, batch.x, batch.y):
             for loss in self.opt.passes(scaler):
                 seen = (x, y) if self._choose is None else self._choose(loss, self.net, x, y)
-                value = share * loss(self.net(seen[0]), seen[1])
-                self.fabric.backward(value)
-            total += value.detach()
+                value = loss(self.net(seen[0]), seen[1])
+                self.fabric.backward(share * value)
+            at_w = self.opt.last.loss
+            total += share * (value.detach() if at_w is None else at_w)
         return total

@@ -16,7 +16,7 @@ SCORES = {"sgd": (0.80, 0.81, 0.82), "sam": (0.84, 0.85, 0.87), "<b>odd": (0.79,
 
 def result(method, seed, score, variant=""):
     status = "collapsed" if score < 0.2 else "ok"
-    history = [Epoch(epoch, 2.0 / epoch, score - 0.1 / epoch) for epoch in range(1, 7)]
+    history = [Epoch(epoch, 2.0 / epoch, score - 0.1 / epoch, loss_at="w") for epoch in range(1, 7)]
     return RunResult(
         method=method,
         seed=seed,

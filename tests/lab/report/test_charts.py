@@ -2,12 +2,13 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from matplotlib.figure import Figure
 
 from bisam_lab.report import collect, render
-from bisam_lab.report.charts import COLOURS, curve_chart, difference_chart, look
+from bisam_lab.report.charts import COLOURS, curve_chart, difference_chart, look, place_of_loss
 from bisam_lab.report.png import _draw_curves, _draw_differences
 from bisam_lab.report.scale import Scale
 
@@ -29,7 +30,20 @@ def test_curves_have_mean_band_and_seeds(block):
     assert [points[-1] for points in sam.seeds.values()] == [(6, pytest.approx(score)) for score in scores]
     _, low, high = sam.band[-1]
     assert (low + high) / 2 == pytest.approx(sam.mean[-1][1])
-    assert curve_chart(block, "train_loss").label == "training loss"
+    assert curve_chart(block, "train_loss").label == "training loss at w"
+
+
+def test_the_place_of_the_training_loss_is_said(block):
+    """Methods compare at w; one whose only pass is at w + eps is named, and so are results of old runs."""
+    assert place_of_loss(block) == "at w"
+    for elsewhere, expected in ((("sam",), "at w (sam: at w + eps)"), (tuple(SCORES), "at w + eps")):
+        runs = [
+            replace(run, history=[replace(e, loss_at="w + eps") for e in run.history])
+            if run.method in elsewhere
+            else run
+            for run in block.runs
+        ]
+        assert place_of_loss(replace(block, runs=runs)) == expected
 
 
 def test_scales_fit_what_did_not_fail(block):

@@ -1,5 +1,7 @@
 """The laboratory's steps are those of a raw PyTorch loop."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -34,7 +36,7 @@ def test_a_run_equals_a_raw_loop(method):
     radius = RhoScheduler(opt, lr_max=0.1) if method == "gsam" else None
     choose = SharpestSamples(0.5) if "esam" in method.split("+") else lambda loss, model, x, y: (x, y)
     validation = whole(splits.validation)
-    steps = 0
+    steps, smooth = 0, nn.CrossEntropyLoss(label_smoothing=0.1)
     for epoch in result.history:
         losses = []
         model.train()
@@ -45,15 +47,17 @@ def test_a_run_equals_a_raw_loop(method):
                 radius.step()
             losses.append(torch.zeros(()))
             for x, y, share in micro_batches(2 if "msam" in method.split("+") else 1, batch.x, batch.y):
+                at_w = smooth(copy.deepcopy(model)(x), y).detach()
                 for objective in opt.passes():
                     xs, ys = choose(objective, model, x, y)
-                    loss = share * objective(model(xs), ys)
-                    loss.backward()
-                losses[-1] += loss.detach()
+                    loss = objective(model(xs), ys)
+                    (share * loss).backward()
+                losses[-1] += share * (loss.detach() if method in ("momentumsam", "asyncsam") else at_w)
             opt.step()
             opt.zero_grad()
             steps += 1
         assert float(torch.stack(losses).mean()) == pytest.approx(epoch.train_loss, rel=1e-5)
+        assert epoch.loss_at == ("w + eps" if method in ("momentumsam", "asyncsam") else "w")
         model.eval()
         right = (model(validation.x).argmax(1) == validation.y).float().mean()
         assert float(right) == pytest.approx(epoch.validation_score)
