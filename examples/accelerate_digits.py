@@ -28,13 +28,16 @@ def main() -> None:
     net, stepper, loader = accelerator.prepare(model, opt, loader)
     opt.model = net
 
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        total = torch.zeros((), device=accelerator.device)
         for x, y in loader:
             with accelerator.accumulate(net):
                 for objective in opt.passes():
                     accelerator.backward(objective(net(x), y))
                 stepper.step()
                 stepper.zero_grad()
+            total += opt.last.loss  # cross-entropy at w
+        accelerator.print(f"epoch {epoch + 1}: loss {total.item() / len(loader):.3f}")
 
     net.eval()
     x, y = data[test.indices]

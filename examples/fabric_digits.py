@@ -29,12 +29,15 @@ def main() -> None:
     raw.model = net
     loader = fabric.setup_dataloaders(DataLoader(train, 64, shuffle=True, drop_last=True))
 
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        total = torch.zeros((), device=fabric.device)
         for x, y in loader:
             for objective in opt.passes():
                 fabric.backward(objective(net(x), y))
             opt.step()
             opt.zero_grad()
+            total += opt.last.loss  # cross-entropy at w
+        print(f"epoch {epoch + 1}: loss {total.item() / len(loader):.3f}")
 
     net.eval()
     x, y = data[test.indices]

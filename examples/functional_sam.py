@@ -82,7 +82,8 @@ def train(method: str, steps: int, rho: float, length: int = 64) -> float:
         opt.zero_grad()
         if step % 25 == 0 or step == steps - 1:
             print(
-                f"{method:10} step {step:4}: loss at w + eps {loss.item():.3f}, bound at w {opt.last.ascent_value:.3f}"
+                f"{method:10} step {step:4}: bound at w {opt.last.ascent_value:.3f}, loss at w {opt.last.loss:.3f}, "
+                f"at w + eps {loss.item():.3f}"
             )
     with torch.no_grad():
         windows = unseen[: len(unseen) // length * length].view(-1, length)

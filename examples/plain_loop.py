@@ -85,12 +85,12 @@ def main() -> None:
         for x, y in loader:
             for objective in opt.passes():
                 with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-                    value = objective(run(x), y)
-                value.backward()
+                    loss = objective(run(x), y)
+                loss.backward()
             opt.step()
             opt.zero_grad()
             schedule.step()
-            total += value.item()  # the last pass's: cross-entropy at w + eps
+            total += opt.last.loss.item()  # cross-entropy at w, whatever the method climbs
         print(
             f"epoch {epoch + 1}: loss {total / len(loader):.3f}, validation accuracy {accuracy(model, validation):.3f}"
         )

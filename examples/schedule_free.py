@@ -40,15 +40,17 @@ def main() -> None:
 
     for epoch in range(args.epochs):
         opt.train()
+        total = 0.0
         for xs, ys in loader:
             for objective in opt.passes():
                 objective(model(xs), ys).backward()
             opt.step()
             opt.zero_grad()
+            total += opt.last.loss.item()  # cross-entropy at w
         opt.eval()
         with torch.no_grad():
             accuracy = (model(x[test]).argmax(1) == y[test]).double().mean().item()
-        print(f"epoch {epoch + 1}: test accuracy {accuracy:.3f}")
+        print(f"epoch {epoch + 1}: loss {total / len(loader):.3f}, test accuracy {accuracy:.3f}")
 
     # BatchNorm needs one more thing, because its statistics belong to the weights of train mode. Before you evaluate,
     # pass a few batches through the model, with the optimizer in eval mode and the model in train mode.

@@ -16,7 +16,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -77,6 +79,30 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float((logits.argmax(-1) == labels).mean())}
 
 
+class LogsLossAtW(SharpnessAwareTrainer):
+    """Logs the loss at w beside the Trainer's own, which is that of the last pass, at w + eps."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.at_w: list[Tensor] = []
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Train on a micro-batch, and keep its loss at w, where the method has a pass there."""
+        loss = super().training_step(*args, **kwargs)
+        at_w = self.sharpness_aware.last.loss
+        if at_w is not None:
+            self.at_w.append(at_w)
+        return loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the mean over the steps since the last entry; a step's loss is the sum over its micro-batches."""
+        if "loss" in logs and self.at_w:
+            mean = torch.stack(self.at_w).mean()
+            logs["loss_at_w"] = self.args.gradient_accumulation_steps * mean.item()
+            self.at_w.clear()
+        super().log(logs, *args, **kwargs)
+
+
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Train, evaluate, and say how it went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,7 +146,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    trainer = SharpnessAwareTrainer(
+    trainer = LogsLossAtW(
         model=model,
         args=TrainingArguments(
             output_dir=str(options.out),

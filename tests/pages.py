@@ -56,6 +56,15 @@ def run_page(page, namespace=None, *, blocks=1):
     return namespace
 
 
+def blocks_with(page, word):
+    """Return the text of the Python blocks that contain ``word``, behind all imports of the page."""
+    texts = [block.text for block in blocks(page) if block.language == "python"]
+    found = [text for text in texts if word in text]
+    assert found, f"{page}: no block contains {word}"
+    imports = re.findall(r"^(?:from|import) .+$", "\n".join(texts), re.MULTILINE)
+    return "\n".join([*imports, *found])
+
+
 def run_example(name, monkeypatch, *arguments):
     """Run ``examples/NAME.py`` with these arguments."""
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])

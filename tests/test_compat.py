@@ -423,7 +423,7 @@ def test_the_code_on_the_migration_page_runs():
     """All blocks in order, in one namespace that holds the reader's model, loader and loss."""
     page = Path(__file__).parent.parent / "docs" / "migration.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     model = Net()
     names = {"torch": torch, "model": model, "loader": batches(3), "loss_function": nn.CrossEntropyLoss()}
     for block in blocks:

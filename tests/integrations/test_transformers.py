@@ -3,6 +3,7 @@
 import copy
 import functools
 import gc
+import itertools
 import json
 import os
 import re
@@ -954,8 +955,24 @@ def test_a_compute_loss_without_outputs_is_refused(tmp_path):
 
 def test_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    namespace = run_page("docs/engines/transformers.md", blocks=5)
+    namespace = run_page("docs/engines/transformers.md", blocks=6)
     assert namespace["opt"].last.perturbed
+    plain = functools.partial(BiSAM, rho=0.0)  # then both losses of the log are the same
+    for smoothing, parts in itertools.product((0.0, 0.1), (1, 2)):
+        settings = arguments(
+            tmp_path,
+            max_steps=2,
+            logging_strategy="steps",
+            logging_steps=2,
+            label_smoothing_factor=smoothing,
+            gradient_accumulation_steps=parts,
+        )
+        trainer = namespace["LogsLossAtW"](
+            model=namespace["model"], args=settings, train_dataset=namespace["data"], sharpness=plain
+        )
+        trainer.train()
+        (entry,) = [entry for entry in trainer.state.log_history if "loss" in entry]
+        assert entry["loss_at_w"] == pytest.approx(entry["loss"], rel=1e-6)
 
 
 @pytest.fixture(scope="module")
