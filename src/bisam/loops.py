@@ -114,7 +114,7 @@ def _loss_of_each_sample(descent: Callable[..., Tensor]) -> Callable[..., Tensor
         binary = isinstance(lower_bound_for(descent=descent), BinaryLowerBoundLoss)
     except ValueError:
         raise ValueError(
-            f"descent={descent!r} has no classes, so the samples cannot be told apart by cross-entropy: name the loss of "
+            f"descent={descent!r} has no classes, so cross-entropy cannot tell the samples apart: name the loss of "
             "each, SharpestSamples(per_sample=lambda output, y: ((output - y) ** 2).flatten(1).mean(1)), say"
         ) from None
     if binary:
