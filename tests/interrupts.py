@@ -53,8 +53,9 @@ class _At:
         return self
 
 
-def _run(program: str, number: int) -> tuple[_At, Any, Any, list[bytes]]:
+def _run(program: str, number: int, *, to_the_end: bool = False) -> tuple[_At, Any, Any, list[bytes]]:
     make, left = PROGRAMS[program]
+    left = left and not to_the_end
     model = Net()
     opt, before = make(sgd(model), model), bits(model)
     model.head.weight.grad = torch.full_like(model.head.weight, 3.0)
@@ -83,7 +84,7 @@ def outcome(program: str, number: int) -> tuple[str, str]:
     Returns:
         What came of it: "back", "back at the next call", or what is wrong; and the line.
     """
-    _, _, clean, _ = _run(program, -1)
+    _, _, clean, _ = _run(program, -1, to_the_end=True)
     whole = [None if p.grad is None else p.grad.clone() for p in clean.parameters()]
     at, opt, model, before = _run(program, number)
     if not torch.is_grad_enabled():

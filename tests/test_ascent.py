@@ -192,3 +192,13 @@ def test_a_base_whose_state_has_no_momentum_is_told_in_the_second_step():
         run_steps(model, opt, data[1:])
     named = MomentumSAM(torch.optim.Adagrad(model.parameters(), lr=0.1), model=model, key="sum")
     run_steps(model, named, data)
+
+
+def test_momentum_in_shards_is_refused():
+    class ZeroRedundancyOptimizer(torch.optim.SGD):
+        """Stands for torch.distributed.optim's, which needs a process group: it is known by its name."""
+
+    model = Net()
+    base = ZeroRedundancyOptimizer(model.parameters(), lr=0.1, momentum=0.9)
+    with pytest.raises(ValueError, match="ZeroRedundancyOptimizer keeps a part of the momentum on each worker"):
+        MomentumSAM(base, model=model)

@@ -88,7 +88,13 @@ class BaseMomentum(StoredAscent):
         return Vector([*minus.parts, *Vector.of(along).copy().parts])
 
     def check(self, base: Optimizer) -> None:
-        """Refuse a base whose groups say that they have no momentum."""
+        """Refuse a base whose groups say that they have no momentum, or which holds a shard of it alone."""
+        for one in getattr(base, "optimizers", [base]):
+            if any(kind.__name__ == "ZeroRedundancyOptimizer" for kind in type(one).__mro__):
+                raise ValueError(
+                    "base=ZeroRedundancyOptimizer keeps a part of the momentum on each worker, so the workers would "
+                    "perturb different weights: use the optimizer itself, or fully_shard (FSDP2)"
+                )
         if all(group.get("momentum", None) == 0 for group in base.param_groups):
             raise ValueError(
                 f"base={type(base).__name__} has momentum=0, so there is no momentum to perturb along: pass "

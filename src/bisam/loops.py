@@ -93,7 +93,8 @@ class SharpestSamples:
             return x, y
         if at_w.output is None:
             raise ValueError(
-                "the pass at w gave its objective no output tensor: call objective(model(x), y) in every pass"
+                "the pass at w gave its objective no output tensor, or several: call objective(model(x), y) once in "
+                "every pass, and put micro-batches around the passes"
             )
         if self.per_sample is None:
             self.per_sample = _loss_of_each_sample(objective.loss)

@@ -216,3 +216,31 @@ def test_the_page_runs():
 def test_the_example_learns(monkeypatch, capsys):
     run_example("fabric_digits", monkeypatch, "--epochs", "4")
     assert float(re.search(r"test accuracy (\S+)", capsys.readouterr().out)[1]) > 0.9
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_several_base_optimizers(precision, tmp_path):
+    """Saved by Fabric and resumed, they are those of the plain loop."""
+
+    def two():
+        model = Net(dropout=0.2).float()
+        matrices = [p for p in model.parameters() if p.ndim == 2]
+        rest = [p for p in model.parameters() if p.ndim < 2]
+        bases = [torch.optim.SGD(matrices, lr=0.1, momentum=0.9), torch.optim.AdamW(rest, lr=0.01)]
+        return model, BiSAM(bases, model=model, rho=0.5)
+
+    fabric, steps = Fabric(accelerator="cpu", devices=1, precision=precision), data(4)
+    model, raw = two()
+    net, opt = fabric.setup(model, raw)
+    train(fabric, net, opt, steps[:2])
+    fabric.save(tmp_path / "state.ckpt", {"model": net, "opt": opt})
+    model, raw = two()
+    net, opt = fabric.setup(model, raw)
+    fabric.load(tmp_path / "state.ckpt", {"model": net, "opt": opt})
+    train(fabric, net, opt, steps[2:])
+    other, plain_opt = two()
+    context = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else None
+    plain(other, plain_opt, steps[:2], context=context)
+    plain(other, plain_opt, steps[2:], context=context)
+    assert_same(model, other)
+    assert raw.param_groups[1]["sharpness_steps"] == 4

@@ -674,3 +674,96 @@ def test_the_page_runs():
 def test_the_example_learns(monkeypatch, capsys):
     run_example("lightning_digits", monkeypatch, "--epochs", "4")
     assert float(re.search(r"test accuracy (\S+)", capsys.readouterr().out)[1]) > 0.9
+
+
+# -- several base optimizers, and the mixin forgotten ------------------------------------------------------------------
+
+
+def two(module, method=BiSAM, **kwargs):
+    """SGD for the matrices, AdamW for the rest."""
+    matrices = [p for p in module.parameters() if p.ndim == 2]
+    rest = [p for p in module.parameters() if p.ndim < 2]
+    bases = [torch.optim.SGD(matrices, lr=0.1, momentum=0.9), torch.optim.AdamW(rest, lr=0.01)]
+    return method(bases, model=module, **{"rho": 0.5} | kwargs)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_several_base_optimizers(tmp_path, every):
+    """Fitted, saved and resumed as in the plain loop."""
+    data = batches(4)
+    module, (model, _, _) = Module(two), plain(data, two, epochs=2, every=every)
+    keep = {"callbacks": [ModelCheckpoint(tmp_path, save_last=True)], "enable_checkpointing": True}
+    fit(module, data, accumulate_grad_batches=every, **keep)
+    resumed = Module(two)
+    trainer(max_epochs=2, accumulate_grad_batches=every, **keep).fit(resumed, loader(data), ckpt_path=tmp_path / "last.ckpt")
+    assert_same(resumed, model)
+
+
+class Forgotten(LightningModule):
+    """A module that calls a loss of its own, as any does before the mixin is added."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.net, self.method = Net(), method
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return sharp(self, self.method)
+
+
+@pytest.mark.parametrize("method", [SAM, BiSAM, bisam.AESAM])
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.filterwarnings("ignore:.*running statistics")
+def test_a_module_without_the_mixin_is_told_which_class_to_add(method, every):
+    module = Forgotten(method)
+    before = bits(module)
+    with pytest.raises(RuntimeError, match=r"class Net\(SharpnessAwareMixin, LightningModule\)"):
+        fit(module, batches(4), accumulate_grad_batches=every)
+    assert bits(module) == before
+
+
+def test_a_batch_that_is_skipped_is_no_loop_that_was_left():
+    """training_step() may return None."""
+
+    class Skips(Module):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            return None if batch_idx % 2 else loss
+
+    data = batches(4)
+    module = Skips()
+    fit(module, data)
+    model = Net(dropout=0.2)
+    opt = sharp(model)
+    for i in (0, 2):
+        torch.manual_seed(i)
+        for loss in opt.passes():
+            loss(model(data[i][0]), data[i][1]).backward()
+        opt.step()
+        opt.zero_grad()
+    for ours, theirs in zip(module.net.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_loss_at_w_for_the_log():
+    module, seen = Module(), []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, run, module, outputs, batch, batch_idx):
+            seen.append(run.optimizers[0].last.loss.item())
+
+    data = batches(3)
+    fit(module, data, callbacks=[Watch()])
+    model = Net(dropout=0.2)
+    opt = sharp(model)
+    for i, (x, y) in enumerate(data):
+        torch.manual_seed(i)
+        expected = nn.functional.cross_entropy(copy.deepcopy(model)(x), y).item()
+        assert seen[i] == pytest.approx(expected, rel=1e-12)
+        torch.manual_seed(i)
+        for loss in opt.passes():
+            loss(model(x), y).backward()
+        opt.step()
+        opt.zero_grad()

@@ -1014,3 +1014,62 @@ def test_the_example_reads_every_task(tmp_path, example, task, lines, texts, lab
     (tmp_path / "train.tsv").write_text("\n".join([*lines, "torn"]), encoding="utf-8")
     with pytest.raises(ValueError, match=f"line {len(lines) + 1}: no label"):
         example["read"](tmp_path, example["TASKS"][task], "train")
+
+
+# -- several base optimizers, the class forgotten, and the loss for the log ------------------------------------------
+
+
+def two(model):
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    rest = [p for p in model.parameters() if p.ndim < 2]
+    return [torch.optim.SGD(matrices, lr=0.05, momentum=0.9), torch.optim.AdamW(rest, lr=0.01)]
+
+
+@METHODS
+def test_several_base_optimizers(tmp_path, method):
+    rows, model = Rows(), classifier()
+    reference = copy.deepcopy(model)
+    opt = method(two(model), model=model, rho=0.2)
+    fit(
+        SharpnessAwareTrainer(model, arguments(tmp_path, max_grad_norm=0.5), train_dataset=rows, optimizers=(opt, None))
+    )
+    plain_loop(reference, method(two(reference), model=reference, rho=0.2), batches(rows), clip=0.5)
+    assert same(model, reference)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@METHODS
+def test_a_plain_trainer_with_a_sharpness_aware_optimizer_is_told_which_class_to_use(tmp_path, method, accumulate):
+    model = classifier()
+    opt = method(sgd(model), model=model)
+    args = arguments(tmp_path, gradient_accumulation_steps=accumulate)
+    with pytest.raises(RuntimeError, match="In Hugging Face's Trainer use SharpnessAwareTrainer"):
+        Trainer(model, args, train_dataset=Rows(), optimizers=(opt, None)).train()
+
+
+@METHODS
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_at_w_is_what_a_plain_trainer_would_log(tmp_path, method, smoothing):
+    rows, model = Rows(), classifier()
+    seen, expected = [], []
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            batch = batches(rows)[state.global_step]
+            logits = model(input_ids=batch["input_ids"]).logits
+            expected.append(nn.functional.cross_entropy(logits, batch["labels"], label_smoothing=smoothing).item())
+
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append(done.sharpness_aware.last.loss.item())
+
+    args = arguments(tmp_path, label_smoothing_factor=smoothing)
+    done = SharpnessAwareTrainer(
+        model,
+        args,
+        train_dataset=rows,
+        optimizers=(method(sgd(model), model=model, rho=0.2), None),
+        callbacks=[Watch()],
+    )
+    done.train()
+    assert len(seen) > 3
+    assert seen == pytest.approx(expected, rel=1e-5)

@@ -1,7 +1,9 @@
 """The climb: from gradients to w + eps."""
 
+import contextlib
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +58,33 @@ def climb(
     buckets = buckets_of(context.groups, context.model.params, sources)
     if not buckets:
         return
-    scale = context.scale() if unscale and stored is None else None
+    with _without_autocast(buckets[0].weights[0].device.type):
+        _climb(
+            context,
+            saved,
+            buckets,
+            direction,
+            geometry,
+            radius,
+            context.scale() if unscale and stored is None else None,
+        )
+    torch.clear_autocast_cache()  # the low-precision weights that autocast cached in the first pass would hide eps
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    """A loop may stand inside of an autocast region; a geometry's matrix products shall not be in 16 bits there."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
+
+
+def _climb(
+    context: StepContext,
+    saved: SavedState,
+    buckets: list[Bucket],
+    direction: Direction | None,
+    geometry: Geometry,
+    radius: Radius | None,
+    scale: Tensor | float | None,
+) -> None:
     if scale is not None:
         Vector(buckets).mul_(1 / scale)
     if direction is not None:
@@ -71,7 +99,6 @@ def climb(
     geometry(buckets, context.memory)
     saved.weights = foreach.Snapshot([weight for bucket in buckets for weight in bucket.weights])
     context.last.climbed(*_move([bucket for bucket in buckets if bucket.params], highest))
-    torch.clear_autocast_cache()  # the low-precision weights that autocast cached in the first pass would hide eps
 
 
 def _set_radii(buckets: Sequence[Bucket], radius: Radius | None, memory: Memory) -> None:
@@ -150,5 +177,5 @@ def _warn_of_coarse_weights(buckets: Sequence[Bucket], warned: set[str]) -> None
         warnings.warn(
             f"weights in {', '.join(sorted(coarse))} round small perturbations away: "
             "compare opt.last.norm with rho, and prefer float32 weights under torch.autocast",
-            stacklevel=5,
+            stacklevel=6,
         )

@@ -57,6 +57,10 @@ class LeftLoop:
 _running: "weakref.WeakSet[StepContext]" = weakref.WeakSet()
 
 
+def _models_running() -> list[ModelInfo]:
+    return [context.model for context in _running]
+
+
 class StepContext:
     """Where a step happens. One object for an optimizer, because engines copy an optimizer's attributes.
 
@@ -154,7 +158,7 @@ class StepContext:
             saved.random = RandomState(params)
         # A hook that steps inside backward() clears the gradient; only a changed version of the weight shows that.
         self._hooked = [p for p in params if getattr(p, "_post_accumulate_grad_hooks", None)]
-        self._look = None if self._looked or not climbs else FirstLook(self.model, params)
+        self._look = None if self._looked or not climbs else FirstLook(self.model, params, _models_running)
         self.passes = []
         return saved
 

@@ -1,10 +1,11 @@
 """One look at the graph of the first step's losses: what two passes would spoil in silence."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm  # no public base
 
 from .model import ModelInfo
 
@@ -17,18 +18,20 @@ class FirstLook:
     Args:
         model: what is known of the model.
         params: what the climb moves.
+        models: returns what is known of the models whose steps are running, this one among them.
     """
 
-    def __init__(self, model: ModelInfo, params: Iterable[Tensor]) -> None:
-        self._model, self._moved = model, list(params)
+    def __init__(self, model: ModelInfo, params: Iterable[Tensor], models: Callable[[], list[ModelInfo]]) -> None:
+        self._model, self._moved, self._models = model, list(params), models
         self._at_w: dict[Any, None] = {}  # nodes are kept until the next pass, so that one can be found again
 
     def at_w(self, loss: Tensor) -> None:
         """Warn of running statistics that nobody puts back, and remember the graph."""
         nodes = list(_nodes(loss))
         self._at_w.update(dict.fromkeys(nodes))
-        count = sum(map(_has_running_statistics, nodes))
-        if count and not self._model.has_buffers:
+        known = _Statistics([module for model in self._models() for module in model.modules])
+        count = sum(map(known.misses, nodes))
+        if count:
             warnings.warn(
                 f"{count} normalisation layers keep running statistics that the optimizer does not know, so every pass "
                 "updates them, the last one at w + eps: build the optimizer with the whole model, model=model",
@@ -53,14 +56,27 @@ class FirstLook:
             )
 
 
-def _has_running_statistics(node: Any) -> bool:
-    """Whether a node is a layer's that has just updated its running statistics."""
-    if "BatchNorm" not in node.name():
-        return False
-    try:
-        return bool(node._saved_training) and node._saved_running_mean is not None  # documented for autograd's nodes
-    except (AttributeError, RuntimeError):
-        return True  # SyncBatchNorm has a node of its own, and only while it trains
+class _Statistics:
+    """The running statistics that are put back.
+
+    Args:
+        modules: of all the models whose steps are running.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._pointers = {b.data_ptr() for m in modules for b in m._buffers.values() if b is not None}
+        # Copies of statistics have other addresses: InstanceNorm makes them, DataParallel's replicas are some.
+        self._copied = any(isinstance(m, _InstanceNorm | nn.DataParallel) for m in modules)
+
+    def misses(self, node: Any) -> bool:
+        """Whether a node of the graph is a layer's that has updated statistics which are not among these."""
+        if "BatchNorm" not in node.name():
+            return False
+        try:
+            training, mean = node._saved_training, node._saved_running_mean  # documented for autograd's nodes
+        except (AttributeError, RuntimeError):  # SyncBatchNorm has a node of its own, and only while it trains
+            return not self._pointers
+        return bool(training) and mean is not None and not self._copied and mean.data_ptr() not in self._pointers
 
 
 def _nodes(loss: Tensor) -> Iterator[Any]:

@@ -54,8 +54,9 @@ class ForwardState:
             self._model.attributes = [(module, name) for module, name, _ in self._found()]
         kept = [*(b for _, _, b in self._buffers), *(data for _, data in self._params)]
         kept += [tensor for _, _, tensor in self._attributes]
+        once = dict(zip(map(id, kept), kept, strict=True))
         with torch.no_grad():
-            self._copies = Snapshot({id(tensor): tensor for tensor in kept}.values())
+            self._copies = Snapshot(once.values())
 
     def _moved_params(self) -> list[Tensor]:
         if self._all_frozen:

@@ -67,11 +67,6 @@ class ModelInfo:
         """Return its parameters that are not among ``own``: another optimizer's, or nobody's."""
         return [param for param in self.parameters if param not in own]
 
-    @property
-    def has_buffers(self) -> bool:
-        """Whether it registers buffers, such as running statistics."""
-        return any(module._buffers for module in self._modules)
-
     # -- engines' wrappers (DDP, FSDP) ---------------------------------------------------------------------------
 
     @property

@@ -96,8 +96,7 @@ class SpectralBall(Geometry):
         factors: dict[int, Tensor] = {}
         for shape, numbers in alike.items():
             batch = torch.stack([matrices[number].reshape(shape) for number in numbers])
-            with torch.autocast(batch.device.type, enabled=False):  # or the products would be in 16 bits
-                polar = self._newton_schulz(batch.to(foreach.accumulation_dtype(batch.dtype))).to(batch.dtype)
+            polar = self._newton_schulz(batch.to(foreach.accumulation_dtype(batch.dtype))).to(batch.dtype)
             factors |= zip(numbers, polar.unbind(), strict=True)
         return [factors[number].view_as(tensor) for number, tensor in enumerate(matrices)]
 
