@@ -10,9 +10,10 @@ from bisam.direction import Direction, Smoothed
 from bisam.geometry import Geometry, L2Ball
 from bisam.radius import Radius
 from bisam.testing import CONTRACT
+from bisam.testing.battery import check_odd_gradients
 from bisam.testing.group_radii import check_group_radii
 from bisam.testing.leaving import check_interrupted_loops
-from bisam.testing.scale import check_gradient_range
+from bisam.testing.scale import check_gradient_range, check_scale
 
 
 def in_no_unit(buckets):
@@ -109,8 +110,8 @@ class MeanInPlace(Direction):
     needs_scale = True
 
     def __call__(self, gradient, memory):
-        mean = memory.read("mean", gradient)
-        mean.lerp_(gradient, 0.5)
+        mean, finite = memory.read("mean", gradient), [row.nan_to_num(0, 0, 0) for row in gradient.rows()]
+        mean.lerp_(gradient.of_rows(finite), 0.5)
         gradient.copy_(mean)
 
 
@@ -125,6 +126,18 @@ class CountsClimbs(Radius):
         return torch.full_like(norm, rho / memory.number("climbs"))
 
 
+class RunningNorm(Radius):
+    """rho ||g|| over the running sum of norms, in which a NaN stays for good."""
+
+    numbers = {"sum": 0.0}
+    needs_scale = True
+
+    def __call__(self, rho, norm, memory):
+        total = 0.5 * torch.as_tensor(memory.number("sum")).to(norm) + norm
+        memory.write_number("sum", total)
+        return rho * norm / total
+
+
 class CountsLoops(SAM):
     """Perturbs in every second loop that begins, and takes those that are left for steps."""
 
@@ -134,7 +147,13 @@ class CountsLoops(SAM):
         return super().passes(grad_scale)
 
 
-# -- range -----------------------------------------------------------------------------------------------------------
+# -- scale -----------------------------------------------------------------------------------------------------------
+
+
+class MeanUndeclared(Smoothed):
+    """Averages gradients over steps, and does not declare that it needs their scale."""
+
+    needs_scale = False
 
 
 class PlainSquares(Geometry):
@@ -186,7 +205,9 @@ BROKEN = {
     "rests-in-name": (sam(RestsOnlyInName), check_group_radii, "a group with rho=0 moves by"),
     "mean-in-place": (sam(direction=MeanInPlace()), check_interrupted_loops, "weights differ"),
     "counts-climbs": (sam(radius=CountsClimbs()), check_interrupted_loops, "weights differ"),
+    "running-norm": (sam(radius=RunningNorm()), check_odd_gradients, "no step climbs any more after .* times inf"),
     "counts-loops": (sam(CountsLoops), check_interrupted_loops, "'sharpness_loops' is 15, and without .* 2"),
+    "mean-undeclared": (sam(direction=MeanUndeclared()), check_scale, "times 1024, 2048 and 4096 .* does not declare"),
     "plain-squares": (sam(geometry=PlainSquares()), check_gradient_range, "1e-25 in torch.float32 0.0"),
     "epsilon-in-norm": (sam(geometry=EpsilonInNorm()), check_gradient_range, "1e-25 in torch.float64"),
     "clipped": (sam(direction=ClippedGradient()), check_gradient_range, "1e25 in torch.float64"),

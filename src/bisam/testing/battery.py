@@ -1,5 +1,6 @@
 """The checks of the battery: what must be true of every method, and what a fast one does besides."""
 
+import contextlib
 import copy
 import io
 import pickle
@@ -72,6 +73,7 @@ def check_resume(make: Make) -> None:
         first, second = Net(), Net(seed=9)
         opt = make(first)
         run_steps(first, opt, data[:stop])
+        assert opt.memory.step == stop, f"after {stop} steps {opt.memory.step} are counted"
         file = io.BytesIO()
         torch.save({"model": first.state_dict(), "opt": opt.state_dict()}, file)
         file.seek(0)
@@ -118,8 +120,10 @@ def check_copies(make: Make) -> None:
 
 
 def check_odd_gradients(make: Make) -> None:
-    """Missing, zero and non-finite ascent gradients never make a NaN, and the last pass then runs at w."""
+    """Missing, zero and non-finite ascent gradients never make a NaN; the last pass is at w, and later steps climb."""
     x, y = batches(1)[0]
+    healthy = Net()
+    climbs = _climbs(healthy, make(healthy))
     for factor in (0.0, torch.inf, torch.nan):
         model = Net()
         opt, before = make(model), bits(model)
@@ -131,7 +135,9 @@ def check_odd_gradients(make: Make) -> None:
         assert not opt.last.perturbed
         assert opt.last.norm == 0
         opt.step()
+        opt.zero_grad()
         assert all(bool(p.isfinite().all()) for p in model.parameters()), "a weight is not finite"
+        assert _climbs(model, opt) == climbs, f"no step climbs any more after an ascent gradient times {factor}"
     model = Net()
     opt, before = make(model), bits(model)
     for objective in opt.passes():
@@ -164,6 +170,27 @@ def check_scheduler(make: Make) -> None:
         assert opt.base.param_groups[0]["lr"] == rate / 16, (
             "after load_state_dict the scheduler moves a rate nobody reads"
         )
+
+
+def check_autocast(make: Make) -> None:
+    """One autocast region around a step, or around two micro-batches, gives the gradient of a region for each pass.
+
+    Autocast keeps low-precision copies of float32 weights until the region ends. Copies that were made at w would hide
+    the perturbation, and copies made at w + eps would outlive it.
+    """
+    gradients = []
+    for whole in (contextlib.nullcontext, _bfloat16):
+        model = Net().float()
+        opt = make(model)
+        with whole():
+            for x, y in batches(2):
+                for objective in opt.passes():
+                    with _bfloat16():
+                        loss = objective(model(x.float()), y)
+                    loss.backward()
+        gradients.append([param.grad for param in model.parameters() if param.grad is not None])
+    for apart, together in zip(*gradients, strict=True):
+        assert torch.equal(apart, together), "one autocast region around the passes gives another gradient"
 
 
 def check_constant_operations(make: Make) -> None:
@@ -203,6 +230,19 @@ def _operations(model: nn.Module, opt: SharpnessAware, x: Tensor, y: Tensor) -> 
     return [seen.names for seen in count_around_passes(model, opt, x, y)]
 
 
+def _bfloat16() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def _climbs(model: nn.Module, opt: SharpnessAware) -> bool:
+    """Train on until a step perturbs; whether one did."""
+    for batch in batches(40, seed=2):
+        run_steps(model, opt, [batch])
+        if opt.last.perturbed:
+            return True
+    return False
+
+
 def _pointers(model: nn.Module) -> list[int]:
     return [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]
 
@@ -228,6 +268,7 @@ CONTRACT: tuple[Callable[[Make], None], ...] = (
     check_scheduler,
     check_scale,
     check_gradient_range,
+    check_autocast,
 )
 
 #: What a fast one does besides. A choice of your own may leave these out.

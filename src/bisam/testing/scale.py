@@ -1,5 +1,6 @@
 """The scale of the losses: it changes nothing, from where squares vanish to where they overflow."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ __all__ = ["check_gradient_range", "check_scale"]
 
 
 class _Run(NamedTuple):
-    """Three steps at one scale of the losses.
+    """Steps on losses that are multiplied by something.
 
     Attributes:
         norms: ||eps|| of each step, 0 where a cadence did not let it perturb.
@@ -25,11 +26,13 @@ class _Run(NamedTuple):
 
 
 def check_scale(make: Make) -> None:
-    """Losses times 1024 change nothing: for a method that says so untold, for one that needs the scale once told.
+    """Ever larger losses change nothing: for a method that says so untold, for one that needs the scale once told.
 
-    The scale is a power of two, so the perturbations are the same to the bit, and the gradients 1024 times as large.
+    They are multiplied by 1024, 2048 and 4096, powers of two, so the perturbations are the same to the bit. A method
+    that compares or averages gradients over steps sees another scale in each, as under ``GradScaler``.
     """
-    _compare(_run(make, 1.0, torch.float64), _run(make, 1024.0, torch.float64), "1024", 1e-9, 1e-12)
+    plain, scaled = _run(make, (1.0,) * 3, torch.float64), _run(make, (1024.0, 2048.0, 4096.0), torch.float64)
+    _compare(plain, scaled, "1024, 2048 and 4096", 1e-9, 1e-12)
 
 
 def check_gradient_range(make: Make) -> None:
@@ -39,19 +42,18 @@ def check_gradient_range(make: Make) -> None:
     of two. So only gradients that are tiny even beside the others lose digits, and the tolerance is float32's.
     """
     for dtype in (torch.float64, torch.float32):
-        plain = _run(make, 1.0, dtype)
+        plain = _run(make, (1.0,) * 3, dtype)
         for scale, power in (("1e-25", -83), ("1e25", 83)):
-            _compare(plain, _run(make, 2.0**power, dtype), f"{scale} in {dtype}", 1e-4, 1e-4)
+            _compare(plain, _run(make, (2.0**power,) * 3, dtype), f"{scale} in {dtype}", 1e-4, 1e-4)
 
 
-def _run(make: Make, scale: float, dtype: torch.dtype) -> _Run:
-    """Train three steps on losses times ``scale``, with the scale taken out of the gradients before each step."""
+def _run(make: Make, scales: Sequence[float], dtype: torch.dtype) -> _Run:
+    """Train a step on losses times each of ``scales``, which is taken out of the gradients before the step."""
     model, norms = Net().to(dtype), []
     opt = make(model)
     needs_scale = opt.estimator.needs_scale
-    told = {"grad_scale": scale} if needs_scale else {}
-    for x, y in batches(3):
-        for objective in opt.passes(**told):
+    for scale, (x, y) in zip(scales, batches(len(scales)), strict=True):
+        for objective in opt.passes(grad_scale=scale if needs_scale else None):
             (objective(model(x.to(dtype)), y) * scale).backward()
         norms.append(opt.last.norm)
         for param in model.parameters():
@@ -74,5 +76,5 @@ def _compare(plain: _Run, scaled: _Run, times: str, rtol: float, weight_rtol: fl
             other,
             rtol=weight_rtol,
             atol=weight_rtol / 100,
-            msg=lambda m: f"weight after three steps with losses times {times}: {m}",
+            msg=lambda m: f"with losses times {times} weights differ, though the method {plain.claim}: {m}",
         )
