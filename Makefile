@@ -8,22 +8,28 @@ READY  := $(VENV)/.ready
 # Containers often forbid Python to keep what it compiles; then every process of a study or a test compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
+# What a test run says before it starts.
+VERSIONS := "import platform, torch; print('Python', platform.python_version(), 'with torch', torch.__version__)"
+
 .PHONY: demo test oldest check format tables docs docs-serve clean
 
 demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare them
 	$(BIN)/bisam compare digits --out studies/demo
 
 test: $(READY)  ## the whole test suite
+	@$(BIN)/python -c $(VERSIONS)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 # What needs the laboratory, an engine or the site is left out: those have their own lowest versions.
 OLDEST := .venv-oldest
+FLOOR  := $(shell sed -n 's/^dependencies = \["torch>=\([0-9.]*\)"\]$$/\1/p' pyproject.toml)
 CORE   := tests/geometry tests/losses tests/step tests/testing tests/vectors $(filter-out %_tables.py %_docs.py %_notebook.py %_examples.py \
           %_project.py,$(wildcard tests/test_*.py))
 
 oldest: $(READY)  ## the library's own tests on the oldest torch that is supported
 	@test -x $(OLDEST)/bin/python || $(BIN)/uv venv --quiet $(OLDEST)
-	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --editable . 'torch==2.6.0' numpy setuptools hypothesis pytest pytest-xdist schedulefree
+	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --editable . 'torch==$(FLOOR)' numpy setuptools hypothesis pytest pytest-xdist schedulefree
+	@$(OLDEST)/bin/python -c $(VERSIONS)
 	$(OLDEST)/bin/python -m pytest -n 2 $(CORE) $(ARGS)
 
 check: $(READY)  ## format, lint, strict types, import contract

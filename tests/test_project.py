@@ -1,6 +1,7 @@
 """The house rules: who may import whom, what must be importable alone, what the documents promise."""
 
 import doctest
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,18 @@ def test_docstring_examples():
 def test_every_public_name_of_bisam_is_documented():
     for name in bisam.__all__:
         assert getattr(bisam, name).__doc__, name
+
+
+def test_the_oldest_torch_that_is_tested_is_the_floor_and_meets_every_room_of_the_library():
+    """``make oldest`` reads the floor from pyproject.toml; what it leaves out needs an engine or several processes."""
+    floor = re.search(r'^dependencies = \["torch>=([0-9.]+)"\]$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert floor is not None
+    done = subprocess.run(["make", "-n", "oldest"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"'torch=={floor[1]}'" in done.stdout
+    tested = set(done.stdout.split())
+    rooms = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*/__init__.py")}
+    left_out = {"tests/lab", "tests/integrations", "tests/distributed", "tests/reference"}
+    assert rooms - left_out <= tested
+    alone = {f"tests/test_{name}.py" for name in ("tables", "docs", "notebook", "examples", "project")}
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")}
+    assert files - alone <= tested

@@ -7,13 +7,14 @@ Each check takes ``make(model) -> SharpnessAware`` and raises ``AssertionError``
     def test_my_method(check):
         check(lambda model: MyMethod(torch.optim.SGD(model.parameters(), lr=0.1), model=model))
 
-The model that a check hands to ``make`` is small, float64 and on the CPU, with BatchNorm, a shared and a frozen
-parameter and one that no loss ever reaches.
+The model that a check hands to ``make`` is small, on the CPU and in float64 (``check_gradient_range``: float32 too),
+with BatchNorm, a shared and a frozen parameter and one that no loss ever reaches. Build the base optimizer on all of
+its parameters, in one group or in several: ``check_group_radii`` splits each group in two with ``add_param_group()``.
 """
 
-from .battery import BATTERY, CONTRACT, SPEED, Make
+from .battery import BATTERY, CONTRACT, SPEED
 from .bound import check_bound
-from .models import Net, batches, bits, count_around_passes, count_operations, run_steps
+from .models import Make, Net, batches, bits, count_around_passes, count_operations, run_steps
 
 __all__ = [
     "BATTERY",

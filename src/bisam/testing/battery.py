@@ -10,17 +10,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bisam._step.objective import Objective
 from bisam.cadence import GradientCadence
 from bisam.optimizer import SharpnessAware
 
-from .models import Net, batches, bits, count_around_passes, run_steps
+from .group_radii import check_group_radii
+from .leaving import check_early_exit, check_interrupted_loops
+from .models import Make, Net, batches, bits, count_around_passes, run_steps
+from .scale import check_gradient_range, check_scale
 
-__all__ = ["BATTERY", "CONTRACT", "SPEED", "Make"]
-
-#: Makes the optimizer to be checked, around the model that it is given.
-Make = Callable[[nn.Module], SharpnessAware]
-Turn = Callable[[Objective], None]
+__all__ = ["BATTERY", "CONTRACT", "SPEED"]
 
 
 def check_restores_weights(make: Make) -> None:
@@ -35,29 +33,6 @@ def check_restores_weights(make: Make) -> None:
     assert _pointers(model) == pointers, "a weight or buffer changed its storage"
     for (name, ours), theirs in zip(model.named_buffers(), plain.buffers(), strict=True):
         assert torch.equal(ours, theirs), f"buffer {name} is not as the first pass left it"
-
-
-def check_early_exit(make: Make) -> None:
-    """Breaking out, an error, Ctrl-C and a held iterator give weights and gradients back, in every pass."""
-    x, y = batches(1)[0]
-    counted = Net()
-    passes = sum(objective(counted(x), y).backward() is None for objective in make(counted).passes())
-    for leave in (_leave_by_break, _leave_by_error, _leave_by_interrupt, _leave_it_held):
-        for stop in range(passes):
-            model = Net()
-            opt, before = make(model), bits(model)
-            model.head.weight.grad = torch.full_like(model.head.weight, 3.0)
-
-            def turn(objective: Objective, model: nn.Module = model) -> None:
-                objective(model(x), y).backward()
-
-            leave(opt, turn, stop)
-            assert bits(model) == before, f"weights differ after {leave.__name__} in pass {stop}"
-            if leave is not _leave_it_held:  # that one ends in zero_grad()
-                kept = model.head.weight.grad
-                assert kept is not None, "the gradient that was there before is gone"
-                assert bool((kept == 3.0).all()), "the gradient that was there before has changed"
-                assert model.first.weight.grad is None, "a gradient is left over"
 
 
 def check_additive(make: Make) -> None:
@@ -98,6 +73,7 @@ def check_resume(make: Make) -> None:
         first, second = Net(), Net(seed=9)
         opt = make(first)
         run_steps(first, opt, data[:stop])
+        assert opt.memory.step == stop, f"after {stop} steps {opt.memory.step} are counted"
         file = io.BytesIO()
         torch.save({"model": first.state_dict(), "opt": opt.state_dict()}, file)
         file.seek(0)
@@ -144,8 +120,10 @@ def check_copies(make: Make) -> None:
 
 
 def check_odd_gradients(make: Make) -> None:
-    """Missing, zero and non-finite ascent gradients never make a NaN, and the last pass then runs at w."""
+    """Missing, zero and non-finite ascent gradients never make a NaN; the last pass is at w, and later steps climb."""
     x, y = batches(1)[0]
+    healthy = Net()
+    climbs = _climbs(healthy, make(healthy))
     for factor in (0.0, torch.inf, torch.nan):
         model = Net()
         opt, before = make(model), bits(model)
@@ -157,7 +135,9 @@ def check_odd_gradients(make: Make) -> None:
         assert not opt.last.perturbed
         assert opt.last.norm == 0
         opt.step()
+        opt.zero_grad()
         assert all(bool(p.isfinite().all()) for p in model.parameters()), "a weight is not finite"
+        assert _climbs(model, opt) == climbs, f"no step climbs any more after an ascent gradient times {factor}"
     model = Net()
     opt, before = make(model), bits(model)
     with warnings.catch_warnings():
@@ -194,34 +174,25 @@ def check_scheduler(make: Make) -> None:
         )
 
 
-def check_scale(make: Make) -> None:
-    """Losses times 1024 change nothing: for a method that says so untold, for one that needs the scale once told.
+def check_autocast(make: Make) -> None:
+    """One autocast region around a step, or around two micro-batches, gives the gradient of a region for each pass.
 
-    The scale is a power of two, so the perturbations are the same to the bit, and the gradients 1024 times as large.
+    Autocast keeps low-precision copies of float32 weights until the region ends. Copies that were made at w would hide
+    the perturbation, and copies made at w + eps would outlive it.
     """
-    data, seen = batches(3), []
-    for scale in (1.0, 1024.0):
-        model, norms = Net(), []
+    gradients = []
+    for whole in (contextlib.nullcontext, _bfloat16):
+        model = Net().float()
         opt = make(model)
-        for x, y in data:
-            told = {"grad_scale": scale} if opt.estimator.needs_scale else {}
-            for objective in opt.passes(**told):
-                (objective(model(x), y) * scale).backward()
-            norms.append(opt.last.norm)
-            for param in model.parameters():
-                if param.grad is not None:
-                    param.grad /= scale
-            opt.step()
-            opt.zero_grad()
-        seen.append((norms, [param.detach().clone() for param in model.parameters()]))
-    (norms, weights), (scaled_norms, scaled_weights) = seen
-    claim = "declares needs_scale and was told" if opt.estimator.needs_scale else "does not declare needs_scale"
-    for ours, theirs in zip(norms, scaled_norms, strict=True):
-        assert abs(ours - theirs) <= 1e-9 * max(ours, theirs), (
-            f"||eps|| is {ours} and with losses times 1024 {theirs}, though the method {claim}"
-        )
-    for own, other in zip(weights, scaled_weights, strict=True):
-        _same(own, other, "weight after three steps with losses times 1024")
+        with whole():
+            for x, y in batches(2):
+                for objective in opt.passes():
+                    with _bfloat16():
+                        loss = objective(model(x.float()), y)
+                    loss.backward()
+        gradients.append([param.grad for param in model.parameters() if param.grad is not None])
+    for apart, together in zip(*gradients, strict=True):
+        assert torch.equal(apart, together), "one autocast region around the passes gives another gradient"
 
 
 def check_constant_operations(make: Make) -> None:
@@ -261,34 +232,17 @@ def _operations(model: nn.Module, opt: SharpnessAware, x: Tensor, y: Tensor) -> 
     return [seen.names for seen in count_around_passes(model, opt, x, y)]
 
 
-def _leave_by_break(opt: SharpnessAware, turn: Turn, stop: int) -> None:
-    for objective in opt.passes():
-        turn(objective)
-        if objective.index == stop:
-            break
+def _bfloat16() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
 
 
-def _leave_by_error(opt: SharpnessAware, turn: Turn, stop: int) -> None:
-    with contextlib.suppress(ZeroDivisionError):
-        for objective in opt.passes():
-            turn(objective)
-            if objective.index == stop:
-                raise ZeroDivisionError
-
-
-def _leave_by_interrupt(opt: SharpnessAware, turn: Turn, stop: int) -> None:
-    with contextlib.suppress(KeyboardInterrupt):
-        for objective in opt.passes():
-            turn(objective)
-            if objective.index == stop:
-                raise KeyboardInterrupt
-
-
-def _leave_it_held(opt: SharpnessAware, turn: Turn, stop: int) -> None:
-    held = opt.passes()
-    for _ in range(stop + 1):
-        turn(next(held))
-    opt.zero_grad()
+def _climbs(model: nn.Module, opt: SharpnessAware) -> bool:
+    """Train on until a step perturbs; whether one did."""
+    for batch in batches(40, seed=2):
+        run_steps(model, opt, [batch])
+        if opt.last.perturbed:
+            return True
+    return False
 
 
 def _pointers(model: nn.Module) -> list[int]:
@@ -305,14 +259,18 @@ def _same(ours: Tensor | None, theirs: Tensor | None, what: str) -> None:
 CONTRACT: tuple[Callable[[Make], None], ...] = (
     check_restores_weights,
     check_early_exit,
+    check_interrupted_loops,
     check_additive,
     check_zero_radius,
+    check_group_radii,
     check_resume,
     check_plain_checkpoint,
     check_copies,
     check_odd_gradients,
     check_scheduler,
     check_scale,
+    check_gradient_range,
+    check_autocast,
 )
 
 #: What a fast one does besides. A choice of your own may leave these out.

@@ -1,5 +1,6 @@
 """The small network, its data and the instruments of the battery."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from torch.utils._pytree import tree_leaves
 
 from bisam.optimizer import SharpnessAware
 
-__all__ = ["Net", "batches", "bits", "count_around_passes", "count_operations", "run_steps"]
+__all__ = ["Make", "Net", "batches", "bits", "count_around_passes", "count_operations", "run_steps"]
+
+#: Makes the optimizer to be checked, around the model that it is given.
+Make = Callable[[nn.Module], SharpnessAware]
 
 
 class Net(nn.Module):
