@@ -134,3 +134,25 @@ def test_battery(radius, check):
 def test_errors(make, words):
     with pytest.raises((TypeError, ValueError), match=words.replace(".", r"\.")):
         make()
+
+
+@pytest.mark.parametrize("scale", [2.0**-83, 1.0, 2.0**83])
+@pytest.mark.parametrize("radii", [(0.1,), (0.1, 0.025)])
+def test_a_rule_is_given_the_norm_also_where_float32_cannot_hold_the_squares(scale, radii):
+    seen = []
+
+    class Rule(Radius):
+        def __call__(self, rho, norm, memory):
+            seen.append(norm)
+            return torch.full_like(norm, rho)
+
+    model, (x, y) = Net().float(), batches(1)[0]
+    params = list(model.parameters())
+    groups = [{"params": params[i :: len(radii)], "rho": rho} for i, rho in enumerate(radii)]
+    opt = SAM(torch.optim.SGD(groups, lr=0.1), model=model, radius=Rule())
+    for objective in opt.passes():
+        (objective(model(x.float()), y) * scale).backward()
+        if objective.is_ascent:
+            grads = [p.grad.double().flatten() for p in params if p.grad is not None]
+            wanted = torch.cat(grads).norm()
+    torch.testing.assert_close(seen[0].double(), wanted, rtol=1e-5, atol=0)

@@ -390,7 +390,7 @@ class SharpnessAware(Optimizer):
         self._context.left = None
         if self._context.driving and self._context.saved is not None:
             self._context.saved.carried.forget()
-        self.memory.forget_owed()
+        self.memory.clear_with_gradients()
         self.base.zero_grad(set_to_none)
 
     def train(self, mode: bool = True) -> None:

@@ -58,3 +58,18 @@ def test_a_sparse_support_over_some_modules_only():
             }
             assert opt.last.perturbed
         objective(model(X), Y).backward()
+
+
+def test_an_overflow_in_the_step_that_draws_the_mask_does_not_cost_the_mask():
+    """GradScaler skips that step: the next one is the first one again, and draws."""
+    model = Net().float()
+    opt = SSAM(torch.optim.SGD(model.parameters(), lr=0.1), model=model, rho=0.1, sparsity=0.5)
+    for factor in (float("inf"), 1.0, 1.0):
+        for objective in opt.passes():
+            (objective(model(X.float()), Y) * factor).backward()
+        if factor == 1.0:
+            opt.step()
+        opt.zero_grad()
+    resting = sum(int(mask.sum()) for mask in saved(opt))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad and p is not model.unused)
+    assert resting == trained - round(trained * 0.5)

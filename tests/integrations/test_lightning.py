@@ -695,7 +695,9 @@ def test_several_base_optimizers(tmp_path, every):
     keep = {"callbacks": [ModelCheckpoint(tmp_path, save_last=True)], "enable_checkpointing": True}
     fit(module, data, accumulate_grad_batches=every, **keep)
     resumed = Module(two)
-    trainer(max_epochs=2, accumulate_grad_batches=every, **keep).fit(resumed, loader(data), ckpt_path=tmp_path / "last.ckpt")
+    trainer(max_epochs=2, accumulate_grad_batches=every, **keep).fit(
+        resumed, loader(data), ckpt_path=tmp_path / "last.ckpt"
+    )
     assert_same(resumed, model)
 
 

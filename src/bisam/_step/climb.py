@@ -94,20 +94,25 @@ def _climb(
     if not buckets:
         return
     _warn_of_coarse_weights(buckets, context.warned)
-    _set_radii(buckets, radius, context.memory)
     highest = _to_common_unit(buckets)
+    _set_radii(buckets, radius, context.memory, highest)
     geometry(buckets, context.memory)
     saved.weights = foreach.Snapshot([weight for bucket in buckets for weight in bucket.weights])
     context.last.climbed(*_move([bucket for bucket in buckets if bucket.params], highest))
 
 
-def _set_radii(buckets: Sequence[Bucket], radius: Radius | None, memory: Memory) -> None:
-    """Tell each bucket what its farthest point is multiplied by: minus the radius, because it is subtracted."""
+def _set_radii(buckets: Sequence[Bucket], radius: Radius | None, memory: Memory, highest: Tensor) -> None:
+    """Tell each bucket what its farthest point is multiplied by: minus the radius, because it is subtracted.
+
+    A rule takes the norm of the direction without the groups' relative radii. It is summed in units of ``highest``.
+    """
     for bucket in buckets:
         bucket.due = -bucket.sign * bucket.rho
     if radius is not None:
         largest = max(bucket.rho for bucket in buckets)
-        rule = radius(largest, Vector(buckets).norm(), memory) / largest
+        common = torch.where(highest > 0, highest, 1)
+        own = torch.stack([(b.norm() * (b.unit.to(common) / common)).to(common.device) for b in buckets])
+        rule = radius(largest, torch.linalg.vector_norm(own) * common, memory) / largest
         for bucket in buckets:
             bucket.due = torch.where(torch.isfinite(rule), rule * bucket.due, 0)
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from .._validation import not_negative
 from .._vectors.shards import place_gradients
-from .._vectors.vector import Vector
+from .._vectors.vector import Vector, unit_of
 from ..ascent import StoredAscent
 from ..cadence import Always, Cadence, GradientCadence
 from ..choice import Choice, require_choice
@@ -245,7 +245,7 @@ class Estimator:
         at_w = _gradients(context.params)
         if isinstance(self.cadence, GradientCadence):
             scale = context.scale()
-            length = float(at_w.norm() if scale is None else at_w.norm() / scale)  # the host waits: it must decide
+            length = _length(at_w, scale)  # the host waits: it must decide
             memory = context.memory
             perturbs, moments = self.cadence.decide(memory.step, length**2, memory.number("moments"))
             memory.write_number("moments", moments)
@@ -278,6 +278,18 @@ class Estimator:
             gradient = gradient.copy()
             gradient.mul_(1 / scale)
         ascent.remember(gradient, context.memory)
+
+
+def _length(vector: Vector, scale: Tensor | float | None) -> float:
+    """Return the l2 norm over ``scale``, also where float32 cannot hold the squares, as for entries of 1e-25."""
+    norm = vector.norm()
+    numbers = torch.stack([norm, torch.as_tensor(1.0 if scale is None else scale).to(norm)])
+    length, factor = map(float, numbers.tolist())  # one read for both
+    if not 1e-15 < length < 1e15:
+        unit, scaled = unit_of(vector, vector.max_abs()), vector.copy()
+        scaled.mul_(1 / unit)
+        length = float(scaled.norm()) * float(unit)
+    return length / factor
 
 
 def _gradients(params: Sequence[Tensor]) -> Vector:

@@ -145,9 +145,13 @@ class Memory:
         if self._owing is not None:
             self._owing.mul_(factor)
 
-    def forget_owed(self) -> None:
-        """Forget what is owed: the gradients are cleared."""
+    def clear_with_gradients(self) -> None:
+        """Forget what belongs to the gradients that are being cleared: what is owed, and who has written in this step.
+
+        A step that ``GradScaler`` skips does not count, so the next loop may be the step's first one again.
+        """
         self._owed = None
+        self._when.clear()
 
     def forget_owed_without_gradient(self) -> None:
         """Forget what is owed where somebody else has cleared the gradient: set it to None, or all of them to zero."""

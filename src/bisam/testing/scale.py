@@ -42,9 +42,9 @@ def check_gradient_range(make: Make) -> None:
     of two. So only gradients that are tiny even beside the others lose digits, and the tolerance is float32's.
     """
     for dtype in (torch.float64, torch.float32):
-        plain = _run(make, (1.0,) * 3, dtype)
+        plain = _run(make, (1.0,) * 6, dtype)
         for scale, power in (("1e-25", -83), ("1e25", 83)):
-            _compare(plain, _run(make, (2.0**power,) * 3, dtype), f"{scale} in {dtype}", 1e-4, 1e-4)
+            _compare(plain, _run(make, (2.0**power,) * 6, dtype), f"{scale} in {dtype}", 1e-4, 1e-4)
 
 
 def _run(make: Make, scales: Sequence[float], dtype: torch.dtype) -> _Run:
