@@ -1,10 +1,15 @@
 """Ctrl-C at every line of ours: ``python -m tests.interrupts`` tries them all, the suite a sample.
 
+With ``--signals 2000`` that many real signals come instead, each at a random moment of a step.
+
 A step runs under ``sys.settrace``, which raises ``KeyboardInterrupt`` before the n-th line of the library, of its
 context managers or of torch's. Afterwards the weights are w, the gradients are those from before or the whole gained
 ones, and grad mode is on.
 """
 
+import argparse
+import random
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -113,10 +118,40 @@ def _equal(ours: list[Any], theirs: list[Any]) -> bool:
     )
 
 
+def struck(program: str, after: float) -> str:
+    """Interrupt a program by a real signal ``after`` so many seconds, and say what came of it."""
+    make, _ = PROGRAMS[program]
+    model = Net()
+    opt, before = make(sgd(model), model), bits(model)
+
+    result = "missed"
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, after)
+        for objective in opt.passes():
+            objective(model(X), Y).backward()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        result = "back"
+    if bits(model) != before:
+        opt.state_dict()
+        result = "back at the next call"
+    return "the weights are not w" if bits(model) != before or not torch.is_grad_enabled() else result
+
+
 def main() -> int:
-    """Try every line of every program; return how many are wrong."""
+    """Try every line of every program, or real signals; return how many are wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--signals", type=int, default=0, help="real signals at random moments instead of every line")
+    asked = parser.parse_args().signals
     sys.unraisablehook = lambda unraisable: None  # an interrupt inside __del__ can only be printed
     wrong = 0
+    if asked:
+        moments, names = random.Random(0), list(PROGRAMS)
+        struck(names[0], 10.0)  # the first step of a process takes longer
+        tally = Counter(struck(names[n % len(names)], moments.uniform(1e-4, 2.5e-3)) for n in range(asked))
+        print(dict(tally))
+        return tally["the weights are not w"]
     for program in PROGRAMS:
         count = lines(program)
         found = [outcome(program, number) for number in range(count)]
