@@ -93,7 +93,7 @@ MUTANTS = (
     Mutant("the loss's scale stays in", "_step/estimator.py", "unscale=self.needs_scale", "unscale=False"),
     Mutant("g shares its storage with eps", "_step/estimator.py", "at_w.copy()), True", "at_w), True"),
     Mutant("accumulated gradients join the climb", "_step/estimator.py", "saved.carried.set_aside()", "pass"),
-    Mutant("buffers stay as the last pass left them", "_step/saved.py", "self.buffers.restore", "bool"),
+    Mutant("buffers stay as the last pass left them", "_step/saved.py", "self.forward.restore", "bool"),
     Mutant(
         "an early exit leaves the weights at w + eps",
         "_step/saved.py",

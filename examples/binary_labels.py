@@ -58,19 +58,18 @@ def train(name: str, x: Tensor, y: Tensor, method: str, epochs: int) -> None:
     opt = METHODS[method](base, model=model, rho=0.1, descent=nn.BCEWithLogitsLoss())
     for epoch in range(epochs):
         model.train()
-        climbed, wrong = [], []
+        losses, climbed, wrong = [], [], []
         for inputs, labels in loader:
             for objective in opt.passes():
-                value = objective(model(inputs), labels)
-                value.backward()
-                if objective.index == 0:
-                    climbed.append(value.item())
-                    wrong.append(wrong_labels(objective.output, labels).float().mean().item())
+                objective(model(inputs), labels).backward()
             opt.step()
             opt.zero_grad()
+            losses.append(opt.last.loss.item())
+            climbed.append(opt.last.ascent_value)
+            wrong.append(wrong_labels(opt.last.output, labels).float().mean().item())
         print(
-            f"{name}, epoch {epoch + 1}: climbed {sum(climbed) / len(climbed):+.4f}, "
-            f"wrong labels {sum(wrong) / len(wrong):.4f}"
+            f"{name}, epoch {epoch + 1}: loss {sum(losses) / len(losses):.4f}, "
+            f"climbed {sum(climbed) / len(climbed):+.4f}, wrong labels {sum(wrong) / len(wrong):.4f}"
         )
     model.eval()
     with torch.no_grad():

@@ -27,7 +27,7 @@ def test_rho_follows_the_learning_rate():
 def test_rho_along_the_learning_rate_between_two_bounds():
     model = Net()
     groups = [{"params": [model.first.weight]}, {"params": [model.head.weight], "rho": 0.0}]
-    opt = GSAM(torch.optim.SGD(groups, lr=0.1), rho=0.2)
+    opt = GSAM(torch.optim.SGD(groups, lr=0.1), model=model, rho=0.2)
     lr = torch.optim.lr_scheduler.LambdaLR(opt, lambda t: 1 - 0.25 * t)
     rho = RhoScheduler(opt, rho_min=0.02, lr_min=0.025)
     seen = [rho.get_last_rho()]

@@ -61,13 +61,18 @@ def resume(rank):
     return flat(model.parameters())
 
 
-def main(rank, port, result):
-    """Run all jobs."""
+def main(rank, ports, result):
+    """Run all jobs, each on a port of its own: on one port a process may still meet the store of the job before."""
+    left = iter(ports.split(","))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "RANK": str(rank), "WORLD_SIZE": "2"}
     os.chdir(os.path.dirname(result))
-    seen = {job: run(*told, rank) for job, told in JOBS.items()}
+    seen = {}
+    for job, told in JOBS.items():
+        os.environ["MASTER_PORT"] = next(left)
+        seen[job] = run(*told, rank)
+    os.environ["MASTER_PORT"] = next(left)
     seen["zero resumed"] = resume(rank)
     torch.save(seen, f"{result}.{rank}")
 

@@ -1,5 +1,6 @@
 """The blocks of the pages, run by two real processes: their weights are those of one process."""
 
+import contextlib
 import copy
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import torch
 
 from bisam import BiSAM, LowerBoundLoss
 from bisam.testing import batches, run_steps
-from tests.distributed.page_worker import STEPS
+from tests.distributed.page_worker import JOBS, STEPS
 from tests.distributed.worker import flat, half, mlp, sgd
 from tests.pages import ROOT
 
@@ -22,14 +23,16 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def seen(folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in range(len(JOBS) + 1)]
+        for one in free:
+            one.bind(("127.0.0.1", 0))
+        ports = ",".join(str(one.getsockname()[1]) for one in free)
     result = str(folder / "result")
     command = [sys.executable, "-m", "tests.distributed.page_worker"]
-    processes = [subprocess.Popen([*command, str(rank), port, result], cwd=ROOT) for rank in (0, 1)]
+    processes = [subprocess.Popen([*command, str(rank), ports, result], cwd=ROOT) for rank in (0, 1)]
     try:
-        assert [process.wait(timeout=300) for process in processes] == [0, 0]
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()

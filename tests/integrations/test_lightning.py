@@ -726,6 +726,7 @@ def test_a_module_without_the_mixin_is_told_which_class_to_add(method, every):
     assert bits(module) == before
 
 
+@pytest.mark.filterwarnings("ignore:.*training_step. returned .None.")
 def test_a_batch_that_is_skipped_is_no_loop_that_was_left():
     """training_step() may return None."""
 

@@ -280,6 +280,7 @@ class StepContext:
         else:
             self.memory.discard()
         self._look = None
+        self.passes = []
         self.saved = None
         _running.discard(self)
 

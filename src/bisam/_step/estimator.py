@@ -283,8 +283,8 @@ class Estimator:
 def _length(vector: Vector, scale: Tensor | float | None) -> float:
     """Return the l2 norm over ``scale``, also where float32 cannot hold the squares, as for entries of 1e-25."""
     norm = vector.norm()
-    numbers = torch.stack([norm, torch.as_tensor(1.0 if scale is None else scale).to(norm)])
-    length, factor = map(float, numbers.tolist())  # one read for both
+    told = norm.new_ones(()) * (1.0 if scale is None else scale)
+    length, factor = map(float, torch.stack([norm, told]).tolist())  # one read for both
     if not 1e-15 < length < 1e15:
         unit, scaled = unit_of(vector, vector.max_abs()), vector.copy()
         scaled.mul_(1 / unit)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm  # no public base
 
@@ -64,7 +65,8 @@ class _Statistics:
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._pointers = {b.data_ptr() for m in modules for b in m._buffers.values() if b is not None}
+        buffers = [buffer for module in modules for buffer in module._buffers.values() if buffer is not None]
+        self._pointers = {buffer.data_ptr() for buffer in buffers if buffer.layout == torch.strided}
         # Copies of statistics have other addresses: InstanceNorm makes them, DataParallel's replicas are some.
         self._copied = any(isinstance(m, _InstanceNorm | nn.DataParallel) for m in modules)
 

@@ -63,7 +63,7 @@ class Passes(Iterator[Objective]):
     def settled(self) -> bool:
         """Whether the running pass may end here and leave the whole gradient behind."""
         running = self._context.objective
-        return running is not None and not running.is_ascent and running.settled
+        return running is not None and not running.is_ascent and running.settled and not running.lacks_backward
 
     def finish(self) -> None:
         """End the last pass as the loop itself would."""

@@ -66,12 +66,12 @@ class _Runs:
         """
         model = Net()
         opt = self.make(model)
-        groups = len(opt.param_groups)
+        whole = list(opt.param_groups)
         halves = [[p for g in opt.param_groups for p in g["params"][half::2]] for half in (0, 1)]
         if split:
             _split(opt)
-        for number, group in enumerate(opt.param_groups):
-            group["rho"] = self.rho * (first if number < groups else second)
+        for group in opt.param_groups:
+            group["rho"] = self.rho * (first if any(group is known for known in whole) else second)
         for step, (x, y) in enumerate(batches(_STEPS)):
             if frozen is not None and step == frozen[1]:
                 for param in halves[frozen[0]]:
@@ -109,7 +109,7 @@ def check_group_radii(make: Make) -> None:
     Each group of the optimizer is split into two halves. The first perturbation of a run obeys four laws:
 
     - Equal radii in two groups are one group. A set that draws the weights that move may draw others for other groups;
-      then those that both draw are compared.
+      then the directions along those that both draw are compared.
     - A group with radius 0 stays put, and the other moves as if the parameters at rest were frozen.
     - Twice the radii give twice the perturbation. Where a radius rule decides the length, the direction is the same.
     - With radii (rho, 2 rho) the perturbation is that of equal radii under a gradient whose second half is doubled, and
@@ -139,7 +139,8 @@ def _check_one_group(runs: _Runs, apart: _Climb) -> None:
     for own, other in zip(apart.eps, together.eps, strict=True):
         assert bool(own.any()) == bool(other.any()), f"{what}: a group {'moves' if own.any() else 'stays'} alone"
     both = [(own != 0) & (other != 0) for own, other in zip(apart.eps, together.eps, strict=True)]
-    runs.compare(_masked(apart, both), _masked(together, both), what)
+    draws = any(bool((own != 0).ne(other != 0).any()) for own, other in zip(apart.eps, together.eps, strict=True))
+    runs.compare(_masked(apart, both), _masked(together, both), what, direction=draws)
 
 
 def _check_rest(runs: _Runs, half: int) -> None:
@@ -175,7 +176,8 @@ def _split(opt: SharpnessAware) -> None:
             if key in group:
                 group[key], other[key] = group[key][::2], group[key][1::2]
         if other["params"]:
-            opt.add_param_group(other)
+            owners = [one for one in getattr(opt.base, "optimizers", []) if any(g is group for g in one.param_groups)]
+            opt.add_param_group(other | ({"optimizer": owners[0]} if owners else {}))
 
 
 def _times(climb: _Climb, first: float, second: float) -> _Climb:
