@@ -341,11 +341,11 @@ class SharpnessAware(Optimizer):
     def _check_gradient(self) -> None:
         """Refuse a step without a sharpness-aware gradient; where there is one, nothing is looked at."""
         context = self._context
-        if context.counts and context.left is None:
+        left, context.left = context.left, None
+        if left is not None and (left.lost or not context.counts):  # a micro-batch may have been given up
+            raise RuntimeError(_LEFT[left.lost].format(index=left.index))
+        if context.counts:
             return
-        if context.left is not None:
-            left, context.left = context.left, None
-            raise RuntimeError(_LEFT[left.is_ascent].format(index=left.index))
         groups = [group for group in self.param_groups if group["rho"] > 0]
         rates = any(group.get("lr", 1.0) != 0 for group in groups)
         if rates and any(is_not_zero(param.grad) for group in groups for param in group["params"]):
@@ -483,13 +483,13 @@ class SharpnessAware(Optimizer):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-#: What to say of a loop that was left, by whether it was in an ascent pass.
+#: What to say of a loop that was left, by whether a whole gradient was lost.
 _LEFT = {
-    True: (
-        "the last loop over passes() was left in pass {index}, before the climb, so there is no gradient: let the loop "
-        "run to its end, without break, and call zero_grad() where it was left on purpose"
-    ),
     False: (
+        "the last loop over passes() was left in pass {index}, before its last backward(), so there is no gradient: "
+        "let the loop run to its end, without break, and call zero_grad() where it was left on purpose"
+    ),
+    True: (
         "the last loop over passes() was left in pass {index}, its last one, before the iterator was asked once more, "
         "so that pass's gradient was dropped: let `for objective in opt.passes()` run to its end. break, islice() and "
         "zip() end it too early (zip(opt1.passes(), opt2.passes(), strict=True) does not), and so does next() by "

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import sys
 import threading
 
 import pytest
@@ -180,7 +181,7 @@ def test_left_in_the_ascent_pass():
     for objective in opt.passes():
         objective(model(X), Y).backward()
         break
-    with pytest.raises(RuntimeError, match="left in pass 0, before the climb"):
+    with pytest.raises(RuntimeError, match=r"left in pass 0, before its last backward\(\)"):
         opt.step()
 
 
@@ -471,3 +472,79 @@ def test_a_method_that_remembers_refuses_it(name):
     model = Net()
     with pytest.raises(ValueError, match=r"OddStateDict saves \['base_optimizer', 'lookahead_state'\] instead"):
         MAKERS[name](OddStateDict(model.parameters(), lr=0.1), model=model)
+
+
+# -- right programs that must not be stopped -------------------------------------------------------------------------
+
+
+def test_a_micro_batch_that_is_given_up_leaves_the_others_theirs():
+    """Out of memory, or a loss that is not finite, in the first pass of one micro-batch of several."""
+    model, twin = Net(), Net()
+    opt, other = SAM(sgd(model), model=model), SAM(sgd(twin), model=twin)
+    turn(opt, model)
+    for objective in opt.passes():
+        objective(model(X), Y)
+        break
+    opt.step()
+    turn(other, twin)
+    other.step()
+    ours = [p.detach() for n, p in model.named_parameters()]
+    assert all(map(torch.equal, ours, (p.detach() for p in twin.parameters())))
+
+
+def test_a_thread_that_has_ended_does_not_own_its_loop_any_more():
+    model = Net()
+    opt, before, held = SAM(sgd(model), model=model), bits(model), []
+
+    def worker():
+        held.append(opt.passes())
+        next(held[0])(model(X), Y).backward()
+        next(held[0])
+
+    thread = threading.Thread(target=worker)
+    thread.start()
+    thread.join()
+    assert bits(model) != before
+    opt.zero_grad()
+    assert bits(model) == before
+
+
+def test_many_threads_that_each_train_a_model():
+    """The list of running steps is shared by all of them."""
+    failed = []
+
+    def train(seed):
+        torch.manual_seed(seed)
+        model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(60)])
+        opt = SAM(torch.optim.SGD(model.parameters(), lr=0.01), model=model)
+        try:
+            for _ in range(15):
+                turn(opt, model, torch.randn(2, 4), torch.tensor([0, 1]))
+                opt.step()
+                opt.zero_grad()
+        except RuntimeError as error:
+            failed.append(str(error))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=train, args=(seed,)) for seed in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failed
+
+
+def test_a_loop_that_is_dropped_while_the_list_is_read_does_not_lock():
+    """The collector may drop a loop at any moment, also in the thread that registers the next one."""
+    from bisam._step import context
+
+    model, other = Net(), Net()
+    held = [SAM(sgd(model), model=model).passes()]
+    next(held[0])
+    with context._registry:
+        held.clear()  # restores, and takes itself off the list
+    turn(SAM(sgd(other), model=other), other)

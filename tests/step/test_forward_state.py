@@ -159,3 +159,63 @@ def test_numpy_and_python_draw_the_same_numbers_under_same_dropout():
         assert (drawn[0] == drawn[1]) is same
         later = np.random.rand(), random.random()
         assert later != drawn[0][:2]  # the generators go on after the step
+
+
+def test_a_teacher_that_the_last_pass_alone_moves_keeps_its_move():
+    """``if not objective.is_ascent: teacher.update()`` inside the loop."""
+    model = Encoder(lambda k, q: None)
+    opt, before = SAM(sgd(model.query), model=model, rho=0.5), model.key.weight.detach().clone()
+    for objective in opt.passes():
+        objective(model(X), Y).backward()
+        if not objective.is_ascent:
+            with torch.no_grad():
+                model.key.weight.mul_(0.5)
+    assert torch.equal(model.key.weight, 0.5 * before)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_of_any_kind_may_be_held():
+    """Inference tensors have no version, sparse ones no storage, and neither has nested ones."""
+    with torch.inference_mode():
+        made = torch.ones(3)
+
+    class Holds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(6, 4).double()
+            self.made = made
+            self.adjacency = nn.Parameter(torch.eye(4).double().to_sparse(), requires_grad=False)
+            self.ragged = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+
+        def forward(self, x):
+            return self.linear(x) @ self.adjacency.to_dense()
+
+    model = Holds()
+    opt = SAM(sgd(model.linear), model=model)
+    for _ in range(3):
+        turn(opt, model)
+        opt.step()
+        opt.zero_grad()
+    assert model.made is made
+
+
+def test_what_two_calls_a_pass_replace_is_put_back():
+    """A freed tensor's address comes again: identity is by reference."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.seen = nn.Linear(6, 4).double(), torch.zeros(16, 4)
+
+        def forward(self, x):
+            for _ in range(2):
+                out = self.linear(x)
+                self.seen = out.tanh().detach()
+            return out
+
+    for _ in range(10):
+        model = Twice()
+        opt = SAM(sgd(model), model=model, rho=0.5)
+        expected = model.linear(X).tanh().detach()
+        turn(opt, model)
+        assert torch.equal(model.seen, expected)

@@ -213,3 +213,115 @@ def test_a_forgotten_backward_is_said_once():
             for objective in opt.passes():
                 objective(model(X), Y)
     assert len(seen) == 1
+
+
+# -- right programs that must not be stopped, and sums that cannot be told ---------------------------------------------
+
+
+def test_a_parameter_as_the_first_argument():
+    """A surface in two dimensions: there is no model, and the loss takes theta itself."""
+    theta = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    opt = SAM(torch.optim.SGD([theta], lr=0.1), rho=0.1, descent=lambda w, _: (w**4).sum())
+    for objective in opt.passes():
+        objective(theta, None).backward()
+    assert opt.last.loss.item() == pytest.approx(17.0)
+
+
+def test_features_of_a_group_that_stays_put_may_be_computed_before_the_loop():
+    body, head = nn.Linear(6, 8).double(), nn.Linear(8, 4).double()
+    groups = [{"params": body.parameters(), "rho": 0.0}, {"params": head.parameters()}]
+    opt, hidden = SAM(torch.optim.SGD(groups, lr=0.1), rho=0.1), body(X).tanh()
+    for objective in opt.passes():
+        objective(head(hidden), Y).backward(retain_graph=True)
+    opt.step()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own tracing reads it
+def test_a_compiled_forward_pass_with_the_objective_inside():
+    model = Net()
+    opt = SAM(sgd(model), model=model)
+    forward = torch.compile(lambda objective, x, y: objective(model(x), y), backend="eager")
+    expected = cross_entropy(copy.deepcopy(model)(X), Y).item()
+    for objective in opt.passes():
+        forward(objective, X, Y).backward()
+    assert opt.last.loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_is_added_in_place_to_the_returned_loss():
+    model = Net()
+    opt, expected = SAM(sgd(model), model=model), None
+    for objective in opt.passes():
+        out = model(X)
+        if objective.index == 0:
+            expected = (cross_entropy(out, Y) + 0.4 * cross_entropy(out, Z)).item()
+        loss = objective(out, Y)
+        loss += 0.4 * objective(out, Z)
+        loss.backward()
+    assert opt.last.loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_sum_whose_weights_are_ambiguous_is_absent():
+    """autograd.grad() beside backward(), to balance two losses."""
+    model = Net()
+    opt = SAM(sgd(model), model=model)
+    for objective in opt.passes():
+        out = model(X)
+        one, two = objective(out, Y), objective(out, Z)
+        torch.autograd.grad(one, model.head.weight, retain_graph=True)
+        (one + two).backward()
+    assert opt.last.loss is None
+
+
+def test_a_loss_that_is_read_in_the_loop_is_not_kept():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    expected = cross_entropy(model(X), Y).item()
+    opt = SAM(sgd(model), model=model)
+    for objective in opt.passes():
+        for x, y in zip(X.chunk(4), Y.chunk(4), strict=True):
+            (objective(model(x), y) / 4).backward()
+            _ = opt.last.loss  # a progress bar
+    assert opt.last.loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_loss_at_w_under_autocast_is_in_float32():
+    model = nn.Linear(6, 1000)
+    opt = BiSAM(sgd(model), model=model)
+    for objective in opt.passes():
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(X.float())
+            loss = objective(out, Y)
+        if objective.index == 0:
+            expected = cross_entropy(out.float(), Y)
+        loss.backward()
+    assert torch.equal(opt.last.loss, expected.detach())
+
+
+def test_a_target_that_was_overwritten_since_makes_it_absent():
+    model, target = Net(), Y.clone()
+    opt = BiSAM(sgd(model), model=model)
+    turn(opt, model, X, target)
+    target.copy_(Z)  # a buffer that the loader uses again
+    assert opt.last.loss is None
+
+
+def test_reading_the_loss_draws_no_random_number_of_the_training():
+    model, dropout = Net(), nn.Dropout(0.5)
+    opt = BiSAM(sgd(model), model=model, descent=lambda out, y: cross_entropy(dropout(out), y))
+    turn(opt, model)
+    state = torch.get_rng_state()
+    assert opt.last.loss.item() > 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_descent_that_differentiates_its_output_has_no_loss_at_w():
+    model = Net()
+
+    def penalised(out, y):
+        loss = cross_entropy(out, y)
+        (gradient,) = torch.autograd.grad(loss, out, create_graph=True)
+        return loss + gradient.square().sum()
+
+    opt = BiSAM(sgd(model), model=model, descent=penalised)
+    turn(opt, model)
+    assert opt.last.loss is None

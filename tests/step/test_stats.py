@@ -154,3 +154,20 @@ def test_gsam_with_a_third_pass_counts_its_first():
     turn(opt, model)
     assert opt.last.loss.item() == pytest.approx(expected, rel=1e-12)
     assert opt.last.ascent_value < 1
+
+
+def test_a_history_of_steps_holds_numbers_and_no_outputs():
+    model = Net()
+    opt, history = BiSAM(sgd(model), model=model), []
+    for x, y in batches(4):
+        for objective in opt.passes():
+            out = model(x)
+            objective(out, y).backward()
+        opt.step()
+        opt.zero_grad()
+        history.append((opt.last, opt.last.loss.item(), opt.last.ascent_value))
+
+    for last, loss, climbed in history:
+        assert last.loss.item() == loss  # it was read
+        assert last.ascent_value == climbed
+    assert [last.output is None for last, _, _ in history] == [True, True, True, False]

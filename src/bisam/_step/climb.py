@@ -73,7 +73,11 @@ def climb(
 
 def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
     """A loop may stand inside of an autocast region; a geometry's matrix products shall not be in 16 bits there."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
+    return torch.autocast(device, enabled=False) if _autocast_is_on(device) else contextlib.nullcontext()
+
+
+def _autocast_is_on(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _climb(
@@ -97,6 +101,7 @@ def _climb(
     highest = _to_common_unit(buckets)
     _set_radii(buckets, radius, context.memory, highest)
     geometry(buckets, context.memory)
+    saved.moving = [bucket.params for bucket in buckets]
     saved.weights = foreach.Snapshot([weight for bucket in buckets for weight in bucket.weights])
     context.last.climbed(*_move([bucket for bucket in buckets if bucket.params], highest))
 

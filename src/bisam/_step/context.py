@@ -46,19 +46,21 @@ class LeftLoop:
 
     Attributes:
         index: number of the pass in which it was left.
-        is_ascent: whether that pass was before the climb.
+        lost: whether a whole gradient was dropped, because that was the last pass and its ``backward()`` had run.
     """
 
     index: int
-    is_ascent: bool
+    lost: bool
 
 
 #: Where steps are running now.
 _running: "weakref.WeakSet[StepContext]" = weakref.WeakSet()
+_registry = threading.RLock()  # several threads may each train a model; a loop may be dropped while one holds it
 
 
 def _models_running() -> list[ModelInfo]:
-    return [context.model for context in _running]
+    with _registry:
+        return [context.model for context in _running]
 
 
 class StepContext:
@@ -99,7 +101,7 @@ class StepContext:
         self.warned: set[str] = set()
         self.passes: list[Objective] = []
         self.left: LeftLoop | None = None
-        self.thread = 0
+        self.thread: threading.Thread | None = None
         self._look: FirstLook | None = None
         self._looked = False
         self._hooked: list[Tensor] = []
@@ -148,29 +150,43 @@ class StepContext:
             )
         params = self.params
         own = set(params)
-        self._check_alone(own)
-        self.saved = saved = SavedState(params, self.model.others(own), self.model.refresh)
-        self.thread = threading.get_ident()
-        _running.add(self)
+        self._register(own)
+        try:
+            self.saved = saved = SavedState(params, self.model.others(own), self.model.refresh)
+        except BaseException:
+            self._retire()
+            raise
+        self.thread = threading.current_thread()
         if climbs:
             saved.forward = ForwardState(self.model)
         if same_random:
             saved.random = RandomState(params)
         # A hook that steps inside backward() clears the gradient; only a changed version of the weight shows that.
         self._hooked = [p for p in params if getattr(p, "_post_accumulate_grad_hooks", None)]
-        self._look = None if self._looked or not climbs else FirstLook(self.model, params, _models_running)
+        self._look = (
+            None if self._looked or not climbs else FirstLook(self.model, lambda: saved.moving, _models_running)
+        )
         self.passes = []
         return saved
 
-    def _check_alone(self, own: set[Tensor]) -> None:
-        for other in _running:
+    def _register(self, own: set[Tensor]) -> None:
+        """Enter the step among those that are running, unless one of them moves the same parameters."""
+        with _registry:
+            others = [other for other in _running if other is not self]
+            _running.add(self)
+        for other in others:
             shared = next((param for param in other.params if param in own), None)
             if shared is not None:
+                self._retire()
                 raise RuntimeError(
                     f"parameter {self.model.params.name(shared)} is in the running loop over passes() of another "
                     "optimizer, or of another thread, which would put it back at the wrong weights: end that loop "
                     "first, with zero_grad() of that optimizer where it was left, or give the parameter to one of them"
                 )
+
+    def _retire(self) -> None:
+        with _registry:
+            _running.discard(self)
 
     def start_pass(
         self, loss: Callable[..., Tensor], *, is_ascent: bool, must_be_called: bool, averages: bool | None = None
@@ -263,7 +279,8 @@ class StepContext:
         What is saved is held until it has been put back, so that :meth:`recover` can do again what was interrupted.
         """
         if self.objective is not None and not saved.finished:
-            self.left = LeftLoop(self.objective.index, self.objective.is_ascent)
+            objective = self.objective
+            self.left = LeftLoop(objective.index, not objective.is_ascent and not objective.lacks_backward)
         try:
             saved.put_back()
         except Exception:  # what cannot be put back now cannot be put back later
@@ -282,7 +299,7 @@ class StepContext:
         self._look = None
         self.passes = []
         self.saved = None
-        _running.discard(self)
+        self._retire()
 
     def check_thread(self, by: str) -> None:
         """Refuse to end a loop that another thread is running.
@@ -290,7 +307,8 @@ class StepContext:
         Raises:
             RuntimeError: naming the method.
         """
-        if self.saved is not None and self.thread != threading.get_ident():
+        runs = self.thread is not None and self.thread.is_alive() and self.thread is not threading.current_thread()
+        if self.saved is not None and runs:
             raise RuntimeError(
                 f"{by} was called in another thread than the one that is running a loop over passes(), and the weights "
                 "may be at w + eps: call it in that thread, after the loop"

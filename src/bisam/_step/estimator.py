@@ -173,6 +173,7 @@ class Estimator:
         stored, climbed = (self.ascent, None) if isinstance(self.ascent, StoredAscent) else (None, self.ascent)
         must_be_called = self.ascent_differs and stored is None
         saved = context.start_step(climbs=sharp, same_random=self.same_dropout)
+        context.last.release()
         context.last = StepStats(self.plain_descent)
         if isinstance(self.descent, OutputGradient):
             self.descent.begin_step()

@@ -1,7 +1,7 @@
 """One look at the graph of the first step's losses: what two passes would spoil in silence."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,12 +18,14 @@ class FirstLook:
 
     Args:
         model: what is known of the model.
-        params: what the climb moves.
+        moving: returns the parameters that the climb has moved, in parts.
         models: returns what is known of the models whose steps are running, this one among them.
     """
 
-    def __init__(self, model: ModelInfo, params: Iterable[Tensor], models: Callable[[], list[ModelInfo]]) -> None:
-        self._model, self._moved, self._models = model, list(params), models
+    def __init__(
+        self, model: ModelInfo, moving: Callable[[], list[list[Tensor]]], models: Callable[[], list[ModelInfo]]
+    ) -> None:
+        self._model, self._moving, self._models = model, moving, models
         self._at_w: dict[Any, None] = {}  # nodes are kept until the next pass, so that one can be found again
 
     def at_w(self, loss: Tensor) -> None:
@@ -48,7 +50,7 @@ class FirstLook:
         at_w, self._at_w = self._at_w, {}
         shared = [node for node in _nodes(loss) if node in at_w and not hasattr(node, "variable")]
         reached = {id(leaf.variable) for node in shared for leaf, _ in node.next_functions if hasattr(leaf, "variable")}
-        moved = next((param for param in self._moved if id(param) in reached), None)
+        moved = next((param for part in self._moving() for param in part if id(param) in reached), None)
         if moved is not None:
             raise RuntimeError(
                 f"parameter {self._model.params.name(moved)} has its part in this loss through a forward pass that ran "

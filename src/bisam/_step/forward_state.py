@@ -1,6 +1,8 @@
 """What a forward pass changes beside the graph: buffers, frozen parameters, and tensors that layers keep."""
 
+import weakref
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,9 @@ class ForwardState:
     """The state that a model's forward passes move, kept as the first pass of a step leaves it.
 
     - Buffers: running statistics, queues, counters.
-    - Parameters that need no gradient: a momentum encoder's (MoCo, BYOL). Where they are larger than the trained ones,
-      as under LoRA, those are kept that the first pass is seen to change; a change through ``.data`` is not seen.
+    - Parameters that need no gradient: a momentum encoder's (MoCo, BYOL). What the last pass alone is seen to change
+      keeps that change. Changes through ``.data`` are not seen, and are put back unless these parameters are larger
+      than the trained ones, as under LoRA: there only those are copied that the first pass is seen to change.
     - Tensors in plain attributes of modules, where the first pass is seen to change or to replace them.
 
     Which modules hold tensors in attributes is looked up in the first step. What layers keep in numbers, in lists or
@@ -29,12 +32,13 @@ class ForwardState:
     def __init__(self, model: ModelInfo) -> None:
         self._model, self._modules = model, model.modules
         self._frozen, self._all_frozen = _frozen_parameters(model.parameters)
-        self._frozen_before = [] if self._all_frozen else [(p._version, p.data_ptr()) for p in self._frozen]
-        self._attributes_before = {(m, name): (id(t), t._version) for m, name, t in self._found()}
+        self._frozen_before = [_mark(param) for param in self._frozen]
+        self._attributes_before = {(m, name): (weakref.ref(t), _mark(t)) for m, name, t in self._found()}
         self._buffers: list[tuple[nn.Module, str, Tensor]] = []
         self._params: list[tuple[Tensor, Tensor]] = []
         self._attributes: list[tuple[nn.Module, str, Tensor]] = []
-        self._copies = Snapshot(())
+        self._unseen: list[tuple[Tensor, _Mark]] = []
+        self._copies = self._unseen_copies = Snapshot(())
 
     @classmethod
     def now(cls, model: ModelInfo) -> "ForwardState":
@@ -48,7 +52,10 @@ class ForwardState:
         """Copy what the first pass has left."""
         # Module._buffers is the only place to put a rebound buffer back: assignment goes through __setattr__ hooks.
         self._buffers = [(m, name, b) for m in self._modules for name, b in m._buffers.items() if b is not None]
-        self._params = [(param, param.data) for param in self._moved_params()]
+        both = list(zip(self._frozen, self._frozen_before, strict=True))
+        self._params = [(param, param.data) for param, before in both if _mark(param) != before]
+        unseen = [param for param, before in both if self._all_frozen and _mark(param) == before]
+        self._unseen = [(param, _mark(param)) for param in unseen]
         self._attributes = [entry for entry in self._found() if self._has_changed(*entry)]
         if self._model.attributes is None:
             self._model.attributes = [(module, name) for module, name, _ in self._found()]
@@ -57,12 +64,7 @@ class ForwardState:
         once = dict(zip(map(id, kept), kept, strict=True))
         with torch.no_grad():
             self._copies = Snapshot(once.values())
-
-    def _moved_params(self) -> list[Tensor]:
-        if self._all_frozen:
-            return self._frozen
-        both = zip(self._frozen, self._frozen_before, strict=True)
-        return [param for param, before in both if (param._version, param.data_ptr()) != before]
+            self._unseen_copies = Snapshot([param.data for param in unseen])
 
     def _found(self) -> list[tuple[nn.Module, str, Tensor]]:
         """Tensors in attributes of modules, without those that are part of a graph."""
@@ -70,10 +72,11 @@ class ForwardState:
         if places is None:
             places = [(m, name) for m in self._modules for name, value in vars(m).items() if type(value) is Tensor]
         found = [(module, name, vars(module).get(name)) for module, name in places]
-        return [(m, name, t) for m, name, t in found if type(t) is Tensor and not t.requires_grad]
+        return [(m, n, t) for m, n, t in found if type(t) is Tensor and not (t.requires_grad or t.is_nested)]
 
     def _has_changed(self, module: nn.Module, name: str, tensor: Tensor) -> bool:
-        return self._attributes_before.get((module, name)) != (id(tensor), tensor._version)
+        before, mark = self._attributes_before.get((module, name), (None, None))
+        return before is None or before() is not tensor or _mark(tensor) != mark
 
     def restore(self) -> None:
         """Put it back, also where a layer has put a new tensor in place of the old one."""
@@ -82,10 +85,23 @@ class ForwardState:
         for module, name, tensor in self._attributes:
             vars(module)[name] = tensor
         for param, data in self._params:
-            if param.data_ptr() != data.data_ptr():
+            if _mark(param)[1] != _mark(data)[1]:
                 param.data = data
+        last_pass_alone = [param.data for param, mark in self._unseen if _mark(param) != mark]
         with torch.no_grad():
             self._copies.restore()
+            theirs = Snapshot(last_pass_alone)
+            self._unseen_copies.restore()
+            theirs.restore()
+
+
+_Mark: TypeAlias = tuple[int | None, int]
+
+
+def _mark(tensor: Tensor) -> _Mark:
+    """Return what changes when a tensor is changed in place, or is given other data."""
+    version = None if tensor.is_inference() else tensor._version  # no public way to see a change in place
+    return version, tensor.data_ptr() if tensor.layout == torch.strided else 0
 
 
 def _frozen_parameters(parameters: Sequence[Tensor]) -> tuple[list[Tensor], bool]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten  # torch's own way through the outputs of models
 
-__all__ = ["Objective", "Turn"]
+__all__ = ["Arguments", "Objective", "Turn"]
 
 _INSIDE = "write `for objective in opt.passes(): objective(model(x), y).backward()`, with the model's call inside"
 
@@ -54,14 +54,17 @@ class _Call:
         value: what it returned, detached.
         trains: whether it can have a part in the pass's loss.
         weight: gradient of the pass's loss with respect to ``value``; None until ``backward()``.
+        ambiguous: whether there were several, as where ``autograd.grad()`` is called beside ``backward()``.
         arguments: the call's own, detached; None where they cannot be.
     """
 
     def __init__(self, turn: Turn, value: Tensor, arguments: Any) -> None:
-        self.value, self.trains, self.arguments = value.detach(), value.requires_grad, arguments
+        self.value, self.arguments = value.detach().clone(), arguments  # a copy: ``loss += ...`` writes in place
+        self.trains = value.requires_grad and not torch.compiler.is_compiling()
         self.weight: Tensor | None = None
+        self.ambiguous = False
         self._turn = turn
-        if self.trains and not torch.compiler.is_compiling():
+        if self.trains:
             value.register_hook(self._weigh)
 
     def _weigh(self, gradient: Tensor) -> None:
@@ -75,8 +78,8 @@ class _Call:
                 f"backward() after the end of pass {self._turn.index}: the weights are no longer those of its forward "
                 f"pass. Call it inside the loop: {_INSIDE}"
             )
-        gradient = gradient.detach()
-        self.weight = gradient if self.weight is None else self.weight + gradient
+        self.ambiguous = self.weight is not None
+        self.weight = gradient.detach()
 
 
 class Objective:
@@ -133,7 +136,7 @@ class Objective:
         self._outputs.append(None if output is None else output.detach())
         if output is not None:
             self._raw.append(weakref.ref(output))
-        self._note(value, self._calls, None if self._turn.moved else _detached((args, kwargs)))
+        self._note(value, self._calls, None if self._turn.moved else Arguments.of(args, kwargs))
         return value
 
     def record(self, value: Tensor) -> Tensor:
@@ -171,7 +174,7 @@ class Objective:
         if len(calls) == 2:  # now, because the scaler changes it in place after the step
             scale = self._turn.scale()
             self._scale = scale.clone() if isinstance(scale, Tensor) else scale
-        if self._turn.look is not None:
+        if self._turn.look is not None and not torch.compiler.is_compiling():
             self._turn.look(value)
 
     # -- what the calls have returned ------------------------------------------------------------------------------
@@ -200,11 +203,10 @@ class Objective:
             return self.loss_at_w
         if loss is self.loss:
             return self.value
-        if not self._calls or any(call.arguments is None for call in self._calls):
-            return None
-        with torch.no_grad():
-            values = [loss(*args, **kwargs) for args, kwargs in (call.arguments for call in self._calls)]
-        return self._together(self._calls, values)
+        given = [None if call.arguments is None else call.arguments.again() for call in self._calls]
+        values = [_evaluated(loss, arguments) for arguments in given if arguments is not None]
+        known = [value for value in values if value is not None]
+        return self._together(self._calls, known) if given and len(known) == len(given) else None
 
     def _together(self, calls: Sequence[_Call], values: Sequence[Tensor]) -> Tensor | None:
         if len(calls) < 2:
@@ -212,7 +214,7 @@ class Objective:
         terms = [(call.weight, value) for call, value in zip(calls, values, strict=True) if call.trains]
         if self.over:  # what backward() has not seen by now is no part of the loss
             terms = [(weight, value) for weight, value in terms if weight is not None]
-        if not terms or any(weight is None for weight, _ in terms):
+        if not terms or any(weight is None for weight, _ in terms) or any(call.ambiguous for call in calls):
             return None
         total = torch.stack([(weight * value).sum() for weight, value in terms if weight is not None]).sum()
         return total if self._scale is None else total / self._scale
@@ -238,7 +240,7 @@ class Objective:
 
     def was_given(self, output: Tensor) -> bool:
         """Whether a call was given this very output."""
-        return output.requires_grad and any(raw() is output for raw in self._raw)
+        return output.requires_grad and not output.is_leaf and any(raw() is output for raw in self._raw)
 
     def finish(self) -> None:
         """End the pass.
@@ -317,13 +319,51 @@ def _returned(value: Any) -> str:
     return "it must return a tensor, the loss"
 
 
-def _detached(arguments: Any) -> Any:
-    """Return arguments without their graphs; None where they hold something that cannot be looked into."""
-    leaves, tree = tree_flatten(arguments)
-    plain = (Tensor, str, int, float, bool, type(None), torch.dtype, torch.device)
-    if not all(isinstance(leaf, plain) for leaf in leaves):
-        return None
-    return tree_unflatten([leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves], tree)
+class Arguments:
+    """The arguments of a call without their graphs, to call something else with them later.
+
+    Args:
+        leaves: tensors and plain values.
+        tree: how they belong together.
+    """
+
+    def __init__(self, leaves: Sequence[Any], tree: Any) -> None:
+        self._leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._tree = tree
+        self._versions = self._now
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Arguments | None":
+        """Return the arguments; None where they hold something that cannot be looked into."""
+        leaves, tree = tree_flatten((args, kwargs))
+        plain = (Tensor, str, int, float, bool, type(None), torch.dtype, torch.device)
+        return cls(leaves, tree) if all(isinstance(leaf, plain) for leaf in leaves) else None
+
+    @property
+    def _now(self) -> list[int]:
+        tensors = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
+        return [0 if tensor.is_inference() else tensor._version for tensor in tensors]  # no public way to see a change
+
+    def again(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Return args and kwargs, those in 16 bits widened, as losses under autocast do; None where one has changed."""
+        if self._now != self._versions:
+            return None
+        narrow = (torch.float16, torch.bfloat16)
+        wide = [leaf.float() if isinstance(leaf, Tensor) and leaf.dtype in narrow else leaf for leaf in self._leaves]
+        args, kwargs = tree_unflatten(wide, self._tree)
+        return args, kwargs
+
+
+def _evaluated(loss: Callable[..., Tensor], arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Tensor | None:
+    """Return a loss without a graph, and without a draw that the training would miss; None where it cannot be told."""
+    args, kwargs = arguments
+    devices = {leaf.device for leaf in tree_flatten(arguments)[0] if isinstance(leaf, Tensor)}
+    with torch.random.fork_rng([device for device in devices if device.type == "cuda"]), torch.enable_grad():
+        try:
+            value = loss(*args, **kwargs)
+        except RuntimeError:  # one that differentiates its output, say
+            return None
+    return value.detach() if isinstance(value, Tensor) else None
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:

@@ -132,6 +132,7 @@ class SavedState:
         forward: what the first pass has moved beside the weights, as it left it; None while there is no second pass.
         averaging: whether DDP averages the gradients of the running pass.
         weights: the weights, before the climb moves them.
+        moving: the parameters of these weights, in parts.
         finished: whether the step has come to its end, so that the gradients stay.
     """
 
@@ -141,6 +142,7 @@ class SavedState:
         self.forward: ForwardState | None = None
         self.averaging: Averaging | None = None
         self.weights: Snapshot | None = None
+        self.moving: list[list[Tensor]] = []
         self.finished = False
         self._refresh = refresh
 

@@ -39,7 +39,8 @@ class SeveralOptimizers(Optimizer):
                     f"base[{seen[param]}] and base[{number}] share a parameter of shape {tuple(param.shape)}, which "
                     "would take two steps: give each parameter to one of the optimizers"
                 )
-        self.defaults = {}
+        shared = set.intersection(*(set(optimizer.defaults) for optimizer in self.optimizers))
+        self.defaults = {key: self.optimizers[0].defaults[key] for key in shared}
         self._groups: list[dict[str, Any]] = []  # one list for good: whoever holds it sees groups that come later
         super().__setstate__({})  # hooks and a profiled step(): Optimizer.__init__ would build groups of its own
 

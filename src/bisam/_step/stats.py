@@ -26,6 +26,7 @@ class StepStats:
         self._ascent: Objective | None = None
         self._at_w: Objective | None = None
         self._loss: Tensor | None = None
+        self._ascent_value: Tensor | None = None
 
     def climbed(self, norm: Tensor, perturbed: Tensor) -> None:
         """Remember how far the weights have moved, and whether they have."""
@@ -35,12 +36,18 @@ class StepStats:
         """Remember a pass that was taken at w; the first one tells the loss."""
         self._at_w = self._at_w or objective
 
+    def release(self) -> None:
+        """Let go of the outputs, as the next step begins; numbers that have been read stay."""
+        self._ascent_value = None if self._ascent is None else self._ascent.value
+        self._at_w = self._ascent = None
+
     def climbs(self, ascent: Objective | None) -> None:
         """Remember the ascent's pass, where there was one."""
         self._ascent = ascent
 
     def forget_weights(self) -> None:
         """Withdraw values that are sums of several calls; see :meth:`Objective.forget_weights`."""
+        self._loss = None
         for objective in (self._at_w, self._ascent):
             if objective is not None:
                 objective.forget_weights()
@@ -55,7 +62,10 @@ class StepStats:
         """
         if self._loss is None and self._at_w is not None and self._descent is not None:
             value = self._at_w.value_of(self._descent)
-            self._loss = None if value is None else value.detach().mean()
+            loss = None if value is None else value.detach().mean()
+            if not self._at_w.over:  # there may be more calls
+                return loss
+            self._loss = loss
         return self._loss
 
     @property
@@ -88,7 +98,7 @@ class StepStats:
 
         None where it was not called or the step did not climb.
         """
-        value = None if self._ascent is None else self._ascent.value
+        value = self._ascent_value if self._ascent is None else self._ascent.value
         return None if value is None else float(torch.mean(value))
 
     def __repr__(self) -> str:

@@ -63,7 +63,7 @@ class LowerBoundLoss(nn.Module):
         if samples.by_class and target.dtype not in self.target_dtypes:
             raise TypeError(
                 f"target of dtype {target.dtype}: losses of torch.nn take class indices of other dtypes "
-                f"({_names(self.target_dtypes)}), so the next pass would fail: use target.long()"
+                f"({_names(self.target_dtypes)}), and the next pass sees the same target: use target.long()"
             )
         return lower_bound_of(samples, self.bound, self.mu, self.ignore_index, self.reduction)
 
