@@ -18,7 +18,7 @@ demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare t
 
 test: $(READY)  ## the whole test suite
 	@$(BIN)/python -c $(VERSIONS)
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # What needs the laboratory, an engine or the site is left out: those have their own lowest versions.
 OLDEST := .venv-oldest
@@ -30,7 +30,7 @@ oldest: $(READY)  ## the library's own tests on the oldest torch that is support
 	@test -x $(OLDEST)/bin/python || $(BIN)/uv venv --quiet $(OLDEST)
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --editable . 'torch==$(FLOOR)' numpy setuptools hypothesis pytest pytest-xdist schedulefree
 	@$(OLDEST)/bin/python -c $(VERSIONS)
-	$(OLDEST)/bin/python -m pytest -n 2 $(CORE) $(ARGS)
+	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal $(CORE) $(ARGS)
 
 check: $(READY)  ## format, lint, strict types, import contract
 	$(BIN)/ruff format --check .

@@ -136,7 +136,8 @@ class Objective:
         self._outputs.append(None if output is None else output.detach())
         if output is not None:
             self._raw.append(weakref.ref(output))
-        self._note(value, self._calls, None if self._turn.moved else Arguments.of(args, kwargs))
+        again = self._turn.must_be_called and not self._turn.moved  # another objective may be asked about this pass
+        self._note(value, self._calls, Arguments.of(args, kwargs) if again else None)
         return value
 
     def record(self, value: Tensor) -> Tensor:
