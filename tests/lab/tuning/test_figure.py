@@ -5,6 +5,7 @@ import math
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from bisam_lab.tuning.figure import _mark, draw_tuning
@@ -17,6 +18,7 @@ def searched(folder, trials):
     """A tuning of rho whose scores were not trained: every fifth trial pruned, every seventh far below."""
     tuning = small(folder, space=["train.lr=0.01:1:log"], trials=trials)
     study = tuning.create()
+    study.sampler = RandomSampler(seed=1)  # the scores must not differ from run to run
     for i in range(trials):
         trial = study.ask()
         for dimension in tuning.space:
