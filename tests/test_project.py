@@ -92,6 +92,6 @@ def test_the_oldest_torch_that_is_tested_is_the_floor_and_meets_every_room_of_th
     rooms = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*/__init__.py")}
     left_out = {"tests/lab", "tests/integrations", "tests/distributed", "tests/reference"}
     assert rooms - left_out <= tested
-    alone = {f"tests/test_{name}.py" for name in ("tables", "docs", "notebook", "examples", "project")}
+    alone = {f"tests/test_{name}.py" for name in ("tables", "docs", "loop_pages", "notebook", "examples", "project")}
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")}
     assert files - alone <= tested
