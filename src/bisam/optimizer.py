@@ -1,6 +1,5 @@
 """A sharpness-aware gradient estimator around any ``torch.optim`` optimizer."""
 
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
@@ -10,19 +9,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ._step.base_optimizer import check_call, check_state_dict, joined
-from ._step.context import GradScale, RunRecord, StepContext
+from ._step.context import GradScale, StepContext
 from ._step.engines import check_engine
 from ._step.estimator import Estimator
+from ._step.gradient_check import check_gradient, warn_if_never_opened, warn_if_too_long, warn_of_foreign_gradients
 from ._step.model import ModelInfo
 from ._step.objective import Objective
 from ._step.passes import Passes
-from ._step.saved import SavedState, is_not_zero
 from ._step.several import SeveralOptimizers
 from ._step.stats import StepStats
 from ._validation import not_negative
-from ._vectors.memory import PREFIX, STEPS, Memory, without_memory
+from ._vectors.memory import PREFIX, STEPS, Memory, keys_of, without_memory
 from .ascent import StoredAscent
-from .cadence import Always, Cadence, Tail
+from .cadence import Always, Cadence
 from .combine import Combine
 from .direction import Direction
 from .geometry import Geometry, L2Ball
@@ -158,7 +157,7 @@ class SharpnessAware(Optimizer):
         where torch completes an optimizer whose groups exist already, and it is public: subclasses override it.
         """
         super().__setstate__({})
-        weakref.finalize(self, _warn_if_never_opened, self._context.record, repr(self.estimator.cadence))
+        weakref.finalize(self, warn_if_never_opened, self._context.record, repr(self.estimator.cadence))
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -285,7 +284,7 @@ class SharpnessAware(Optimizer):
             value = self._drive(closure, by_scaler)
         else:
             self._finish_loop()
-            self._check_gradient()
+            check_gradient(context)
             if by_scaler and context.grad_scale is None:
                 context.last.forget_weights()
             if by_scaler and self.estimator.needs_scale and context.grad_scale is None:
@@ -299,17 +298,11 @@ class SharpnessAware(Optimizer):
             context.counts = False
             context.memory.commit_step()
             context.record.steps += context.moves
-            _warn_if_too_long(context, self.estimator.cadence)
+            warn_if_too_long(context, self.estimator.cadence)
         return result if closure is None else value
 
     def _drive(self, closure: Callable[[], Any], by_scaler: bool) -> Any:
-        if by_scaler:
-            raise RuntimeError(
-                "GradScaler.step(opt, closure) would apply a gradient that is still scaled: run the passes first, "
-                "`for objective in opt.passes(): scaler.scale(objective(model(x), y)).backward()`, then "
-                "scaler.step(opt)"
-            )
-        check_engine(closure)
+        check_engine(closure, by_scaler=by_scaler)
         context, value = self._context, None
         loop = self.passes()
         foreign = not context.counts
@@ -318,43 +311,13 @@ class SharpnessAware(Optimizer):
             for _ in loop:
                 with torch.enable_grad():
                     value = closure()
-                if foreign and context.saved is not None:
-                    foreign = self._warn_of_foreign_gradients(context.saved)
+                if foreign:
+                    foreign = False
+                    warn_of_foreign_gradients(context)
         finally:
             context.driving = False
             loop.leave("step(closure)")
         return value
-
-    def _warn_of_foreign_gradients(self, saved: SavedState) -> bool:
-        """Look once whether a ``backward()`` before ``step(closure)`` is going to count twice."""
-        context = self._context
-        if "foreign" not in context.warned and saved.carried.any:
-            warnings.warn(
-                "step(closure) found gradients that no loop over passes() has made, and adds its own to them: leave "
-                "out the backward() before step(closure), which computes every gradient itself, or call zero_grad() in "
-                "the closure",
-                stacklevel=5,
-            )
-        context.warned.add("foreign")
-        return False
-
-    def _check_gradient(self) -> None:
-        """Refuse a step without a sharpness-aware gradient; where there is one, nothing is looked at."""
-        context = self._context
-        left, context.left = context.left, None
-        if left is not None and (left.lost or not context.counts):  # a micro-batch may have been given up
-            raise RuntimeError(_LEFT[left.lost].format(index=left.index))
-        if context.counts:
-            return
-        groups = [group for group in self.param_groups if group["rho"] > 0]
-        rates = any(group.get("lr", 1.0) != 0 for group in groups)
-        if rates and any(is_not_zero(param.grad) for group in groups for param in group["params"]):
-            raise RuntimeError(
-                "step() found gradients, and no loop over passes() has run since the last step, so it would be a plain "
-                f"step of {type(self.base).__name__}. Write `for objective in opt.passes(): objective(model(x), y)"
-                ".backward()` before opt.step(). In Hugging Face's Trainer use SharpnessAwareTrainer, in Lightning "
-                "SharpnessAwareMixin, both of bisam.integrations. A plain step on purpose is opt.base.step()"
-            )
 
     def _finish_loop(self) -> None:
         """End the running loop, if there is one, as its last pass."""
@@ -424,7 +387,7 @@ class SharpnessAware(Optimizer):
             before(self)
         state = self.base.state_dict()
         if self.estimator.vectors:
-            self.memory.save(self._params(), _keys(state), state["state"])
+            self.memory.save(self._params(), keys_of(state), state["state"])
         for after in self._optimizer_state_dict_post_hooks.values():
             state = _or(after(self, state), state)
         return state
@@ -438,7 +401,7 @@ class SharpnessAware(Optimizer):
         mine = [{key: group[key] for key in ours if key in group} for group in self.param_groups]
         if "state" in state_dict:
             self.base.load_state_dict({**state_dict, "state": without_memory(state_dict["state"])})
-            self.memory.load(self._params(), _keys(state_dict), state_dict["state"])
+            self.memory.load(self._params(), keys_of(state_dict), state_dict["state"])
         else:  # a base with a format of its own, which check_state_dict() has let pass
             self.base.load_state_dict(state_dict)
         for group, kept in zip(self.param_groups, mine, strict=True):
@@ -481,45 +444,6 @@ class SharpnessAware(Optimizer):
                 "steps"
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-
-#: What to say of a loop that was left, by whether a whole gradient was lost.
-_LEFT = {
-    False: (
-        "the last loop over passes() was left in pass {index}, before its last backward(), so there is no gradient: "
-        "let the loop run to its end, without break, and call zero_grad() where it was left on purpose"
-    ),
-    True: (
-        "the last loop over passes() was left in pass {index}, its last one, before the iterator was asked once more, "
-        "so that pass's gradient was dropped: let `for objective in opt.passes()` run to its end. break, islice() and "
-        "zip() end it too early (zip(opt1.passes(), opt2.passes(), strict=True) does not), and so does next() by "
-        "hand in a function of its own. Call zero_grad() where it was left on purpose"
-    ),
-}
-
-
-def _warn_if_never_opened(record: RunRecord, cadence: str) -> None:
-    """Say that a run has ended and was plain to the end; called when the optimizer is gone."""
-    if record.steps and not record.opened:
-        warnings.warn(
-            f"cadence={cadence} perturbed none of the {record.steps} steps that this optimizer took, so it was the "
-            "plain base optimizer: count the calls of opt.step(), not epochs, and compare them with the training's "
-            "length",
-            stacklevel=2,
-        )
-
-
-def _warn_if_too_long(context: StepContext, cadence: Cadence) -> None:
-    if isinstance(cadence, Tail) and context.memory.step == cadence.total_steps + 1:
-        warnings.warn(
-            f"cadence={cadence!r} is in step {cadence.total_steps + 1}, after the end of the training: pass "
-            "total_steps=, the number of opt.step() calls of the whole training",
-            stacklevel=3,
-        )
-
-
-def _keys(state_dict: dict[str, Any]) -> list[Any]:
-    return [key for group in state_dict["param_groups"] for key in group["params"]]
 
 
 def _or(new: Any, old: Any) -> Any:

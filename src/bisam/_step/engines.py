@@ -7,12 +7,24 @@ from typing import Any
 __all__ = ["check_engine"]
 
 
-def check_engine(closure: Callable[[], Any]) -> None:
-    """Refuse the closure of Lightning's automatic optimization, which holds the last micro-batch alone.
+def check_engine(closure: Callable[[], Any], *, by_scaler: bool) -> None:
+    """Refuse closures whose gradients are not the step's.
+
+    Lightning's automatic optimization hands over one that holds the last micro-batch alone. ``GradScaler.step`` leaves
+    the scale in the gradients that a closure computes.
+
+    Args:
+        closure: what ``step()`` was given.
+        by_scaler: whether ``GradScaler.step`` gave it.
 
     Raises:
-        RuntimeError: naming the class to add.
+        RuntimeError: naming what to write.
     """
+    if by_scaler:
+        raise RuntimeError(
+            "GradScaler.step(opt, closure) would apply a gradient that is still scaled: run the passes first, "
+            "`for objective in opt.passes(): scaler.scale(objective(model(x), y)).backward()`, then scaler.step(opt)"
+        )
     for part in _parts(closure):
         if type(part).__name__ == "Closure" and type(part).__module__.startswith(("lightning.", "pytorch_lightning.")):
             raise RuntimeError(

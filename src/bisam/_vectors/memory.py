@@ -12,7 +12,7 @@ from .foreach import accumulation_dtype
 from .shards import local, shards_of, whole
 from .vector import Part, Vector, real
 
-__all__ = ["PREFIX", "STEPS", "Memory", "without_memory"]
+__all__ = ["PREFIX", "STEPS", "Memory", "keys_of", "without_memory"]
 
 #: What the names of our entries in param groups and state dicts begin with.
 PREFIX = "sharpness_"
@@ -232,6 +232,11 @@ def _alike(known: Vector, beside: Vector) -> bool:
         and mine.tensors[0].dtype == accumulation_dtype(theirs.tensors[0].dtype)
         for mine, theirs in both
     )
+
+
+def keys_of(state_dict: Mapping[str, Any]) -> list[Any]:
+    """Return what stands for each parameter in a state dict, in the order of the groups."""
+    return [key for group in state_dict["param_groups"] for key in group["params"]]
 
 
 def without_memory(state: dict[Any, Any]) -> dict[Any, Any]:

@@ -59,8 +59,7 @@ class ExpectedLowerBound(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        logits, target, ctx.bound, ctx.mu = inputs
-        ctx.save_for_backward(logits, target)
+        _keep(ctx, inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -91,8 +90,7 @@ class BinaryLowerBound(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        logits, target, ctx.bound, ctx.mu = inputs
-        ctx.save_for_backward(logits, target)
+        _keep(ctx, inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -104,6 +102,11 @@ class BinaryLowerBound(torch.autograd.Function):
             return slope, None, None, None
         wrong, right = _both_sides(z, bound, mu)
         return slope, ((right - wrong) * grad).to(target.dtype), None, None
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...]) -> None:
+    logits, target, ctx.bound, ctx.mu = inputs
+    ctx.save_for_backward(logits, target)
 
 
 def _both_sides(z: Tensor, bound: Bound, mu: float) -> tuple[Tensor, Tensor]:
