@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What a test run says before it starts.
 VERSIONS := "import platform, torch; print('Python', platform.python_version(), 'with torch', torch.__version__)"
 
-.PHONY: demo test oldest check format tables docs docs-serve clean
+.PHONY: demo test oldest bench check format tables docs docs-serve clean
 
 demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare them
 	$(BIN)/bisam compare digits --out studies/demo
@@ -31,6 +31,9 @@ oldest: $(READY)  ## the library's own tests on the oldest torch that is support
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --editable . 'torch==$(FLOOR)' numpy setuptools hypothesis pytest pytest-xdist schedulefree
 	@$(OLDEST)/bin/python -c $(VERSIONS)
 	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal $(CORE) $(ARGS)
+
+bench: $(READY)  ## what everything costs beside what it may cost: the table of targets
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 check: $(READY)  ## format, lint, strict types, import contract
 	$(BIN)/ruff format --check .
