@@ -64,12 +64,41 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
-    Mutant("a group's radius counts once, not squared", "_step/climb.py", "common / (bucket.rho / largest)", "common"),
+    Mutant(
+        "a group's radius counts once, not squared",
+        "_vectors/bucket.py",
+        "bucket.keep_in(total / self._relative(bucket))",
+        "bucket.keep_in(total)",
+    ),
+    Mutant(
+        "on a device a group's radius counts once",
+        "_vectors/bucket.py",
+        "unit = common / self._relative(bucket)",
+        "unit = common",
+    ),
     Mutant(
         "no common unit: squares of small gradients vanish",
+        "_vectors/bucket.py",
+        "if not is_moderate(total):",
+        "if False:",
+    ),
+    Mutant(
+        "on a device there is no common unit",
+        "_vectors/bucket.py",
+        "common = torch.where(size > 0, size, 1)",
+        "common = torch.ones_like(size)",
+    ),
+    Mutant(
+        "the host moves the weights along a gradient that is not finite",
         "_step/climb.py",
-        "buckets[0].unit = torch.where(highest > 0, highest, 1)",
-        "buckets[0].unit = torch.ones_like(highest)",
+        "perturbed = 0 < norm < math.inf and math.isfinite(float(size))",
+        "perturbed = norm != 0",
+    ),
+    Mutant(
+        "a combination sees the gradient at w as the climb has left it",
+        "_vectors/bucket.py",
+        "if self.lent:",
+        "if False:",
     ),
     Mutant(
         "eps is multiplied by 0 where nothing is to move, which keeps NaN",
@@ -91,7 +120,6 @@ MUTANTS = (
     ),
     Mutant("autocast keeps its copies of w", "_step/climb.py", "    torch.clear_autocast_cache()", "    pass"),
     Mutant("the loss's scale stays in", "_step/estimator.py", "unscale=self.needs_scale", "unscale=False"),
-    Mutant("g shares its storage with eps", "_step/estimator.py", "at_w.copy()), True", "at_w), True"),
     Mutant("accumulated gradients join the climb", "_step/estimator.py", "saved.carried.set_aside()", "pass"),
     Mutant("buffers stay as the last pass left them", "_step/saved.py", "self.forward.restore", "bool"),
     Mutant(
@@ -108,16 +136,32 @@ MUTANTS = (
     Mutant("an early exit commits the memory", "_step/context.py", "self.memory.discard()", "self.memory.commit()"),
     Mutant("eps is added to the gradient", "_step/context.py", "carried.give_back()", "carried.aside = False"),
     Mutant("the norm is that of the first group", "_vectors/vector.py", "if len(self.parts) == 1:", "if self.parts:"),
-    Mutant("each group has a ball of its own", "_vectors/vector.py", "length / self.due", "self.norm() / self.due"),
+    Mutant(
+        "each group has a ball of its own",
+        "_vectors/bucket.py",
+        "divisor = float(length)",
+        "divisor = float(self.norm())",
+    ),
+    Mutant(
+        "a norm is kept although its vector has changed",
+        "_vectors/vector.py",
+        "self._length.versions != versions",
+        "False",
+    ),
     Mutant("steps are not counted", "_vectors/memory.py", "group[STEPS] += 1", "pass"),
     Mutant("memory is lost on resume", "_vectors/memory.py", ".get(PREFIX + name)", ".get(name)"),
     Mutant(
         "a gradient that is not finite is remembered",
         "_vectors/memory.py",
-        "vector.max_abs().isfinite()",
-        "(vector.max_abs().isfinite() | True)",
+        "good = vector.is_finite()",
+        "good = vector.is_finite() | True",
     ),
-    Mutant("-0.0 comes back as 0.0", "_vectors/foreach.py", "bits = as_integers(part)", "bits = part"),
+    Mutant(
+        "-0.0 comes back as 0.0",
+        "_vectors/foreach.py",
+        "torch._foreach_copy_(live, split(row, live))",
+        "torch._foreach_copy_(live, [copy + 0.0 for copy in split(row, live)])",
+    ),
     Mutant(
         "T is computed in place, in the weights",
         "_vectors/foreach.py",

@@ -1,151 +1,136 @@
-"""What a step costs beside its floor: as many plain forward-backward passes and one step of the base optimizer.
+"""What a step costs beside its floor: its forward-backward passes and one step of the base optimizer.
 
-    python benchmarks/step.py [--device cuda] [--rounds 30] [--methods sam,gsam]
+    python benchmarks/bench.py --only step
+    python benchmarks/step.py [--workloads digits,language] [--methods sam,gsam] [--device cuda] [--rounds 15]
 
-All contestants are timed in turn, round by round in one process, and the ratio is taken within each round, so that a
-machine whose speed drifts tells the same. Steps of one method with different numbers of passes are told apart. What a
-step must cost: at most 1.10 times its floor on a network whose passes take tens of milliseconds (the copies and norms
-are a few reads of the weights: ``traffic.py`` counts them).
+The second form prints every method on the chosen workloads. LookSAM's steps differ, so five of them are timed together.
 """
 
 import argparse
-import platform
 import statistics
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from contestants import CONTESTANTS, PEERS, Step, floor, ours
+from target import Target, in_turn, threads
+from torch import Tensor, nn
+from workloads import WORKLOADS, Workload, named
 
-from bisam import METHODS, SAM, SSAM, BiSAM, LowerBoundLoss, SharpnessAware, TailSAM
-from bisam.combine import Blend, Reuse, Surrogate
-from bisam.direction import Friendly, Smoothed
-from bisam.functional import lower_bound_loss
-from bisam.geometry import RandomSupport, ScaledBall
+from bisam import SAM
 from bisam_lab.bench.result import quartiles
-from bisam_lab.bench.timing import WARM_UP, in_turn, timed
-from bisam_lab.models import ResNet
 
-#: Every named method, and combinations: ``make(base, model=model)``.
-CONTESTANTS: dict[str, Callable[..., SharpnessAware]] = {
-    **METHODS,
-    "tailsam": lambda base, model: TailSAM(base, model=model, total_steps=1000, tail=1.0),  # every step perturbs
-    "bisam+asam": lambda base, model: BiSAM(base, model=model, geometry=ScaledBall()),
-    "bisam+gsam": lambda base, model: BiSAM(base, model=model, combine=Surrogate(), third_pass=True),
-    "bisam+vasso": lambda base, model: BiSAM(base, model=model, direction=Smoothed()),
-    "esam+asam": lambda base, model: SAM(base, model=model, geometry=RandomSupport(inner=ScaledBall())),
-    "ssam+wsam": lambda base, model: SSAM(base, model=model, combine=Blend(0.7)),
-    "f-sam+looksam": lambda base, model: SAM(
-        base, model=model, ascent=LowerBoundLoss(), direction=Friendly(), combine=Reuse(), third_pass=True
-    ),
-}
-
-#: Takes one step and returns its number of passes.
-Step = Callable[[], int]
+#: Steps that are timed together: LookSAM perturbs one of five.
+CYCLES = {"looksam": 5, "pytorch_optimizer LookSAM": 5}
+#: Methods that remember or combine gradients, with what they may cost on the memory bound network.
+WITH_MEMORY = ("gsam", "looksam", "friendlysam", "wsam", "esam")
 
 
-def base(model: nn.Module) -> Optimizer:
-    """The base optimizer, at a rate that leaves the problem as it is."""
-    return torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
+def targets(rounds: int) -> Iterator[Target]:
+    """Measure SAM and BiSAM on every workload, beside their floor and beside every other implementation."""
+    with threads(1):
+        for workload in WORKLOADS:
+            yield from _on(workload, rounds)
+        yield from _with_memory(rounds)
+        yield _on_tensors_of_size_one(rounds)
 
 
-def floors(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> list[Step]:
-    """Plain steps of one, two and three passes."""
-    loss, optimizer = nn.CrossEntropyLoss(), base(model)
-
-    def step(passes: int) -> int:
-        for _ in range(passes):
-            optimizer.zero_grad()
-            loss(model(x), y).backward()
-        optimizer.step()
-        return passes
-
-    return [lambda passes=passes: step(passes) for passes in (1, 2, 3)]  # type: ignore[misc]
+def _on(workload: Workload, rounds: int) -> Iterator[Target]:
+    found = measure(workload, ["sam", "bisam"], rounds)
+    for name in ("sam", "bisam"):
+        yield Target("step", f"{workload.name}: {name}", "two passes", workload.most, found[name], workload.why)
+    peers = {name: found[name] for name in PEERS if name in found}
+    fastest = min(peers, key=lambda name: statistics.median(peers[name]))
+    ratios = tuple(mine / theirs for mine, theirs in zip(found["sam"], peers[fastest], strict=True))
+    yield Target("step", f"{workload.name}: sam beside {fastest}", "the fastest peer", 1.0, ratios)
 
 
-def ours(opt: SharpnessAware, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
-    """A method's step."""
-
-    def step() -> int:
-        passes = 0
-        for objective in opt.passes():
-            objective(model(x), y).backward()
-            passes += 1
-        opt.step()
-        opt.zero_grad()
-        return passes
-
-    return step
+def _with_memory(rounds: int) -> Iterator[Target]:
+    words = next(named("language"))
+    theirs = {ours: name for name, (ours, _) in PEERS.items() if name.startswith("pytorch")}
+    found = measure(words, [*WITH_MEMORY, "asam"], rounds, [theirs[n] for n in (*WITH_MEMORY, "asam") if n in theirs])
+    for name in WITH_MEMORY:
+        yield Target("step", f"{words.name}: {name}", "its passes", 2.0, found[name])
+    for name in (*WITH_MEMORY, "asam"):
+        if name in theirs:
+            peer = theirs[name]
+            ratios = tuple(mine / other for mine, other in zip(found[name], found[peer], strict=True))
+            yield Target("step", f"{words.name}: {name} beside {peer}", peer, 1.0, ratios)
 
 
-def losses(device: torch.device) -> dict[str, Step]:
-    """Cross-entropy (floor) and the lower bound, forward and backward, on 512 x 1000 logits."""
-    logits = torch.randn(512, 1000, device=device, requires_grad=True)
-    target = torch.randint(0, 1000, (512,), device=device)
+def _on_tensors_of_size_one(rounds: int) -> Target:
+    """What SAM's Python costs: between the passes there is nothing to compute."""
+    params = [nn.Parameter(torch.zeros(1)) for _ in range(1000)]
+    gradients = [torch.ones(1) for _ in params]
+    plain = torch.optim.SGD(params, lr=1e-6, momentum=0.9)
+    opt = SAM(torch.optim.SGD(params, lr=1e-6, momentum=0.9))
 
-    def step(loss: Callable[..., torch.Tensor], **kwargs: str) -> Step:
-        def run() -> int:
-            torch.autograd.backward(loss(logits, target, **kwargs))
-            return 1
+    def give() -> None:
+        for param, gradient in zip(params, gradients, strict=True):
+            param.grad = gradient
 
-        return run
+    def update() -> None:
+        give()
+        plain.step()
 
-    return {
-        "cross-entropy (floor)": step(nn.functional.cross_entropy),
-        "lower bound, log": step(lower_bound_loss),
-        "lower bound, tanh": step(lower_bound_loss, bound="tanh"),
-    }
+    def passes() -> None:
+        for _ in opt.passes():
+            give()
+
+    found = in_turn({"base": update, "passes": passes}, "base", rounds)
+    return Target("step", "1000 tensors of size 1: all of SAM but step()", "the base's step()", 2.0, found["passes"])
 
 
-def compare(title: str, floor: list[Step], contestants: dict[str, Step], rounds: int, device: torch.device) -> None:
-    """Time the contestants in turn and print, for each, the median and its ratio to the floor of as many passes."""
-    found: defaultdict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-    for number, order in enumerate(in_turn(list(contestants.items()), rounds + WARM_UP)):
-        lowest = dict(timed(step, device) for step in floor)
-        for name, run in order:
-            passes, took = timed(run, device)
-            if number >= WARM_UP:
-                found[name, passes].append((took, took / lowest[passes]))
-    print(f"\n{title} ({rounds} rounds; floors " + ", ".join(f"{1e3 * s:.2f}" for s in lowest.values()) + " ms)")
-    for (name, passes), times in sorted(found.items(), key=lambda item: list(contestants).index(item[0][0])):
-        low, middle, high = quartiles([ratio for _, ratio in times])
-        print(
-            f"  {name:22} {passes} passes {1e3 * statistics.median(took for took, _ in times):9.2f} ms"
-            f"   x {middle:.2f}  [quartiles {low:.2f}, {high:.2f}], n = {len(times)}",
-            flush=True,
-        )
+def measure(
+    workload: Workload, methods: list[str], rounds: int, peers: list[str] | None = None, device: str = "cpu"
+) -> dict[str, tuple[float, ...]]:
+    """Return, for each method and peer, the ratios of its step to its floor; without ``peers`` SAM's and BiSAM's."""
+    problem = workload.build(device)
+    chosen = [n for n, (method, _) in PEERS.items() if method in ("sam", "bisam")] if peers is None else peers
+    runs = {name: ours(name, *problem) for name in methods}
+    runs |= {name: PEERS[name][1](*problem) for name in chosen}
+    cycles = {name: _cycle(run, CYCLES.get(name, 1)) for name, run in runs.items()}
+    passes = {name: tuple(_passes(run, CYCLES.get(name, 1))) for name, run in runs.items()}
+    floors = {kind: _floors(kind, *problem) for kind in set(passes.values())}
+    found: dict[str, tuple[float, ...]] = {}
+    timed: Mapping[str, Callable[[], object]] = cycles | {f"floor {kind}": run for kind, run in floors.items()}
+    first = next(name for name in timed if name.startswith("floor"))
+    ratios = in_turn(timed, first, rounds)
+    for name in cycles:
+        kind = f"floor {passes[name]}"
+        lowest = ratios[kind] if kind != first else (1.0,) * rounds
+        found[name] = tuple(mine / low for mine, low in zip(ratios[name], lowest, strict=True))
+    return found
+
+
+def _cycle(run: Step, steps: int) -> Callable[[], object]:
+    return lambda: [run() for _ in range(steps)]
+
+
+def _passes(run: Step, steps: int) -> list[int]:
+    return sorted(run() for _ in range(steps))
+
+
+def _floors(kind: tuple[int, ...], model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
+    steps = {number: floor(number, model, x, y) for number in set(kind)}
+    return lambda: [steps[number]() for number in kind]
 
 
 def main() -> None:
+    """Print every chosen method on every chosen workload."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--workloads", default="digits,402,1002,language,adapters,ResNet,ViT")
     parser.add_argument("--methods", default=",".join(CONTESTANTS), help=f"among {', '.join(CONTESTANTS)}")
     args, _ = parser.parse_known_args()
-    device, rounds = torch.device(args.device), args.rounds
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or 'CPU'}"
-    print(f"torch {torch.__version__}, {where}, {torch.get_num_threads()} threads")
-    torch.manual_seed(0)
-    linears = [part for _ in range(200) for part in (nn.Linear(64, 64), nn.ReLU())]
-    y = torch.randint(0, 10, (128,), device=device)
-    for title, model, x in (
-        ("ResNet-20, batch 128 x 3 x 32 x 32", ResNet(20, 3, 10), torch.randn(128, 3, 32, 32, device=device)),
-        (
-            "402 small tensors, batch 128",
-            nn.Sequential(*linears, nn.Linear(64, 10)),
-            torch.randn(128, 64, device=device),
-        ),
-    ):
-        net = model.to(device)
-        steps = {}
-        for name in args.methods.split(","):
-            if name == "samon" and not any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
-                continue
-            steps[name] = ours(CONTESTANTS[name](base(net), model=net), net, x, y)
-        compare(title, floors(net, x, y), steps, rounds, device)
-    contestants = losses(device)
-    compare("loss, 512 x 1000 logits", [contestants["cross-entropy (floor)"]], contestants, rounds, device)
+    where = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    print(f"torch {torch.__version__}, {where}, one thread; median ratio to the floor, with quartiles")
+    with threads(1):
+        for workload in named(args.workloads):
+            print(f"\n{workload.name}")
+            for name, ratios in measure(workload, args.methods.split(","), args.rounds, list(PEERS)).items():
+                low, middle, high = quartiles(ratios)
+                print(f"  {name:32} {middle:6.2f}  [{low:.2f}, {high:.2f}]", flush=True)
 
 
 if __name__ == "__main__":

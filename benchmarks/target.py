@@ -45,12 +45,13 @@ class Target:
 
 
 def in_turn(
-    runs: Mapping[str, Callable[[], object]], floor: str, rounds: int, seconds: float = 0.03
+    runs: Mapping[str, Callable[[], object]], floor: str, rounds: int, seconds: float = 0.1
 ) -> dict[str, tuple[float, ...]]:
     """Time every run in every round, and return each one's ratios to the run ``floor`` of the same round.
 
-    A run is repeated within a round until ``seconds`` have passed, as often in every round. Each round begins with
-    another run, so that a machine whose speed drifts tells the same. Two rounds before the first one warm up.
+    A run is repeated within a round until ``seconds`` have passed, as often in every round, after one repetition that
+    does not count: it finds the caches and the heap as another run has left them. Each round begins with another run,
+    so that a machine whose speed drifts tells the same. One round before the first one warms up.
 
     Args:
         runs: by name; they take no argument.
@@ -61,16 +62,17 @@ def in_turn(
     repeats = {name: _repeats(run, seconds) for name, run in runs.items()}
     names = list(runs)
     ratios: dict[str, list[float]] = {name: [] for name in runs if name != floor}
-    for number in range(rounds + 2):
+    for number in range(rounds + 1):
         start = number % len(names)
         took = {name: _time(runs[name], repeats[name]) for name in (*names[start:], *names[:start])}
-        if number >= 2:
+        if number:
             for name, found in ratios.items():
                 found.append(took[name] / took[floor])
     return {name: tuple(found) for name, found in ratios.items()}
 
 
 def _time(run: Callable[[], object], repeats: int) -> float:
+    run()
     _wait()
     start = time.perf_counter()
     for _ in range(repeats):

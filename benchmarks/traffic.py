@@ -11,9 +11,10 @@ import argparse
 import warnings
 from collections import Counter
 
-import step
 import torch
+from contestants import CONTESTANTS
 from torch import nn
+from workloads import base
 
 from bisam.testing import count_around_passes, count_operations
 
@@ -31,7 +32,7 @@ def network(dtype: torch.dtype) -> nn.Module:
 def count(name: str, dtype: torch.dtype = torch.float32) -> dict[int, list[count_operations]]:
     """Count one method's steps, and return for each number of passes the first step's gaps."""
     model = network(dtype)
-    opt = step.CONTESTANTS[name](step.base(model), model=model)
+    opt = CONTESTANTS[name](base(model), model=model)
     x, y = torch.randn(16, 128, dtype=dtype), torch.randint(0, 128, (16,))
     seen = {}
     for number in range(STEPS + 1):
@@ -45,7 +46,7 @@ def count(name: str, dtype: torch.dtype = torch.float32) -> dict[int, list[count
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", default=",".join(step.CONTESTANTS))
+    parser.add_argument("--methods", default=",".join(CONTESTANTS))
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--list", action="store_true", help="name the operations too")
     args = parser.parse_args()

@@ -10,9 +10,10 @@ from abc import ABC
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ._vectors.bucket import Bucket
 from ._vectors.foreach import Scale
 from ._vectors.memory import Memory
-from ._vectors.vector import Bucket, Part, Vector
+from ._vectors.vector import Part, Vector
 
 __all__ = ["Bucket", "Choice", "Memory", "Part", "Scale", "Vector", "Wrapper", "require_choice"]
 

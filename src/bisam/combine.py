@@ -128,8 +128,8 @@ class Surrogate(Combine):
 
     def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
         """Subtract the orthogonal part."""
-        at_w.add_(at_perturbed, _minus_projection(at_w, at_perturbed))
-        at_perturbed.add_(at_w, -self.alpha)
+        share = _minus_projection(at_w, at_perturbed)
+        at_perturbed.blend_(1 - self.alpha * share, at_w, -self.alpha)
 
 
 class Renormalise(Combine):
@@ -189,13 +189,14 @@ def combine_(
     Without a perturbation, or where the gradient at w is not finite, ``gradient`` stands for both. The loss's ``scale``
     is taken out of what the combination owes.
     """
-    at_perturbed, max_abs = gradient.copy(), at_w.max_abs()
-    memory.valid = valid = perturbed & max_abs.isfinite()
+    in_place = at_w.on_host and gradient.on_host
+    at_perturbed = gradient if in_place else gradient.copy()
+    memory.valid = valid = perturbed & at_w.is_finite()
     at_w.replace_unless_(valid, at_perturbed)
-    if combine.linear:
+    if combine.linear or (in_place and at_w.is_moderate and at_perturbed.is_moderate):
         combine(at_w, at_perturbed, memory)
     else:
-        unit = unit_of(at_w, torch.maximum(at_perturbed.max_abs(), torch.where(valid, max_abs, 0)))
+        unit = unit_of(at_w, torch.maximum(at_perturbed.max_abs(), at_w.max_abs()))
         at_w.mul_(1 / unit)
         at_perturbed.mul_(1 / unit)
         combine(at_w, at_perturbed, memory)
@@ -203,11 +204,15 @@ def combine_(
         memory.scale_owing(unit)
     if scale is not None:
         memory.scale_owing(1 / scale)
-    gradient.copy_(at_perturbed)
+    if not in_place:
+        gradient.copy_(at_perturbed)
 
 
 def combine_plain_(combine: EveryStepCombine, gradient: Vector, memory: Memory) -> None:
     """Change ``gradient``, taken at w, in place on a step that does not perturb."""
+    if gradient.on_host and gradient.is_moderate:
+        combine.plain_step(gradient, memory)
+        return
     at_w = gradient.at_least_float32()
     unit = unit_of(at_w, at_w.max_abs())
     at_w.mul_(1 / unit)

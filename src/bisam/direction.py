@@ -68,10 +68,12 @@ class Friendly(Direction):
 
     def __call__(self, gradient: Vector, memory: Memory) -> None:
         """Subtract the running mean."""
-        mean, friendly = memory.read("mean", gradient), gradient.copy()
+        mean = memory.read("mean", gradient)
+        friendly = gradient.at_least_float32()
         _moved(mean, friendly, 1 - self.decay, memory)
         friendly.add_(mean, -self.sigma)
-        gradient.copy_(friendly)
+        if friendly is not gradient:
+            gradient.copy_(friendly)
 
 
 def _moved(mean: Vector, gradient: Vector, weight: float, memory: Memory) -> Vector:

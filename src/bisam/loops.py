@@ -143,7 +143,7 @@ def learn_fisher_mask(opt: SharpnessAware, samples: Iterable[Sample], backward: 
     context = opt._context
     params = context.params
     context.model.look()
-    carried = CarriedGradients(params, context.model.others(set(params)))
+    carried = CarriedGradients(params, context.model.others(list(params)))
     state = ForwardState.now(context.model)
     information: dict[Tensor, Tensor] = {}
     try:

@@ -360,7 +360,7 @@ def _untouched(opt: SharpnessAware, model: nn.Module) -> Iterator[tuple[StepCont
     random = RandomState(model.parameters())
     context = StepContext(opt.base, ModelInfo(model, opt.base), opt.memory)
     params, radii = context.params, [group["rho"] for group in context.groups]
-    saved = SavedState(params, context.model.others(set(params)), torch.clear_autocast_cache)
+    saved = SavedState(params, context.model.others(params), torch.clear_autocast_cache)
     saved.forward = ForwardState.now(context.model)
     try:
         yield context, saved

@@ -121,6 +121,15 @@ def test_the_farthest_point_of_a_spectral_ball_is_the_polar_factor():
     torch.testing.assert_close(torch.cat([e.flatten() for e in moved[4:]]), 0.2 * rest / rest.norm())
 
 
+def test_a_matrix_of_tiny_gradients_has_its_polar_factor_too():
+    """Squares of 1e-170 vanish in float64: without a unit of its own the matrix had no length, and nothing moved."""
+    shapes = [(4, 6), (6, 4)]
+    grads = gradients(shapes)
+    moved = eps_of(SpectralBall(), shapes, [grads[0], 1e-170 * grads[1]], rho=0.2)
+    for eps, g in zip(moved, grads, strict=True):
+        torch.testing.assert_close(eps, 0.2 * polar(g), rtol=1e-5, atol=1e-6)
+
+
 def test_muons_own_iterations_leave_singular_values_near_one():
     """refine=0 is the quintic of Muon alone: no polar factor to many digits, and never far from one."""
     (eps,) = eps_of(SpectralBall(refine=0), [(6, 9)], gradients([(6, 9)]), rho=1.0)

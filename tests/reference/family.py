@@ -81,6 +81,14 @@ def draws(n, seed, t):
     return torch.rand(n, generator=torch.Generator().manual_seed(seeded(seed, t, 0, 0)))
 
 
+def chosen(n, beta, seed, t):
+    """Which of n weights move: four draws of 16 bits from each 64, the lowest bits first, as signed numbers."""
+    words = torch.empty(-(-n // 4), dtype=torch.int64)
+    words.random_(-(2**63), None, generator=torch.Generator().manual_seed(seeded(seed, t, 0, 0)))
+    lanes = [(word >> shift) % 65536 for word in words.tolist() for shift in (0, 16, 32, 48)]
+    return torch.tensor([(lane + 32768) % 65536 < round(beta * 65536) for lane in lanes[:n]])
+
+
 def sam(at, w, t, memory, rho):
     return at(w + rho * unit(at(w, ascent=True)))
 
@@ -92,7 +100,7 @@ def asam(at, w, t, memory, rho, eta):
 
 
 def esam(at, w, t, memory, rho, beta, seed=0):
-    m = (draws(len(w), seed, t) < beta).to(w)
+    m = chosen(len(w), beta, seed, t).to(w)
     return at(w + rho * m / beta * unit(at(w, ascent=True)))
 
 
@@ -257,7 +265,7 @@ def composed(at, w, t, memory, rho, direction, ball, support, perturbs, combine)
     if support == "samon":
         T = T * torch.tensor([float(n.startswith("norm.")) for n in at.names]).to(w)
     elif support == "esam":
-        share = (draws(len(w), 0, t) < 0.6).to(w) / 0.6
+        share = chosen(len(w), 0.6, 0, t).to(w) / 0.6
     elif support == "ssam":
         share = live(d, t, memory, sparsity=0.5, every=3, drop_rate=0.5, total_steps=7)
     g_s = at(w + share * rho * T**2 * d / (T * d).norm())

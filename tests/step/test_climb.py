@@ -1,5 +1,6 @@
 """The climb: how long eps is and where it points, over dtypes, groups and odd gradients."""
 
+import gc
 import math
 import warnings
 
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bisam import SAM, BiSAM
+from bisam import METHODS, SAM, BiSAM
 from bisam.testing import Net, batches, run_steps
+from tests.makers import MAKERS
 from tests.steps import X, Y, moves, perturbations, sgd, turn
 
 # -- length and direction ----------------------------------------------------------------------------------------------
@@ -161,3 +163,31 @@ def test_a_gradient_of_zero_in_float16_is_no_nan():
     opt.step()
     assert all(p.isfinite().all() for p in layer.parameters())
     assert not opt.last.perturbed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_leaves_no_tensor_to_the_search_for_cycles(name):
+    """What a step needs is freed where it ends, and does not wait for Python to collect it."""
+    model = Net()
+    opt = MAKERS[name](sgd(model), model=model)
+
+    def step():
+        for objective in opt.passes():
+            objective(model(X), Y).backward()
+        opt.step()
+        opt.zero_grad()
+
+    for _ in range(7):  # a cycle of LookSAM's, and what is furnished in the first step
+        step()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(7):
+            step()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert [tuple(left.shape) for left in gc.garbage if isinstance(left, torch.Tensor)] == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

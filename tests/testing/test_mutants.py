@@ -23,7 +23,7 @@ def test_the_line_to_be_broken_is_there_and_the_page_has_the_bug(mutant):
 
 def test_a_line_that_is_gone_is_told():
     gone = mutants.MUTANTS[0]._replace(old="no such text")
-    with pytest.raises(ValueError, match=r"'no such text' stands 0 times in src/bisam/_step/climb\.py"):
+    with pytest.raises(ValueError, match=r"'no such text' stands 0 times in src/bisam/_vectors/bucket\.py"):
         gone.line  # noqa: B018 - reads the file
 
 
@@ -36,7 +36,7 @@ def test_a_line_that_is_gone_is_told():
 )
 def test_the_battery_catches_it(what, method, check):
     (mutant,) = [mutant for mutant in mutants.MUTANTS if mutant.what == what]
-    assert mutants.judge(mutant, [method]) == {check: [method]}
+    assert mutants.judge(mutant, [method])[check] == [method]
 
 
 def test_without_a_mutant_the_copy_passes():

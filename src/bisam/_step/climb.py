@@ -1,6 +1,7 @@
 """The climb: from gradients to w + eps."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .._vectors import foreach
-from .._vectors.vector import Bucket, Part, Vector, buckets_of, reduction_device
+from .._vectors.bucket import Bucket, CommonUnit, buckets_of
+from .._vectors.vector import Part, Vector
 from ..ascent import StoredAscent
 from ..choice import Memory
 from ..direction import Direction
@@ -30,6 +32,7 @@ def climb(
     geometry: Geometry,
     radius: Radius | None,
     unscale: bool,
+    lent: bool = False,
     stored: StoredAscent | None = None,
 ) -> None:
     r"""Move every weight to w + eps, and use up the gradients.
@@ -49,6 +52,7 @@ def climb(
         geometry: the feasible set.
         radius: a rule for the radius; None is the groups' ``rho``.
         unscale: whether to take the loss's scale out of the gradients.
+        lent: whether the gradients are still needed, so that they may be changed in a copy alone.
         stored: supplies what to climb along, instead of the gradients.
     """
     sources = None
@@ -58,6 +62,8 @@ def climb(
     buckets = buckets_of(context.groups, context.model.params, sources)
     if not buckets:
         return
+    for bucket in buckets:
+        bucket.lent = lent
     with _without_autocast(buckets[0].weights[0].device.type):
         _climb(
             context,
@@ -98,59 +104,52 @@ def _climb(
     if not buckets:
         return
     _warn_of_coarse_weights(buckets, context.warned)
-    highest = _to_common_unit(buckets)
-    _set_radii(buckets, radius, context.memory, highest)
+    unit = CommonUnit(buckets)
+    _set_radii(buckets, radius, context.memory)
     geometry(buckets, context.memory)
     saved.moving = [bucket.params for bucket in buckets]
     saved.weights = foreach.Snapshot([weight for bucket in buckets for weight in bucket.weights])
-    context.last.climbed(*_move([bucket for bucket in buckets if bucket.params], highest))
+    moving = [bucket for bucket in buckets if bucket.params]
+    context.last.climbed(*(_move_by_host if unit.on_host else _move)(moving, unit.size))
 
 
-def _set_radii(buckets: Sequence[Bucket], radius: Radius | None, memory: Memory, highest: Tensor) -> None:
+def _move_by_host(buckets: Sequence[Bucket], size: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Subtract -eps from the weights where its norm can be read at once: one sweep, and none without a perturbation.
+
+    Returns:
+        As :func:`_move`.
+    """
+    parts = [bucket.entries_and_factor() for bucket in buckets]
+    own = [float(bucket.length_of_entries()) * abs(factor) for bucket, (_, factor) in zip(buckets, parts, strict=True)]
+    norm = math.hypot(*own)
+    perturbed = 0 < norm < math.inf and math.isfinite(float(size))
+    if perturbed:
+        for bucket, (entries, factor) in zip(buckets, parts, strict=True):
+            foreach.add_(bucket.weights, entries, -factor)
+    return torch.tensor(norm if perturbed else 0.0, dtype=torch.float64, device="cpu"), torch.tensor(
+        perturbed, device="cpu"
+    )
+
+
+def _set_radii(buckets: Sequence[Bucket], radius: Radius | None, memory: Memory) -> None:
     """Tell each bucket what its farthest point is multiplied by: minus the radius, because it is subtracted.
 
-    A rule takes the norm of the direction without the groups' relative radii. It is summed in units of ``highest``.
+    A rule takes the norm of the direction without the groups' relative radii, summed in one of their units.
     """
     for bucket in buckets:
         bucket.due = -bucket.sign * bucket.rho
     if radius is not None:
         largest = max(bucket.rho for bucket in buckets)
-        common = torch.where(highest > 0, highest, 1)
-        own = torch.stack([(b.norm() * (b.unit.to(common) / common)).to(common.device) for b in buckets])
-        rule = radius(largest, torch.linalg.vector_norm(own) * common, memory) / largest
+        norms = [bucket.norm() for bucket in buckets]  # the first to ask: it chooses the unit
+        common = buckets[0].unit
+        own = [norm * (b.unit.to(common) / common).to(norm) for norm, b in zip(norms, buckets, strict=True)]
+        length = torch.linalg.vector_norm(torch.stack([norm.to(common) for norm in own])) * common
+        rule = radius(largest, length, memory) / largest
         for bucket in buckets:
             bucket.due = torch.where(torch.isfinite(rule), rule * bucket.due, 0)
 
 
-def _to_common_unit(buckets: Sequence[Bucket]) -> Tensor:
-    """Multiply each bucket's gradient by its relative radius, in units of the largest magnitude, which is returned.
-
-    Squares in a geometry then neither overflow nor vanish where they count. Where dtypes differ, or have 16 bits, one
-    of them may not hold the common unit: there each bucket is divided by its own largest magnitude first.
-    """
-    if len(buckets) == 1 and buckets[0].tensors[0].dtype.itemsize > 2:
-        highest = buckets[0].norm(torch.inf)
-        buckets[0].unit = torch.where(highest > 0, highest, 1)
-        foreach.div_(buckets[0].tensors, buckets[0].unit)
-        return highest
-    largest = max(bucket.rho for bucket in buckets)
-    place = reduction_device(bucket.weights[0].device for bucket in buckets)
-    own = [bucket.norm(torch.inf) for bucket in buckets]
-    highest = torch.stack([max_abs.to(place) for max_abs in own]).amax()
-    common = torch.where(highest > 0, highest, 1)
-    dtypes = {bucket.tensors[0].dtype for bucket in buckets}
-    one_unit = len(dtypes) == 1 and buckets[0].tensors[0].dtype.itemsize > 2
-    for bucket, max_abs in zip(buckets, own, strict=True):
-        bucket.unit = common / (bucket.rho / largest)
-        if one_unit:
-            foreach.div_(bucket.tensors, bucket.unit)
-        else:
-            foreach.div_(bucket.tensors, torch.where(max_abs > 0, max_abs, 1))
-            foreach.mul_(bucket.tensors, torch.where(max_abs > 0, max_abs.to(place) / bucket.unit, 0))
-    return highest
-
-
-def _move(buckets: Sequence[Bucket], highest: Tensor) -> tuple[Tensor, Tensor]:
+def _move(buckets: Sequence[Bucket], size: Tensor | float) -> tuple[Tensor, Tensor]:
     """Subtract the ``tensors``, which hold -eps, from the weights, unless the gradient was zero or not finite.
 
     Without a perturbation -eps may be NaN, and NaN times 0 is NaN. So its *bits* are multiplied by 0, which gives +0.0,
@@ -159,11 +158,12 @@ def _move(buckets: Sequence[Bucket], highest: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The norm of what the weights have moved by, and whether they have: 0-dim.
     """
+    assert isinstance(size, Tensor)
     for bucket in buckets:
         if isinstance(bucket.due, Tensor) or bucket.due != 1.0:  # the geometry has not done it
             foreach.mul_(bucket.tensors, bucket.due)
-    norm = Vector(buckets).norm().to(highest.device)
-    perturbed = torch.isfinite(highest) & torch.isfinite(norm) & (norm > 0)
+    norm = Vector(buckets).norm().to(size.device)
+    perturbed = torch.isfinite(size) & torch.isfinite(norm) & (norm > 0)
     realised: list[Part] = []
     for bucket in buckets:
         foreach.mul_(foreach.as_integers(bucket.tensors), perturbed)
@@ -176,7 +176,7 @@ def _move(buckets: Sequence[Bucket], highest: Tensor) -> tuple[Tensor, Tensor]:
             foreach.sub_(before, bucket.weights)
             realised.append(Part(bucket.params, before, bucket.shards))
     if any(bucket.weights[0].dtype.itemsize == 2 for bucket in buckets):
-        norm = Vector(realised).norm().to(highest.device)
+        norm = Vector(realised).norm().to(size.device)
     return torch.where(perturbed, norm, 0), perturbed
 
 

@@ -84,6 +84,7 @@ class StepContext:
         passes: the objectives of the running step's passes that have ended.
         left: the loop that was left before its end, if none has come to its end since.
         thread: the thread that runs the step.
+        hooked: the parameters on which somebody has a hook that runs when a gradient is complete.
     """
 
     def __init__(self, base: Optimizer, model: ModelInfo, memory: Memory) -> None:
@@ -104,7 +105,7 @@ class StepContext:
         self.thread: threading.Thread | None = None
         self._look: FirstLook | None = None
         self._looked = False
-        self._hooked: list[Tensor] = []
+        self.hooked: list[Tensor] = []
         self._versions: list[int] = []
 
     @property
@@ -149,10 +150,9 @@ class StepContext:
                 "model an optimizer of its own"
             )
         params = self.params
-        own = set(params)
-        self._register(own)
+        self._register(params)
         try:
-            self.saved = saved = SavedState(params, self.model.others(own), self.model.refresh)
+            self.saved = saved = SavedState(params, self.model.others(params), self.model.refresh)
         except BaseException:
             self._retire()
             raise
@@ -162,18 +162,19 @@ class StepContext:
         if same_random:
             saved.random = RandomState(params)
         # A hook that steps inside backward() clears the gradient; only a changed version of the weight shows that.
-        self._hooked = [p for p in params if getattr(p, "_post_accumulate_grad_hooks", None)]
+        self.hooked = [p for p in params if getattr(p, "_post_accumulate_grad_hooks", None)]
         self._look = (
             None if self._looked or not climbs else FirstLook(self.model, lambda: saved.moving, _models_running)
         )
         self.passes = []
         return saved
 
-    def _register(self, own: set[Tensor]) -> None:
+    def _register(self, params: list[Tensor]) -> None:
         """Enter the step among those that are running, unless one of them moves the same parameters."""
         with _registry:
             others = [other for other in _running if other is not self]
             _running.add(self)
+        own = set(params) if others else set()
         for other in others:
             shared = next((param for param in other.params if param in own), None)
             if shared is not None:
@@ -211,7 +212,7 @@ class StepContext:
             look=look if is_ascent or moved else None,
         )
         self.objective = Objective(turn, loss, is_ascent=is_ascent)
-        self._versions = [p._version for p in self._hooked]
+        self._versions = [p._version for p in self.hooked]
         if averages is not None:
             self.saved.averaging = Averaging(self.model, averages)
         if not moved:
@@ -230,7 +231,7 @@ class StepContext:
         assert objective is not None
         assert saved is not None
         objective.finish()
-        for param, version in zip(self._hooked, self._versions, strict=True):
+        for param, version in zip(self.hooked, self._versions, strict=True):
             if param._version != version:
                 raise RuntimeError(
                     f"parameter {self.model.params.name(param)} was updated inside backward(), by a hook that it has "

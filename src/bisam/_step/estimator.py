@@ -203,6 +203,7 @@ class Estimator:
                     geometry=self.geometry,
                     radius=self.radius,
                     unscale=self.needs_scale,
+                    lent=at_w is not None and not self.ascent_differs and not at_w.lies_alone,
                 )
                 context.last.climbs(ascent)
                 context.prepare_pass(carry=self.combine is None and not self._alters_plain_steps)
@@ -252,7 +253,9 @@ class Estimator:
             memory.write_number("moments", moments)
             if not perturbs:
                 return None, False
-        return (at_w if self.combine is None else at_w.copy()), True
+        if self.combine is None:
+            return None, True
+        return (at_w if _lasts(at_w, context) else at_w.copy()), True
 
     @torch.no_grad()
     def _finish(self, context: StepContext, at_w: Vector | None) -> None:
@@ -266,7 +269,8 @@ class Estimator:
         if isinstance(self.ascent, StoredAscent) and self.ascent.remembers_gradient:
             self._remember(self.ascent, context)
         if self.combine is not None and at_w is not None and perturbed is not None:
-            at_w = at_w.only({param for param in at_w.params if param.grad is not None})  # a lone gradient stays
+            if any(param.grad is None for param in at_w.params):
+                at_w = at_w.only({param for param in at_w.params if param.grad is not None})  # a lone gradient stays
             place_gradients(at_w.params)
             scale = context.scale() if isinstance(self.combine, AfterStepCombine) else None
             combine_(self.combine, at_w, at_w.gradients(), perturbed, memory, scale)
@@ -291,6 +295,13 @@ def _length(vector: Vector, scale: Tensor | float | None) -> float:
         scaled.mul_(1 / unit)
         length = float(scaled.norm()) * float(unit)
     return length / factor
+
+
+def _lasts(gradient: Vector, context: StepContext) -> bool:
+    """Whether the passes to come leave the storage of a gradient alone: engines overwrite buckets and flat buffers."""
+    tensors = [tensor for part in gradient.parts for tensor in part.tensors]
+    engine = context.model.distributed or context.hooked or any(tensor._is_view() for tensor in tensors)
+    return gradient.on_host and not engine
 
 
 def _gradients(params: Sequence[Tensor]) -> Vector:

@@ -1,7 +1,6 @@
 """What a forward pass changes beside the graph: buffers, frozen parameters, and tensors that layers keep."""
 
 import weakref
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
@@ -31,7 +30,7 @@ class ForwardState:
 
     def __init__(self, model: ModelInfo) -> None:
         self._model, self._modules = model, model.modules
-        self._frozen, self._all_frozen = _frozen_parameters(model.parameters)
+        self._frozen, self._all_frozen = model.frozen, model.copies_frozen
         self._frozen_before = [_mark(param) for param in self._frozen]
         self._attributes_before = {(m, name): (weakref.ref(t), _mark(t)) for m, name, t in self._found()}
         self._buffers: list[tuple[nn.Module, str, Tensor]] = []
@@ -102,12 +101,3 @@ def _mark(tensor: Tensor) -> _Mark:
     """Return what changes when a tensor is changed in place, or is given other data."""
     version = None if tensor.is_inference() else tensor._version  # no public way to see a change in place
     return version, tensor.data_ptr() if tensor.layout == torch.strided else 0
-
-
-def _frozen_parameters(parameters: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
-    """Return the parameters that need no gradient, and whether they are few enough to be copied in every step."""
-    frozen = [param for param in parameters if not param.requires_grad and not hasattr(param, "device_mesh")]
-    if not frozen:
-        return [], True
-    size = sum(param.numel() for param in frozen)
-    return frozen, 2 * size <= sum(param.numel() for param in parameters)

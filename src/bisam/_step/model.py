@@ -1,5 +1,7 @@
 """What a step must know of the model: its parameters' names and owners, its wrappers, its buffers."""
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,23 +31,52 @@ class ModelInfo:
         self.module = module
         self.params = _param_info(base, module)
         self.attributes: list[tuple[nn.Module, str]] | None = None
+        self.ddp: list[DistributedDataParallel] = []
+        self._fsdp: list[Any] = []
+        self._modules: list[nn.Module] = []
+        self._kinds: list[type] = []
+        self._children: list[nn.Module | None] = []
+        self._held: list[Tensor | None] = []
+        self._parameters: list[Tensor] = []
+        self._own: list[Tensor] = []
+        self._others: list[Tensor] = []
+        self._needing: list[bool] = []
+        self._frozen: list[Tensor] = []
         self.look()
 
     def look(self) -> None:
-        """Look at the modules as they are now: an engine may have wrapped some since the last step.
+        """Look at the modules and parameters as they are now: an engine may have wrapped some since the last step.
+
+        Walking through a tree of modules takes as long as the arithmetic of a step. So the tree is walked where it has
+        changed: other children, other classes (``fully_shard`` changes them in place), other parameters.
 
         Raises:
             ValueError: FSDP1, whose flat shards have no norm of their own.
         """
-        self._modules = [] if self.module is None else list(self.module.modules())
-        self.ddp: list[DistributedDataParallel] = []
-        self._fsdp: list[Any] = []
+        if self.module is None:
+            return
+        kinds = list(map(type, self._modules))
+        if not self._modules or kinds != self._kinds or not _same(_children(self._modules), self._children):
+            self._walk(self.module)
+        held: list[Tensor | None] = [param for module in self._modules for param in module._parameters.values()]
+        if not _same(held, self._held):
+            if self._held:
+                self.params = _names_and_owners(self.module)
+            self._held, self._own, self._needing = held, [], []
+            self._parameters = list(dict.fromkeys([param for param in held if param is not None]))
+
+    def _walk(self, root: nn.Module) -> None:
+        self.attributes = None
+        self._modules = list(root.modules())
+        self._kinds, self._children = list(map(type, self._modules)), _children(self._modules)
+        self.ddp, self._fsdp = [], []
         for module in self._modules:
             if isinstance(module, DistributedDataParallel):
                 self.ddp.append(module)
             elif hasattr(module, "set_requires_gradient_sync"):
                 self._fsdp.append(module)
             elif type(module).__name__ == "FullyShardedDataParallel":
+                self._kinds = []  # refused in every step
                 raise ValueError(
                     "model holds a FullyShardedDataParallel (FSDP1) module, whose norms would be taken per shard: use "
                     "torch.distributed.fsdp.fully_shard (FSDP2), which is supported"
@@ -56,16 +87,27 @@ class ModelInfo:
         """Every module of it, itself first; none where it is unknown."""
         return self._modules
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        """Every parameter of it once, trained or not."""
-        return list(
-            dict.fromkeys([p for module in self._modules for p in module._parameters.values() if p is not None])
-        )
-
-    def others(self, own: set[Tensor]) -> list[Tensor]:
+    def others(self, own: list[Tensor]) -> list[Tensor]:
         """Return its parameters that are not among ``own``: another optimizer's, or nobody's."""
-        return [param for param in self.parameters if param not in own]
+        if not self._own or not _same(own, self._own):
+            known = set(own)
+            self._own, self._others = own, [param for param in self._parameters if param not in known]
+        return self._others
+
+    @property
+    def frozen(self) -> list[Tensor]:
+        """Its parameters that need no gradient, but for shards."""
+        needing = [param.requires_grad for param in self._parameters]
+        if needing != self._needing:
+            still = [param for param, needs in zip(self._parameters, needing, strict=True) if not needs]
+            self._needing, self._frozen = needing, [param for param in still if not hasattr(param, "device_mesh")]
+        return self._frozen
+
+    @property
+    def copies_frozen(self) -> bool:
+        """Whether the frozen parameters are few enough to be copied in every step."""
+        size = sum(param.numel() for param in self.frozen)
+        return size == 0 or 2 * size <= sum(param.numel() for param in self._parameters)
 
     # -- engines' wrappers (DDP, FSDP) ---------------------------------------------------------------------------
 
@@ -121,6 +163,15 @@ class Averaging:
         self._before = []
 
 
+def _children(modules: Sequence[nn.Module]) -> list[nn.Module | None]:
+    return [child for module in modules for child in module._modules.values()]
+
+
+def _same(those: Sequence[object], these: Sequence[object]) -> bool:
+    """Whether two lists hold the same objects."""
+    return len(those) == len(these) and all(map(operator.is_, those, these))
+
+
 def _param_info(base: Optimizer, model: nn.Module | None) -> ParamInfo:
     """Return what the model knows of the parameters, or a base that was built of named parameters."""
     params = [p for group in base.param_groups for p in group["params"]]
@@ -129,9 +180,14 @@ def _param_info(base: Optimizer, model: nn.Module | None) -> ParamInfo:
             raise ValueError("model=None, and the parameters are sharded (DTensor): pass the model that shards them")
         named = [zip(group.get("param_names", ()), group["params"], strict=False) for group in base.param_groups]
         return ParamInfo({param: name for group in named for name, param in group}, {})
-    names: dict[Tensor, str] = {param: name for name, param in model.named_parameters()}
-    if not any(param in names for param in params):
+    info = _names_and_owners(model)
+    if not any(param in info.names for param in params):
         raise ValueError("model= has none of the parameters of base: pass the model that base was built on")
+    return info
+
+
+def _names_and_owners(model: nn.Module) -> ParamInfo:
+    names: dict[Tensor, str] = {param: name for name, param in model.named_parameters()}
     owners: dict[Tensor, list[nn.Module]] = {}
     for module in model.modules():
         for param in module.parameters(recurse=False):

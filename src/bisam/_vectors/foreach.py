@@ -7,10 +7,13 @@ back to the host.
 it, and nothing public dispatches one operation for many tensors.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors  # as DDP's buckets are made
+
+from .host import can_read
 
 __all__ = [
     "Scale",
@@ -24,6 +27,7 @@ __all__ = [
     "div_",
     "dot",
     "fisher_metric",
+    "is_moderate",
     "lerp_",
     "like",
     "magnitudes",
@@ -38,6 +42,14 @@ __all__ = [
     "split",
     "sub_",
 ]
+
+#: Dtypes whose copies on the CPU keep every bit.
+_COPIED_AS_THEY_ARE = frozenset(
+    (
+        *(torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128),
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    )
+)
 
 #: A factor for each tensor, 0-dim or of its shape; None stands for 1, for one tensor or for all of them.
 Scale = Sequence[Tensor | None] | None
@@ -101,17 +113,40 @@ def slice_norms(tensors: list[Tensor], floor: float) -> list[Tensor]:
 
 def concatenate(tensors: list[Tensor]) -> Tensor:
     """Return a copy of all entries in one row."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+    if len(tensors) == 1:
+        return tensors[0].clone(memory_format=torch.contiguous_format).view(-1)
+    row: Tensor = _flatten_dense_tensors(tensors)
+    return row
 
 
 def split(row: Tensor, tensors: list[Tensor]) -> list[Tensor]:
     """Return views of a row's entries, in the shapes of ``tensors``."""
-    return [p.view_as(t) for p, t in zip(row.split([t.numel() for t in tensors]), tensors, strict=True)]
+    views = _unflatten_dense_tensors(row, tensors)
+    if all(tensor.numel() for tensor in tensors):
+        return list(views)
+    return [view.view(tensor.shape) for view, tensor in zip(views, tensors, strict=True)]  # empty ones lose their shape
 
 
 def copies(tensors: list[Tensor]) -> list[Tensor]:
-    """Return a copy of each tensor."""
-    return list(torch._foreach_mul(tensors, 1.0)) if tensors else []
+    """Return a copy of each tensor, with the same bits."""
+    return [copy for part in _in_parts(tensors) for copy in split(concatenate(part), part)]
+
+
+def _in_parts(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Cut a list where 16 MiB are full: the allocator keeps pieces of that size, and the system takes back larger ones.
+
+    So copies in rows do not meet fresh pages in every step.
+    """
+    parts: list[list[Tensor]] = []
+    room = 0
+    for tensor in tensors:
+        size = tensor.nbytes
+        if not parts or size > room:
+            parts.append([])
+            room = 1 << 24
+        parts[-1].append(tensor)
+        room -= size
+    return parts
 
 
 def copy_(tensors: list[Tensor], others: list[Tensor]) -> None:
@@ -124,6 +159,8 @@ def add_(tensors: list[Tensor], others: list[Tensor], factor: Tensor | float = 1
     """Add ``factor * others`` in place."""
     if not tensors:
         return
+    if isinstance(factor, Tensor) and can_read(factor.device) and can_read(tensors[0].device):
+        factor = float(factor)
     if not isinstance(factor, Tensor):
         torch._foreach_add_(tensors, others, alpha=factor)
     elif len(tensors) == 1:
@@ -156,10 +193,20 @@ def lerp_(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
 
 
 def dot(tensors: list[Tensor], others: list[Tensor]) -> Tensor:
-    """Inner product over all the tensors together: 0-dim, summed pairwise in float32 or better."""
+    """Inner product over all the tensors together: 0-dim, in float32 or better."""
+    if can_read(tensors[0].device) and tensors[0].dtype == others[0].dtype and tensors[0].dtype.itemsize > 2:
+        pieces = zip(_pieces(tensors), _pieces(others), strict=True)
+        return torch.stack([torch.dot(a, b) for a, b in pieces]).sum()
     products = torch._foreach_mul(tensors, others)
     row = products[0] if len(products) == 1 else concatenate(list(products))
     return row.sum(dtype=accumulation_dtype(tensors[0].dtype))
+
+
+def _pieces(tensors: list[Tensor]) -> Iterator[Tensor]:
+    """Yield rows of all the entries, short enough to be summed in one go: views where a tensor fills some."""
+    for part in _in_parts(tensors):
+        row = part[0].reshape(-1) if len(part) == 1 else concatenate(part)
+        yield from row.split(1 << 18)
 
 
 def norms(tensors: list[Tensor], order: float = 2.0) -> tuple[Tensor, ...]:
@@ -172,9 +219,34 @@ def norm(tensors: list[Tensor], order: float = 2.0) -> Tensor:
     filled = [tensor for tensor in tensors if tensor.numel()]
     if not filled:  # the shards of this process may all be empty
         return tensors[0].new_zeros((), dtype=accumulation_dtype(tensors[0].dtype))
+    if order == torch.inf and can_read(filled[0].device):  # twenty times as fast there as the norm
+        ends = [end for piece in _pieces(filled) for end in torch.aminmax(piece)]
+        return torch.stack(ends).abs().amax().to(accumulation_dtype(filled[0].dtype))
+    if order == 2.0 and can_read(filled[0].device) and filled[0].dtype.itemsize > 2 and len(filled) > 1:
+        return _norm_of_many(filled)
     each = norms(filled, order)
     total: Tensor = each[0] if len(each) == 1 else torch.linalg.vector_norm(torch.stack(each), order)
     return total
+
+
+def _norm_of_many(tensors: list[Tensor]) -> Tensor:
+    """L2 norm, in pieces that are short enough for float32; a kernel for each of many small tensors takes longer."""
+    pieces: list[Tensor] = []
+    for part in _in_parts(tensors):
+        if len(part) == 1:
+            pieces.append(torch.linalg.vector_norm(part[0]).view(1))
+            continue
+        row = concatenate(part)
+        whole = len(row) - len(row) % 4096
+        pieces.append(torch.linalg.vector_norm(row[:whole].view(-1, 4096), dim=1))
+        pieces.append(torch.linalg.vector_norm(row[whole:]).view(1))
+    total: Tensor = torch.linalg.vector_norm(torch.cat(pieces))
+    return total
+
+
+def is_moderate(length: float) -> bool:
+    """Whether float32 holds the squares of all entries that count in a norm of this length."""
+    return 1e-15 < length < 1e15
 
 
 def replace_unless(keep: Tensor, tensors: Sequence[Tensor], others: Sequence[Tensor]) -> None:
@@ -210,29 +282,62 @@ def as_integers(tensors: Sequence[Tensor]) -> list[Tensor]:
 class Snapshot:
     """Copies of tensors that come back bit for bit: -0.0, subnormal numbers and NaN payloads included.
 
-    The tensors are read and written as integers and keep their storage. Those whose elements have no bits of their own
-    (sparse, quantized, conjugate or expanded views) are cloned one by one, and written back only if they have changed.
+    The tensors are written in place and keep their storage. A copy on the CPU keeps all bits; on an accelerator they
+    are read and written as integers. Those whose elements have no bits of their own (sparse, quantized or expanded
+    views) are cloned one by one, and written back only if they have changed.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-        self._odd: list[tuple[Tensor, Tensor, int]] = []
-        for tensor in tensors:
-            own = tensor.detach()
-            dense = own.layout == torch.strided and not (own.is_conj() or own.is_neg() or own.is_quantized)
-            if dense and (own.is_contiguous() or 0 not in own.stride() or own.numel() < 2):
-                alike.setdefault((own.device, own.dtype), []).append(own)
-            else:
-                self._odd.append((tensor, own.clone(), tensor._version))  # no public way to see an in-place change
+        self._rows: list[tuple[list[Tensor], Tensor]] = []
         self._parts: list[tuple[list[Tensor], list[Tensor]]] = []
-        for part in alike.values():
-            bits = as_integers(part)
+        self._odd: list[tuple[Tensor, Tensor, int]] = []
+        every = list(tensors)
+        if every:
+            with torch.no_grad():
+                for part in _alike(every):
+                    self._keep(part)
+
+    def _keep(self, part: list[Tensor]) -> None:
+        if not _have_bits(part):
+            alone = [tensor for tensor in part if not _have_bits([tensor])]
+            self._odd += [(t, t.detach().clone(), t._version) for t in alone]  # no public way to see a change
+            part = [tensor for tensor in part if _have_bits([tensor])]
+        if not part:
+            return
+        if can_read(part[0].device) and part[0].dtype in _COPIED_AS_THEY_ARE:
+            self._rows += [(piece, concatenate(piece)) for piece in _in_parts(part)]
+        else:
+            bits = as_integers([tensor.detach() for tensor in part])
             self._parts.append((bits, list(torch._foreach_add(bits, 0))))
 
     def restore(self) -> None:
         """Write the copies back."""
-        for live, saved in self._parts:
-            torch._foreach_copy_(live, saved)
-        for tensor, copy, version in self._odd:
-            if tensor._version != version:
-                tensor.copy_(copy)
+        if not (self._rows or self._parts or self._odd):
+            return
+        with torch.no_grad():
+            for live, row in self._rows:
+                torch._foreach_copy_(live, split(row, live))
+            for live, saved in self._parts:
+                torch._foreach_copy_(live, saved)
+            for tensor, copy, version in self._odd:
+                if tensor._version != version:
+                    tensor.copy_(copy)
+
+
+def _alike(tensors: list[Tensor]) -> list[list[Tensor]]:
+    """Sort tensors by device and dtype."""
+    if len({tensor.dtype for tensor in tensors}) == 1 and len({tensor.device for tensor in tensors}) == 1:
+        return [tensors]
+    parts: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in tensors:
+        parts.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    return list(parts.values())
+
+
+def _have_bits(tensors: list[Tensor]) -> bool:
+    """Whether the elements of tensors of one dtype are their own, each in a place of its own."""
+    if {tensor.layout for tensor in tensors} != {torch.strided} or tensors[0].is_quantized:
+        return False
+    if any(map(Tensor.is_neg, tensors)) or (tensors[0].is_complex() and any(map(Tensor.is_conj, tensors))):
+        return False
+    return all(map(Tensor.is_contiguous, tensors)) or all(0 not in t.stride() or t.numel() < 2 for t in tensors)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .foreach import accumulation_dtype
+from .host import can_read
 from .shards import local, shards_of, whole
 from .vector import Part, Vector, real
 
@@ -74,8 +75,8 @@ class Memory:
         return self._when.get(name) == self.step
 
     def write(self, name: str, vector: Vector) -> None:
-        """Replace the vector ``name`` over its parameters by ``vector``, which must not change during the step."""
-        good = vector.max_abs().isfinite()
+        """Replace the vector ``name`` over its parameters by ``vector``, which is taken over and must not change."""
+        good = vector.is_finite()
         self._written[name] = vector, good if self.valid is None else good & self.valid.to(good.device)
 
     def commit(self) -> None:
@@ -86,7 +87,11 @@ class Memory:
             return
         for name, (vector, good) in self._written.items():
             self._when[name] = self.step
-            self.read(name, vector).replace_unless_(~good, vector)
+            if vector.lies_alone and vector.on_host and can_read(good.device):
+                if good:
+                    self._keep(name, vector)
+            else:
+                self.read(name, vector).replace_unless_(~good, vector)
         self._step_numbers |= self._new_numbers
         self.discard()
 
@@ -96,6 +101,14 @@ class Memory:
         self._new_numbers.clear()
         self._owing = None
         self.valid = None
+
+    def _keep(self, name: str, vector: Vector) -> None:
+        """Put a vector in the place of the one that is kept, without a copy."""
+        known = self._vectors[name]
+        if known is None or not _alike(known, vector):
+            entries = self._entries(name)
+            self._left_out[name] = {param: entries[param] for param in set(entries).difference(vector.params)}
+        self._vectors[name] = vector
 
     def _entries(self, name: str) -> dict[Tensor, Tensor]:
         """Return what is kept under ``name``, by parameter."""
@@ -228,8 +241,7 @@ def _alike(known: Vector, beside: Vector) -> bool:
     return len(known.parts) == len(beside.parts) and all(
         len(mine.params) == len(theirs.params)
         and all(map(operator.is_, mine.params, theirs.params))
-        and mine.tensors[0].device == theirs.tensors[0].device
-        and mine.tensors[0].dtype == accumulation_dtype(theirs.tensors[0].dtype)
+        and mine.kind == (theirs.kind[0], accumulation_dtype(theirs.kind[1]))
         for mine, theirs in both
     )
 

@@ -1,23 +1,22 @@
 """Vectors over parameters: one gradient as one vector, in whatever tensors, devices, dtypes and shards it lies.
 
-A bucket is a part of a vector together with the weights that it will move.
-
 Every operation dispatches a number of kernels that depends on the number of parts, never on the number of parameters,
 and none reads a value back to the host.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from . import foreach
-from .foreach import Scale
+from .host import can_read
 from .shards import Shards, local, reduce, shards_of
 
-__all__ = ["Bucket", "ParamInfo", "Part", "Vector", "buckets_of", "real", "reduction_device", "unit_of"]
+__all__ = ["ParamInfo", "Part", "Vector", "are_plain", "norm_of", "real", "reduction_device", "unit_of"]
 
 
 @dataclass
@@ -35,6 +34,12 @@ class Part:
     tensors: list[Tensor]
     shards: Shards | None
     row: Tensor | None = field(default=None, kw_only=True)
+    _length: "Length | None" = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def kind(self) -> tuple[torch.device, torch.dtype]:
+        """Device and dtype of the entries."""
+        return _kind(self.tensors[0])
 
     @property
     def blocks(self) -> list[Tensor]:
@@ -51,12 +56,22 @@ class Part:
 
     def norm(self, order: float = 2.0) -> Tensor:
         """Norm over all shards, ``torch.inf`` for the largest magnitude: 0-dim, in float32 or better."""
-        here = foreach.norm(self.tensors, order)  # tensor by tensor: the norm of a long row adds up rounding errors
-        if self.shards is None:
-            return here
-        if order == torch.inf:  # a maximum over processes may drop NaN, but not infinity
-            return reduce(torch.where(here.isfinite(), here, torch.inf), self.shards, "max")
-        return reduce(here.pow(order), self.shards, "sum").pow(1 / order)
+        return norm_of(self.tensors, self.shards, order) if order != 2.0 else self._l2_norm(self.tensors)
+
+    def _l2_norm(self, tensors: list[Tensor]) -> Tensor:
+        """L2 norm of the entries, taken once until they change."""
+        versions = [tensor._version for tensor in tensors]  # no public way to see a change in place
+        if self._length is None or self._length.tensors is not tensors or self._length.versions != versions:
+            self._length = Length(norm_of(tensors, self.shards), tensors, versions)
+        return self._length.norm
+
+
+class Length(NamedTuple):
+    """A norm, of which tensors, and their versions when it was taken."""
+
+    norm: Tensor
+    tensors: list[Tensor]
+    versions: list[int]
 
 
 class Vector:
@@ -75,14 +90,30 @@ class Vector:
     @classmethod
     def of(cls, entries: Iterable[tuple[Tensor, Tensor]]) -> "Vector":
         """Sort (parameter, its entries) into parts; the entries are shared, not copied."""
+        both = list(entries)
+        params, tensors = [param for param, _ in both], [entry for _, entry in both]
+        if are_plain(params) and set(map(type, tensors)) == {Tensor} and len(set(map(_kind, tensors))) == 1:
+            return cls([Part(params, tensors, None)])  # mostly so, and told without a look at each
         parts: dict[tuple[torch.device, torch.dtype, Shards | None], Part] = {}
-        for param, entry in entries:
+        for param, entry in both:
             shards = shards_of(param)
             here = real(local(entry, shards))
             part = parts.setdefault((here.device, here.dtype, shards), Part([], [], shards))
             part.params.append(param)
             part.tensors.append(here)
         return cls(list(parts.values()))
+
+    @property
+    def on_host(self) -> bool:
+        """Whether numbers of it can be read without waiting, and its entries hold what float32 holds."""
+        kinds = [part.kind for part in self.parts]
+        whole = all(part.shards is None for part in self.parts)
+        return whole and all(can_read(device) and dtype.itemsize > 2 for device, dtype in kinds)
+
+    @property
+    def lies_alone(self) -> bool:
+        """Whether its entries lie in rows that were made for it."""
+        return all(part.row is not None for part in self.parts)
 
     @property
     def params(self) -> list[Tensor]:
@@ -96,7 +127,7 @@ class Vector:
 
     def at_least_float32(self) -> "Vector":
         """Return this vector if it is in float32 or better, else a copy that is."""
-        dtypes = {tensor.dtype for part in self.parts for tensor in part.tensors[:1]}
+        dtypes = {part.kind[1] for part in self.parts}
         return self if all(foreach.accumulation_dtype(dtype) == dtype for dtype in dtypes) else self.copy()
 
     def only(self, params: set[Tensor]) -> "Vector":
@@ -162,16 +193,35 @@ class Vector:
 
     def lerp(self, other: "Vector", weight: Tensor) -> "Vector":
         """Return (1 - weight) self + weight other, in rows; ``weight`` is 0-dim, and 1 gives ``other`` itself."""
+        if self.on_host and other.on_host and can_read(weight.device):
+            if weight == 1:
+                return other.copy()
+            blend = self.copy()
+            blend.lerp_(other, float(weight))
+            return blend
         both = zip(self.rows(), other.rows(), strict=True)
         return self.of_rows([torch.lerp(a, b.to(a.dtype), foreach.like(a, weight)) for a, b in both])
 
     def plus(self, other: "Vector", factor: Tensor) -> "Vector":
         """Return self + factor other, in rows; ``factor`` is 0-dim."""
+        if self.on_host:
+            sum_ = self.copy()
+            sum_.add_(other, factor)
+            return sum_
         both = zip(self.rows(), other.rows(), strict=True)
         return self.of_rows([torch.addcmul(a, b.to(a.dtype), foreach.like(a, factor)) for a, b in both])
 
+    def blend_(self, own: Tensor | float, other: "Vector", factor: Tensor | float) -> None:
+        """Become own self + factor other."""
+        self.mul_(own)
+        self.add_(other, factor)
+
     def replace_unless_(self, keep: Tensor, other: "Vector") -> None:
         """Where the 0-dim ``keep`` is false, become ``other``; nothing is multiplied, so NaN does not spread."""
+        if self.on_host and other.on_host and can_read(keep.device):
+            if not keep:
+                self.copy_(other)
+            return
         for mine, theirs in self._pairs(other):
             foreach.replace_unless(keep, mine, theirs)
 
@@ -194,6 +244,17 @@ class Vector:
         """Largest magnitude, NaN or infinite where an entry is: 0-dim."""
         return _stacked([part.norm(torch.inf) for part in self.parts]).amax()
 
+    def is_finite(self) -> Tensor:
+        """Whether every entry is: 0-dim."""
+        if self.on_host and math.isfinite(float(self.norm())):
+            return torch.ones((), dtype=torch.bool, device="cpu")
+        return self.max_abs().isfinite()
+
+    @property
+    def is_moderate(self) -> bool:
+        """Whether float32 holds the squares of all entries that count; reads a number."""
+        return foreach.is_moderate(float(self.norm()))
+
     def _pairs(self, other: "Vector") -> Iterable[tuple[list[Tensor], list[Tensor]]]:
         for mine, theirs in zip(self.parts, other.parts, strict=True):
             apart = mine.row is None or theirs.row is None
@@ -211,92 +272,20 @@ class ParamInfo(NamedTuple):
         return self.names.get(param, f"of shape {tuple(param.shape)}")
 
 
-@dataclass
-class Bucket(Part):
-    """Parameters of one group, device, dtype and sharding, with the gradients to climb along.
-
-    Attributes:
-        params: the parameters.
-        tensors: the gradient of each, in units of ``unit``. A geometry replaces them in place.
-        shards: how they are sharded over processes; None where they are whole.
-        weights: the weights, as they lie in this process; complex ones as pairs of reals.
-        names: their names in the model, None where unknown.
-        owners: the modules that own each of them; empty where the model is unknown.
-        rho: radius of their group, > 0.
-        sign: -1 where the base optimizer maximises, because the worst point then lies downhill; else 1.
-        unit: 0-dim; ``tensors`` times ``unit`` are the gradients themselves.
-        due: what the optimizer multiplies ``tensors`` by after the geometry; :meth:`normalise` does it on the way.
-        still: the modules that own each trainable parameter of the groups whose radius is 0; all buckets share it.
-    """
-
-    weights: list[Tensor]
-    names: list[str | None]
-    owners: list[list[nn.Module]]
-    rho: float
-    sign: int
-    unit: Tensor
-    due: Tensor | float = 1.0
-    still: list[list[nn.Module]] = field(default_factory=list)
-
-    def normalise(self, length: Tensor) -> None:
-        """Divide ``tensors`` by a 0-dim ``length``; what is due afterwards is done by the same operation."""
-        foreach.div_(self.tensors, length / self.due)
-        self.due = 1.0
-
-    def multiply(self, scale: Scale) -> None:
-        """Multiply each of ``tensors`` in place by its factor."""
-        foreach.multiply(self.tensors, scale)
-
-    def select(self, chosen: Callable[[int], bool]) -> None:
-        """Keep the parameters whose index is ``chosen``; the step does not move the others."""
-        left = [number for number in range(len(self.params)) if chosen(number)]
-        for name in ("params", "tensors", "weights", "names", "owners"):  # new lists: vectors share the old ones
-            setattr(self, name, [getattr(self, name)[number] for number in left])
+def norm_of(tensors: list[Tensor], shards: Shards | None, order: float = 2.0) -> Tensor:
+    """Norm over some tensors and all their shards: 0-dim, in float32 or better."""
+    here = foreach.norm(tensors, order)
+    if shards is None:
+        return here
+    if order == torch.inf:  # a maximum over processes may drop NaN, but not infinity
+        return reduce(torch.where(here.isfinite(), here, torch.inf), shards, "max")
+    return reduce(here.pow(order), shards, "sum").pow(1 / order)
 
 
-def buckets_of(groups: Iterable[dict[str, Any]], info: ParamInfo, sources: dict[Tensor, Tensor] | None) -> list[Bucket]:
-    """Sort the parameters that have a gradient, and a radius above zero, into buckets.
-
-    Args:
-        groups: the optimizer's param groups.
-        info: names and owners of the parameters.
-        sources: what to climb along, by parameter, instead of the gradients.
-
-    Raises:
-        ValueError: a sparse gradient.
-    """
-    buckets: dict[tuple[Any, ...], Bucket] = {}
-    still: list[list[nn.Module]] = []
-    for number, group in enumerate(groups):
-        if not group["rho"] > 0:
-            still += [info.owners.get(param, []) for param in group["params"] if param.requires_grad]
-            continue
-        for param in group["params"]:
-            grad = param.grad if sources is None else sources.get(param)
-            if grad is None or not param.requires_grad or param.numel() == 0:
-                continue
-            if grad.layout != torch.strided:
-                raise ValueError(
-                    f"the gradient of parameter {info.name(param)} is sparse ({grad.layout}), and a perturbation is "
-                    "dense: build the layer with sparse=False, or give its group rho=0"
-                )
-            weight, shards = param.detach(), None
-            if type(param) is not nn.Parameter or param.is_complex():  # sharded, or complex
-                shards = shards_of(param)
-                weight, grad = real(local(weight)), real(local(grad, shards))
-            key = (number, weight.device, weight.dtype, shards)
-            bucket = buckets.get(key)
-            if bucket is None:
-                sign = -1 if group.get("maximize") else 1
-                one = torch.ones((), dtype=foreach.accumulation_dtype(weight.dtype), device=weight.device)
-                rho = float(group["rho"])
-                bucket = buckets[key] = Bucket([], [], shards, [], [], [], rho, sign, one, still=still)
-            bucket.params.append(param)
-            bucket.tensors.append(grad)
-            bucket.weights.append(weight)
-            bucket.names.append(info.names.get(param))
-            bucket.owners.append(info.owners.get(param, []))
-    return list(buckets.values())
+def are_plain(params: Sequence[Tensor]) -> bool:
+    """Whether parameters are whole, real, and of one dtype, so that each stands for itself."""
+    dtypes = {param.dtype for param in params}
+    return set(map(type, params)) == {nn.Parameter} and len(dtypes) == 1 and not next(iter(dtypes)).is_complex
 
 
 def unit_of(vector: Vector, max_abs: Tensor) -> Tensor:
@@ -309,6 +298,10 @@ def unit_of(vector: Vector, max_abs: Tensor) -> Tensor:
     most = 126 if narrow else 1022  # both the unit and its inverse must exist in that dtype
     exponent = torch.floor(torch.log2(max_abs)).clamp(-most, most)
     return torch.where((max_abs > 0) & max_abs.isfinite(), torch.exp2(exponent), 1)
+
+
+def _kind(tensor: Tensor) -> tuple[torch.device, torch.dtype]:
+    return tensor.device, tensor.dtype
 
 
 def _gradient(param: Tensor) -> Tensor:

@@ -24,10 +24,10 @@ class Geometry(Choice):
         """Replace the gradient in each bucket's ``tensors``, in place, by the set's farthest point along it.
 
         The farthest point does not depend on the gradient's length. So the gradients come in a common unit, in which
-        their largest entry has magnitude 1 (``bucket.unit`` undoes that), each group's multiplied by its relative
-        radius. ``Vector(buckets).norm()`` takes a norm over all of them, shards on other processes included, and
-        ``bucket.normalise(length)`` divides by one. Where there is no farthest point, for a zero gradient, leave zeros
-        or NaN: then nothing moves.
+        their largest entry has magnitude 1, or their norm where that is what was asked for first (``bucket.unit``
+        undoes that), each group's multiplied by its relative radius. ``Vector(buckets).norm()`` takes a norm over all
+        of them, shards on other processes included, and ``bucket.normalise(length)`` divides by one. Where there is no
+        farthest point, for a zero gradient, leave zeros or NaN: then nothing moves.
 
         Args:
             buckets: the parameters that can move.

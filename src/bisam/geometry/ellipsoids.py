@@ -126,4 +126,5 @@ class FisherBall(Ellipsoid):
 
     def metric(self, bucket: Bucket, memory: Memory) -> Scale:
         """Return (1 + eta g^2)^(-1/2)."""
-        return fisher_metric(bucket.tensors, self.eta, bucket.unit)
+        entries, unit = bucket.look()
+        return fisher_metric(entries, self.eta, unit)

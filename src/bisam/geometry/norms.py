@@ -104,6 +104,8 @@ class SpectralBall(Geometry):
         """Return the polar factors of a batch (N, rows, columns)."""
         tall = matrices.shape[-2] > matrices.shape[-1]
         x = matrices.mT if tall else matrices
+        largest = x.abs().amax((-2, -1), keepdim=True)  # squares of a tiny matrix would vanish
+        x = x / torch.where(largest > 0, largest, 1)
         length = torch.linalg.matrix_norm(x, keepdim=True)
         x = x / torch.where(length > 0, length, 1)
         for a, b, c in (*[self._MUON] * self.steps, *[self._CONVERGENT] * self.refine):

@@ -6,7 +6,7 @@ from torch import nn
 
 from .._validation import fraction
 from .._vectors.foreach import split
-from .._vectors.random import uniform, uniform_row
+from .._vectors.random import chosen, uniform_row
 from ..choice import Bucket, Memory, Scale, Wrapper
 from ._base import Geometry
 from .ellipsoids import L2Ball
@@ -108,6 +108,8 @@ class RandomSupport(Wrapper, Geometry):
     def __call__(self, buckets: Sequence[Bucket], memory: Memory) -> None:
         """Ask the inner set, before or after the draw."""
         if self.unit == "weight" or self.beta == 1:
+            for bucket in buckets:
+                bucket.due = bucket.due * (1 / self.beta)  # the inner set does it on the way
             self.inner(buckets, memory)
             for number, bucket in enumerate(buckets):
                 bucket.multiply(self._mask(bucket, number, memory))
@@ -125,9 +127,8 @@ class RandomSupport(Wrapper, Geometry):
         return (draws < self.beta).to(bucket.weights[0].dtype).unbind()
 
     def _mask(self, bucket: Bucket, number: int, memory: Memory) -> Scale:
-        """Return 1/beta for each weight that moves and 0 for the others."""
+        """Return 1 for each weight that moves and 0 for the others."""
         if self.beta == 1 or not bucket.params:
             return None
         part = 0 if bucket.shards is None else bucket.shards.number
-        chosen = uniform(bucket.weights, self.seed, memory.step, number, part) < self.beta
-        return split(chosen * bucket.weights[0].new_full((), 1 / self.beta), bucket.weights)
+        return split(chosen(bucket.weights, self.beta, self.seed, memory.step, number, part), bucket.weights)

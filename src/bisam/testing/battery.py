@@ -10,10 +10,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from bisam._vectors.host import as_on_accelerator
+from bisam._vectors.memory import PREFIX
 from bisam.cadence import GradientCadence
 from bisam.optimizer import SharpnessAware
 
-from .group_radii import check_group_radii
+from .group_radii import check_group_radii, split_groups
 from .leaving import check_early_exit, check_interrupted_loops
 from .models import Make, Net, batches, bits, count_around_passes, run_steps
 from .scale import check_gradient_range, check_scale
@@ -137,6 +139,8 @@ def check_odd_gradients(make: Make) -> None:
         opt.step()
         opt.zero_grad()
         assert all(bool(p.isfinite().all()) for p in model.parameters()), "a weight is not finite"
+        kept = [value for own in opt.state_dict()["state"].values() for name, value in own.items() if PREFIX in name]
+        assert all(bool(value.isfinite().all()) for value in kept), f"an ascent gradient times {factor} is remembered"
         assert _climbs(model, opt) == climbs, f"no step climbs any more after an ascent gradient times {factor}"
     model = Net()
     opt, before = make(model), bits(model)
@@ -200,27 +204,58 @@ def check_constant_operations(make: Make) -> None:
 
     That holds from the second step on; what a method remembers is furnished in the first.
     """
-    counts = []
-    for layers in (2, 250):
-        model = nn.Sequential(*[part for _ in range(layers) for part in (nn.Linear(3, 3), nn.LayerNorm(3))])
-        opt, x, y = make(model), torch.randn(2, 3), torch.tensor([0, 1])
-        _operations(model, opt, x, y)
-        counted = [_operations(model, opt, x, y)]
-        opt.step()
-        counted.append(_operations(model, opt, x, y))  # the next step, which may have another number of passes
-        counts.append([[len(names) for names in step] for step in counted])
-    few, many = counts
-    assert sum(few[0]) > 0, "nothing was counted"
-    for step, other in zip(few, many, strict=True):
-        if len(step) == len(other):  # an adaptive cadence may want other passes for the other model
-            assert step == other, f"operations around the passes grow with the parameters: {counts}"
+    for way in (contextlib.nullcontext, as_on_accelerator):
+        counts = []
+        for layers in (2, 250):
+            model = nn.Sequential(*[part for _ in range(layers) for part in (nn.Linear(3, 3), nn.LayerNorm(3))])
+            opt, x, y = make(model), torch.randn(2, 3), torch.tensor([0, 1])
+            with way():
+                _operations(model, opt, x, y)
+                counted = [_operations(model, opt, x, y)]
+                opt.step()
+                counted.append(_operations(model, opt, x, y))  # the next step, maybe with other passes
+            counts.append([[len(names) for names in step] for step in counted])
+        few, many = counts
+        assert sum(few[0]) > 0, "nothing was counted"
+        for step, other in zip(few, many, strict=True):
+            if len(step) == len(other):  # an adaptive cadence may want other passes for the other model
+                assert step == other, f"operations around the passes grow with the parameters: {counts}"
+
+
+def check_where_it_is_decided(make: Make) -> None:
+    """Steps are the same whether the host reads their norms, as on the CPU, or the device decides, as on a GPU.
+
+    So they are for gradients of 1e-30, which the host leaves to the careful way, and where there is no way up.
+    """
+    trained = []
+    for way in (contextlib.nullcontext, as_on_accelerator):
+        model, data = Net(), batches(6)
+        opt = make(model)
+        groups = len(opt.param_groups)
+        split_groups(opt)
+        for group in opt.param_groups[groups:]:
+            group["rho"] *= 2
+        with way():
+            run_steps(model, opt, data[:3])
+            for (x, y), factor in zip(data[3:], (1e-30, 0.0, 1.0), strict=True):
+                for objective in opt.passes(grad_scale=factor or 1.0):
+                    (objective(model(x), y) * factor).backward()
+                opt.step()
+                opt.zero_grad()
+        trained.append(model)
+    for (name, ours), theirs in zip(trained[0].named_parameters(), trained[1].parameters(), strict=True):
+        _same(ours, theirs, f"{name}, decided by the host and by the device")
 
 
 def check_no_synchronisation(make: Make) -> None:
-    """Nothing in a step but the loop's body reads a value back to the host; an adaptive cadence reads one number."""
+    """Nothing in a step but the loop's body reads a value back from an accelerator.
+
+    An adaptive cadence reads one number.
+    """
     model, (x, y) = Net(), batches(1)[0]
     opt = make(model)
-    gaps = _operations(model, opt, x, y)
+    with as_on_accelerator():
+        gaps = _operations(model, opt, x, y)
     reading = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "item"}
     read = [name for names in gaps for name in names if name in reading]
     allowed = 1 if isinstance(opt.estimator.cadence, GradientCadence) else 0
@@ -274,7 +309,11 @@ CONTRACT: tuple[Callable[[Make], None], ...] = (
 )
 
 #: What a fast one does besides. A choice of your own may leave these out.
-SPEED: tuple[Callable[[Make], None], ...] = (check_constant_operations, check_no_synchronisation)
+SPEED: tuple[Callable[[Make], None], ...] = (
+    check_constant_operations,
+    check_no_synchronisation,
+    check_where_it_is_decided,
+)
 
 #: Both.
 BATTERY = (*CONTRACT, *SPEED)

@@ -14,7 +14,7 @@ from bisam.optimizer import SharpnessAware
 
 from .models import Make, Net, batches
 
-__all__ = ["check_group_radii"]
+__all__ = ["check_group_radii", "split_groups"]
 
 #: Steps in which a method must perturb once.
 _STEPS = 40
@@ -69,7 +69,7 @@ class _Runs:
         whole = list(opt.param_groups)
         halves = [[p for g in opt.param_groups for p in g["params"][half::2]] for half in (0, 1)]
         if split:
-            _split(opt)
+            split_groups(opt)
         for group in opt.param_groups:
             group["rho"] = self.rho * (first if any(group is known for known in whole) else second)
         for step, (x, y) in enumerate(batches(_STEPS)):
@@ -168,7 +168,7 @@ def _check_unequal(runs: _Runs, apart: _Climb) -> None:
         runs.compare(unequal, _times(apart, 1, 4), what, direction=True)
 
 
-def _split(opt: SharpnessAware) -> None:
+def split_groups(opt: SharpnessAware) -> None:
     """Move every second parameter of each group into a group of its own."""
     for group in list(opt.param_groups):
         other = dict(group)
