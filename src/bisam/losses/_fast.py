@@ -21,7 +21,7 @@ from ._autograd import lower_bound_slope, wide_dtype
 from ._sweeps import Buffers, Sweeps, sweeps_of
 from .bounds import Bound
 
-__all__ = ["fast_lower_bound"]
+__all__ = ["fast_lower_bound", "transformed"]
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -53,7 +53,7 @@ def fast_lower_bound(
     logits: Tensor, target: Tensor, bound: Bound, mu: float, ignore_index: int, reduction: str
 ) -> Tensor | None:
     """Return Q of logits (..., K) and class indices (...), reduced, or None where the general path must serve."""
-    if not (_plain(logits) and _plain(target)) or _transformed() or not logits.numel() or reduction not in _REDUCTIONS:
+    if not (_plain(logits) and _plain(target)) or transformed() or not logits.numel() or reduction not in _REDUCTIONS:
         return None
     sweeps = sweeps_of(bound, mu, wide_dtype(logits))
     if sweeps is None:
@@ -86,7 +86,7 @@ def _plain(tensor: Tensor) -> bool:
     return (kind is Tensor or kind is nn.Parameter) and not tensor.is_meta
 
 
-def _transformed() -> bool:
+def transformed() -> bool:
     """Whether a compiler, a tracer or a transform of ``torch.func`` looks on; they take no work in place."""
     return (
         torch.compiler.is_compiling()
@@ -108,7 +108,7 @@ class _FastLowerBound(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         logits, target, gradient = ctx.saved_tensors
-        if torch.is_grad_enabled() or _transformed():
+        if torch.is_grad_enabled() or transformed():
             return _general_slopes(logits, target, ctx.choices, grad), None, None
         if grad.dim():
             gradient = gradient * grad.unsqueeze(-1)
