@@ -136,6 +136,21 @@ def test_ignored_rows_may_hold_anything_and_kept_ones_show_nan(bound):
     assert slope.isnan().any(1).tolist() == [True, False, False]
 
 
+@every_fast
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_device_that_is_not_looked_at_gets_the_same(bound, dtype, reduction, monkeypatch, taken):
+    """What a GPU does, on the CPU: equal infinities, ignored rows and lost classes without a look."""
+    monkeypatch.setattr(_fast, "_looks", lambda tensor: False)
+    inf, nan = math.inf, math.nan
+    rows = [[1.0, 2.0, 0.0], [-inf, -inf, 2.0], [inf, 0.0, inf], [-inf, 1.0, 0.0], [nan, inf, 0.0], [-200.0, 0.5, -inf]]
+    logits, target = torch.tensor(rows, dtype=dtype), torch.tensor([2, 0, 0, 1, -100, 1])
+    (value, slope), (expected, right) = both(logits, target, bound, reduction)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(slope, right)
+    assert taken == [True]
+
+
 # -- digits ------------------------------------------------------------------------------------------------------------
 
 

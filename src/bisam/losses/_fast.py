@@ -69,7 +69,7 @@ def fast_lower_bound(
     finite = value
     if value.dim():
         finite, value = value.detach().sum(), value.reshape(target.shape)
-    return value if not finite.is_cpu or math.isfinite(_seen(finite)) else None
+    return value if not _looks(finite) or math.isfinite(_seen(finite)) else None
 
 
 def _seen(number: Tensor) -> float:
@@ -79,6 +79,11 @@ def _seen(number: Tensor) -> float:
     except RuntimeError:
         return math.nan
     return float(seen)
+
+
+def _looks(tensor: Tensor) -> bool:
+    """Whether its values can be looked at without waiting for a device."""
+    return tensor.is_cpu
 
 
 def _plain(tensor: Tensor) -> bool:
@@ -112,7 +117,7 @@ class _FastLowerBound(torch.autograd.Function):
             return _general_slopes(logits, target, ctx.choices, grad), None, None
         if grad.dim():
             gradient = gradient * grad.unsqueeze(-1)
-        elif not grad.is_cpu or _seen(grad) != 1:
+        elif not _looks(grad) or _seen(grad) != 1:
             gradient = gradient * grad
         return gradient.to(logits.dtype), None, None
 
@@ -130,7 +135,7 @@ def _run(logits: Tensor, target: Tensor, choices: _Choices, slopes: bool) -> tup
     rows = _look(target, choices.ignore_index)
     number, classes = logits.shape
     wide, mean = wide_dtype(logits), choices.reduction == "mean"
-    size = max(1, _BLOCK * torch.get_num_threads() // classes) if logits.is_cpu else number
+    size = max(1, _BLOCK * torch.get_num_threads() // classes) if _looks(logits) else number
     blocks = _in_one if size >= number else _in_turn
     scale = _scalar(choices.sweeps.factor / (number if mean and rows.kept is None else 1), wide)
     if mean and rows.kept is not None:
@@ -147,7 +152,7 @@ def _scalar(value: float, dtype: torch.dtype) -> Tensor:
 
 def _look(target: Tensor, ignore_index: int) -> _Rows:
     ignored = target == ignore_index
-    if target.is_cpu and _seen(ignored.any()) == 0:
+    if _looks(target) and _seen(ignored.any()) == 0:
         return _Rows(target.unsqueeze(-1), None, len(target))
     kept = ~ignored
     return _Rows(target.where(kept, 0).unsqueeze(-1), kept, kept.sum().clamp(min=1))
@@ -221,7 +226,7 @@ def _margins(logits: Tensor, index: Tensor, out: Tensor | None) -> Tensor:
         margin = torch.sub(logits, true, out=out)
     else:
         margin = (logits.to(wide) if out is None else out.copy_(logits)).sub_(true.to(wide))
-    return margin if logits.is_cpu else margin.masked_fill_(logits == true, 0)  # equal infinities
+    return margin if _looks(logits) else margin.masked_fill_(logits == true, 0)  # equal infinities
 
 
 def _reduced(sums: Tensor, classes: Tensor, rows: _Rows, choices: _Choices) -> Tensor:
