@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 
-from .. import recipe as recipes
+from ..errors import RecipeError
 from ..parallel.processes import warm_up
-from ..recipe import RecipeError
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
 from .signals import leaving
 
@@ -69,6 +68,8 @@ def compare(
         seeds=seeds,
     )
     if variants is not None:
+        from .. import recipe as recipes
+
         chosen = recipes.only(chosen, variants.split(","))
     against = baseline or chosen.methods[0]
     if against not in chosen.methods:

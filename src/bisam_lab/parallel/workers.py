@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.queues import Queue
 from queue import Empty
@@ -51,6 +51,16 @@ class Pool(Generic[T]):
     def submit(self, job: Callable[..., JobEnded[T] | None], *args: Any) -> None:
         """Run ``job(*args)`` in a process. It returns how it ended, or None where there was nothing to do."""
         self._futures.add(self._executor.submit(job, *args))
+
+    def check(self, job: Callable[..., object], each: Iterable[tuple[Any, ...]]) -> None:
+        """Run ``job(*args)`` in the processes for each ``args``, and wait. A job has nothing to save: it may be killed.
+
+        Raises:
+            Exception: the first one that a job raised.
+            BrokenProcessPool: a process was killed, perhaps because memory ran out.
+        """
+        for future in [self._executor.submit(_at_once, job, *args) for args in each]:
+            future.result()
 
     def events(self, end: float = math.inf) -> Iterator[Event[T]]:
         """Yield what the jobs report until all have ended or the time is over.
@@ -129,6 +139,16 @@ def _start(threads: int, queue: "Queue[EpochDone | Note]") -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _at_once(job: Callable[..., object], *args: Any) -> None:
+    """Run a job that SIGTERM ends at once."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        if not _stopping:
+            job(*args)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -11,7 +11,6 @@ from ..run.checkpoint import CheckpointError
 from ..run.environment import cores
 from ..run.observer import Stopped
 from ..run.result import Epoch, Run, RunResult
-from .cell import Busy, run_cell
 from .files import UnreadableError
 from .folder import Study
 
@@ -36,9 +35,9 @@ def run_study(study: Study, jobs: int, every: float = 30.0) -> Generator[Event[R
     pending = [run for run in study.runs if run not in done]
     if not pending:
         return
-    for variant in dict.fromkeys(run.variant for run in pending):
-        check_recipe(study.recipe_of(Run(variant, 0, "")), study.data_dir, seed=0)
     with Pool[RunResult](min(jobs, len(pending)), max(1, cores() // jobs)) as pool:
+        variants = dict.fromkeys(run.variant for run in pending)
+        pool.check(check_recipe, [(study.recipe_of(Run(name, 0, "")), study.data_dir, 0) for name in variants])
         for run in pending:
             pool.submit(_run, study.recipe_of(run), run, study.path(run), study.data_dir, every)
         yield from pool.events()
@@ -57,6 +56,8 @@ class _RunReporter(Reporter):
 
 def _run(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, every: float) -> JobEnded[RunResult]:
     """Train a run in a worker process; whatever goes wrong is the end of this run alone."""
+    from .cell import Busy, run_cell  # here: the process that only starts the runs needs no engine
+
     job = str(run)
     try:
         if stopping():

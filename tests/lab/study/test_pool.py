@@ -61,6 +61,6 @@ def test_what_goes_wrong_in_a_run_is_its_end_alone(raised, said, tmp_path, monke
     def failing(*args, **kwargs):
         raise raised
 
-    monkeypatch.setattr(pool, "run_cell", failing)
+    monkeypatch.setattr("bisam_lab.study.cell.run_cell", failing)
     ended = pool._run(load("digits", TINY), Run("", 0, "sgd"), tmp_path, None, 30.0)
     assert ended == JobEnded("sgd seed 0", error=said)
