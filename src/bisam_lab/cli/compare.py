@@ -3,7 +3,7 @@
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Te
 from .signals import leaving
 
 if TYPE_CHECKING:
+    from ..budget import Unit
     from ..parallel.events import JobEnded
     from ..run.result import RunResult
     from ..statistics.by_variant import Outcome
@@ -41,6 +42,12 @@ def compare(
     ] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
+    budget: Annotated[
+        Literal["passes", "seconds"] | None,
+        typer.Option(
+            help="Compare at equal cost, too: cheaper methods train for more epochs. The verdict is then of these."
+        ),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at once; by default one per core, or one on a GPU.")
     ] = None,
@@ -55,6 +62,7 @@ def compare(
 
     [dim]bisam compare[/dim]
     [dim]bisam compare digits --methods sgd,sam --seeds 10 sharpness.rho=0.2[/dim]
+    [dim]bisam compare digits --budget passes[/dim]
     [dim]bisam compare cifar10 --data-dir data --label-noise 0.4[/dim]
     [dim]bisam compare table1-cifar10 --data-dir data --smoke[/dim]
     """
@@ -83,18 +91,36 @@ def compare(
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
     study = Study(folder, chosen, data_dir, lambda text: console.print(text, markup=False))
     with leaving():
+        if budget is not None:
+            _plan(study, budget, jobs or default_jobs(chosen), console)
         succeeded = _train(study, jobs or default_jobs(chosen), console)
     results = study.write_results()
-    found = outcomes(results, against, test, difference)
+    found = outcomes(results, against, test, difference, study.budget)
     write_summary(study, results, found)
     if as_json:
-        print(json.dumps({"folder": str(folder), "outcomes": [row.to_dict() for row in found]}, allow_nan=False))
+        plan = None if study.budget is None else study.budget.to_dict()
+        told = {"folder": str(folder), "budget": plan, "outcomes": [row.to_dict() for row in found]}
+        print(json.dumps(told, allow_nan=False))
     else:
         for outcome in found:
             _show(outcome, console)
         console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{escape(str(study.folder))}[/bold]")
     if not succeeded:
         raise typer.Exit(1)
+
+
+def _plan(study: "Study", unit: "Unit", jobs: int, console: Console) -> None:
+    """Find what each method may spend, and say so."""
+    from ..run.environment import cores
+    from .budget import plan, sentence
+    from .live import Live
+
+    with Live(console, "what a step costs", 1, 0) as live:
+        budget = plan(study, unit, max(1, cores() // jobs))
+    if live.failed:
+        raise typer.Exit(1)
+    for name in study.recipe.variants or [""]:
+        console.print(sentence(budget, name, study.recipe.methods), highlight=False, markup=False, soft_wrap=True)
 
 
 def _train(study: "Study", jobs: int, console: Console) -> bool:
@@ -107,6 +133,7 @@ def _train(study: "Study", jobs: int, console: Console) -> bool:
     console.print(
         f"{count(len(study.recipe.methods), 'method')} x {count(study.recipe.seeds, 'seed')}"
         + (f" x {count(len(study.recipe.variants), 'variant')}" if study.recipe.variants else "")
+        + (", at equal steps and at equal cost," if study.budget is not None else "")
         + f" in [bold]{escape(str(study.folder))}[/bold]"
         + (f", {done} of {total} runs finished before" if done else "")
     )
@@ -145,3 +172,5 @@ def _show(outcome: "Outcome", console: Console) -> None:
         # A line that is too long is better than a lost column.
         Console(width=max(console.width, whole)).print(view, crop=False)
     console.print(outcome.verdict, highlight=False, markup=False)
+    if outcome.cost:
+        console.print(outcome.cost, highlight=False, markup=False)

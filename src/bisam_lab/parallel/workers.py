@@ -27,6 +27,7 @@ __all__ = ["Pool", "Reporter", "send", "stopping"]
 GRACE = 60.0
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _stopping = False
 _queue: "Queue[EpochDone | Note]"
@@ -52,15 +53,16 @@ class Pool(Generic[T]):
         """Run ``job(*args)`` in a process. It returns how it ended, or None where there was nothing to do."""
         self._futures.add(self._executor.submit(job, *args))
 
-    def check(self, job: Callable[..., object], each: Iterable[tuple[Any, ...]]) -> None:
-        """Run ``job(*args)`` in the processes for each ``args``, and wait. A job has nothing to save: it may be killed.
+    def ask(self, job: Callable[..., R], each: Iterable[tuple[Any, ...]]) -> list[R]:
+        """Run ``job(*args)`` in the processes for each ``args``, and wait for what they return.
+
+        Such a job has nothing to save. It is ended at once where the processes have to stop.
 
         Raises:
             Exception: the first one that a job raised.
             BrokenProcessPool: a process was killed, perhaps because memory ran out.
         """
-        for future in [self._executor.submit(_at_once, job, *args) for args in each]:
-            future.result()
+        return [future.result() for future in [self._executor.submit(_at_once, job, *args) for args in each]]
 
     def events(self, end: float = math.inf) -> Iterator[Event[T]]:
         """Yield what the jobs report until all have ended or the time is over.
@@ -141,12 +143,11 @@ def _start(threads: int, queue: "Queue[EpochDone | Note]") -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _at_once(job: Callable[..., object], *args: Any) -> None:
+def _at_once(job: Callable[..., R], *args: Any) -> R:
     """Run a job that SIGTERM ends at once."""
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        if not _stopping:
-            job(*args)
+        return job(*args)
     finally:
         signal.signal(signal.SIGTERM, before)
 

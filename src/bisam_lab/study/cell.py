@@ -1,6 +1,7 @@
 """One run in its folder. One process at a time trains it, and a finished run is never trained again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -64,6 +65,7 @@ def run_cell(
                 keep=keep,
                 wandb=wandb,
             )
+            result = replace(result, equal_cost=run.equal_cost)
             write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
             if not keep:
                 Checkpoints(folder / "checkpoints").remove()

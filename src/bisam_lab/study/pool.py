@@ -37,7 +37,7 @@ def run_study(study: Study, jobs: int, every: float = 30.0) -> Generator[Event[R
         return
     with Pool[RunResult](min(jobs, len(pending)), max(1, cores() // jobs)) as pool:
         variants = dict.fromkeys(run.variant for run in pending)
-        pool.check(check_recipe, [(study.recipe_of(Run(name, 0, "")), study.data_dir, 0) for name in variants])
+        pool.ask(check_recipe, [(study.variant(name), study.data_dir, 0) for name in variants])
         for run in pending:
             pool.submit(_run, study.recipe_of(run), run, study.path(run), study.data_dir, every)
         yield from pool.events()
