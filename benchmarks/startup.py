@@ -22,6 +22,9 @@ __all__ = ["targets"]
 _BISAM = str(Path(sys.executable).parent / "bisam")
 #: Rounds of what trains, at most: each takes a quarter of a minute, and the demo two.
 _FEW = 3
+_WHY = (
+    "torch, and torch._dynamo, which each of its optimizers imports, take 2.5 s of a whole core; was another at work?"
+)
 
 
 def targets(rounds: int) -> Iterator[Target]:
@@ -35,7 +38,7 @@ def targets(rounds: int) -> Iterator[Target]:
         taken = tuple(_seconds(args) for _ in range(rounds))
         yield Target("startup", f"bisam {' '.join(args)}, the whole process", "seconds", bound, taken)
     starts = tuple(_until_it_trains() for _ in range(min(rounds, _FEW)))
-    yield Target("startup", "bisam compare digits, until the first run trains", "seconds", 4.0, starts)
+    yield Target("startup", "bisam compare digits, until the first run trains", "seconds", 4.0, starts, _WHY)
     yield Target("startup", "the demo's wall time in which no run trains", "its wall time", 0.06, (_idle_share(),))
 
 

@@ -1,5 +1,6 @@
 """What a command imports, counted in modules: seconds depend on the machine, and these are where they go."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from bisam_lab import recipe as recipes
 from bisam_lab.cli.recipes import _row
 from bisam_lab.datasets.sets import digits
+from bisam_lab.importing import no_collection
 
 from .test_cli import TINY, start
 
@@ -80,6 +82,21 @@ def test_the_interpreter_ends_at_once(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.stdout.splitlines()[-1] == "True", done.stderr
+
+
+def test_imports_set_off_no_search_for_rubbish():
+    assert gc.isenabled()
+    with pytest.raises(KeyError), no_collection():
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with no_collection():
+            pass
+        assert not gc.isenabled(), "as it was before"
+    finally:
+        gc.enable()
 
 
 def test_the_digits_are_those_of_scikit_learn_without_it(tmp_path):

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 
 from ..errors import RecipeError
+from ..importing import no_collection
 from ..parallel.processes import warm_up
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
 from .signals import leaving
@@ -82,10 +83,11 @@ def compare(
     against = baseline or chosen.methods[0]
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
-    from ..parallel.checks import default_jobs
-    from ..report.summary import write_summary
-    from ..statistics.by_variant import outcomes  # here, because torch takes seconds to import and --help must be fast
-    from ..study.folder import Study
+    with no_collection():  # here, while the server of the runs imports the engine: --help must be fast
+        from ..parallel.checks import default_jobs
+        from ..report.summary import write_summary
+        from ..statistics.by_variant import outcomes
+        from ..study.folder import Study
 
     console = Console(stderr=as_json)
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))

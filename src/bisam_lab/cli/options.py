@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from ..importing import no_collection
+
 if TYPE_CHECKING:
     from ..recipe import Recipe
 
@@ -61,4 +63,5 @@ def read(
     if label_noise is not None:
         given.append(f"data.label_noise={label_noise}")
     given += [f"{key}={value}" for key, value in fields.items() if value is not None]
-    return recipes.load(name, given, smoke=smoke)
+    with no_collection():  # to check the methods' names imports torch
+        return recipes.load(name, given, smoke=smoke)

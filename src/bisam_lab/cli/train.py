@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..errors import RecipeError
+from ..importing import no_collection
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
 from .signals import leaving
 
@@ -45,9 +46,10 @@ def train(
     whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise, methods=method and f"[{method}]")
     of = of if of is not None else next(iter(whole.variants), "")
     chosen, method = variant(whole, of), method or whole.methods[-1]
-    from ..run.checkpoint import CheckpointError
-    from ..run.result import Run
-    from ..study.cell import Busy, run_cell
+    with no_collection():
+        from ..run.checkpoint import CheckpointError
+        from ..run.result import Run
+        from ..study.cell import Busy, run_cell
     from ..study.files import UnreadableError, make_folder
     from .watch import Watch
 
