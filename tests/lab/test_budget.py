@@ -212,7 +212,7 @@ def test_without_a_budget_the_table_says_what_the_steps_took():
     )
     assert found.cost == (
         "Compared at equal steps. A step takes, beside one of sgd: sam 2.00, looksam 1.00. "
-        "--budget passes or seconds compares at equal cost."
+        "bisam compare --budget passes (or seconds) compares at equal cost."
     )
     assert found.budget is None
 

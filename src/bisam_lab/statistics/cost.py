@@ -69,4 +69,4 @@ def _at_equal_steps(rows: Sequence[Comparison], baseline: str) -> str:
     slower = [row for row in rows if row.method != baseline and math.isfinite(row.speed) and row.speed > 0]
     each = ", ".join(f"{row.method} {1 / row.speed:.2f}" for row in slower)
     took = f" A step takes, beside one of {baseline}: {each}." if each else ""
-    return f"Compared at equal steps.{took} --budget passes or seconds compares at equal cost."
+    return f"Compared at equal steps.{took} bisam compare --budget passes (or seconds) compares at equal cost."
