@@ -12,6 +12,7 @@ from bisam.loops import micro_batches
 from ..data import Examples
 from ..recipe import TrainRecipe
 from ..registry.methods import Method
+from .asking import Asking, Backward, Forward, alone
 from .fabric import Fabric
 from .learning_rate import learning_rate
 
@@ -48,28 +49,38 @@ class Steps:
     def take(self, batches: Iterable[Examples]) -> Iterator[Tensor]:
         """Take one step per batch, and yield its descent loss before the step, a scalar on the device."""
         for number, batch in enumerate(batches):
-            if number == 0:  # not before: each switch of a base with modes rounds its weights
-                self.net.train()
-                self.opt.train()
-            loss = self._backward(batch)
-            if self.clip is not None:
-                self.fabric.clip_gradients(self.net, self._stepper, max_norm=self.clip, error_if_nonfinite=False)
-            self._stepper.step()
-            self._stepper.zero_grad()
-            self.schedule.step()
-            if self._radius is not None:
-                self._radius.step()
-            yield loss
+            yield alone(self.step(batch, first=number == 0))
 
-    def _backward(self, batch: Examples) -> Tensor:
+    def step(self, batch: Examples, *, first: bool) -> Asking[Tensor]:
+        """Take one step, asking for each pass, and return the batch's descent loss before it.
+
+        Args:
+            batch: the examples.
+            first: whether network and optimizer may be in evaluation mode. Otherwise they are not switched: each switch
+                of a base with modes rounds its weights.
+        """
+        if first:
+            self.net.train()
+            self.opt.train()
+        loss = yield from self._backward(batch)
+        if self.clip is not None:
+            self.fabric.clip_gradients(self.net, self._stepper, max_norm=self.clip, error_if_nonfinite=False)
+        self._stepper.step()
+        self._stepper.zero_grad()
+        self.schedule.step()
+        if self._radius is not None:
+            self._radius.step()
+        return loss
+
+    def _backward(self, batch: Examples) -> Asking[Tensor]:
         """Compute the batch's gradient in ``p.grad``, and return its descent loss."""
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         total = torch.zeros((), device=batch.y.device)
         for x, y, share in micro_batches(self._micro_batches, batch.x, batch.y):
             for loss in self.opt.passes(scaler):
                 seen = (x, y) if self._choose is None else self._choose(loss, self.net, x, y)
-                value = loss(self.net(seen[0]), seen[1])
-                self.fabric.backward(share * value)
+                value = loss((yield Forward(self.net, seen[0], self.fabric)), seen[1])
+                yield Backward(share * value, self.fabric)
             at_w = self.opt.last.loss
             total += share * (value.detach() if at_w is None else at_w)
         return total
