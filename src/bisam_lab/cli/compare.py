@@ -3,7 +3,7 @@
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ from .signals import leaving
 if TYPE_CHECKING:
     from ..parallel.events import JobEnded
     from ..run.result import RunResult
+    from ..stack.plan import Stacking
     from ..statistics.by_variant import Outcome
     from ..study.folder import Study
 
@@ -45,6 +46,10 @@ def compare(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at once; by default one per core, or one on a GPU.")
     ] = None,
+    stack: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(help="Train several runs together in one process: where it is faster, wherever it can be, never."),
+    ] = "auto",
     out: Annotated[Path | None, typer.Option(help="The study's folder; studies/RECIPE by default.")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -82,7 +87,7 @@ def compare(
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
     study = Study(folder, chosen, data_dir, lambda text: console.print(text, markup=False))
     with leaving():
-        succeeded = _train(study, jobs or default_jobs(chosen), console)
+        succeeded = _train(study, jobs or default_jobs(chosen), stack, console)
     results = study.write_results()
     found = outcomes(results, against, test, difference)
     write_summary(study, results, found)
@@ -96,7 +101,7 @@ def compare(
         raise typer.Exit(1)
 
 
-def _train(study: "Study", jobs: int, console: Console) -> bool:
+def _train(study: "Study", jobs: int, stack: "Stacking", console: Console) -> bool:
     """Train the missing runs under a live display; return whether none failed."""
     from ..report.words import count
     from ..study.pool import run_study
@@ -109,7 +114,7 @@ def _train(study: "Study", jobs: int, console: Console) -> bool:
         + f" in [bold]{escape(str(study.folder))}[/bold]"
         + (f", {done} of {total} runs finished before" if done else "")
     )
-    with Live(console, "all runs", total, done) as live, closing(run_study(study, jobs)) as events:
+    with Live(console, "all runs", total, done) as live, closing(run_study(study, jobs, stack=stack)) as events:
         for ended in live.ended(events):
             done += 1
             live.set_done(done)

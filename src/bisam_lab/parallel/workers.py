@@ -8,12 +8,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.queues import Queue
 from queue import Empty
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 
@@ -27,6 +27,8 @@ __all__ = ["Pool", "Reporter", "send", "stopping"]
 GRACE = 60.0
 
 T = TypeVar("T")
+U = TypeVar("U")
+P = ParamSpec("P")
 
 _stopping = False
 _queue: "Queue[EpochDone | Note]"
@@ -46,11 +48,15 @@ class Pool(Generic[T]):
         processes = context(*modules)
         self._queue: Queue[EpochDone | Note] = processes.Queue()
         self._executor = ProcessPoolExecutor(jobs, processes, initializer=_start, initargs=(threads, self._queue))
-        self._futures: set[Future[JobEnded[T] | None]] = set()
+        self._futures: set[Future[Sequence[JobEnded[T]]]] = set()
 
-    def submit(self, job: Callable[..., JobEnded[T] | None], *args: Any) -> None:
-        """Run ``job(*args)`` in a process. It returns how it ended, or None where there was nothing to do."""
-        self._futures.add(self._executor.submit(job, *args))
+    def submit(self, jobs: Callable[..., Sequence[JobEnded[T]]], *args: Any) -> None:
+        """Run ``jobs(*args)`` in a process. It returns how each of its jobs ended: of one, of several, or of none."""
+        self._futures.add(self._executor.submit(jobs, *args))
+
+    def ask(self, function: Callable[P, U], *args: P.args, **kwargs: P.kwargs) -> U:
+        """Return ``function(*args)``, computed in a process."""
+        return self._executor.submit(function, *args, **kwargs).result()
 
     def events(self, end: float = math.inf) -> Iterator[Event[T]]:
         """Yield what the jobs report until all have ended or the time is over.
@@ -65,8 +71,7 @@ class Pool(Generic[T]):
             done, self._futures = wait(self._futures, timeout=0.2, return_when=FIRST_COMPLETED)
             yield from self._reported()
             for future in done:
-                if (ended := future.result()) is not None:
-                    yield ended
+                yield from future.result()
 
     def _reported(self) -> Iterator[EpochDone | Note]:
         with contextlib.suppress(Empty):

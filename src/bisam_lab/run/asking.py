@@ -38,6 +38,13 @@ class Forward:
     x: Tensor
     fabric: Fabric
 
+    @property
+    def model(self) -> nn.Module:
+        """The bare network."""
+        model = self.net.module
+        assert isinstance(model, nn.Module)
+        return model
+
     def answer(self) -> Tensor:
         """Return the network's output."""
         with torch.set_grad_enabled(self.net.training):
