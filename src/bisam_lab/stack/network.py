@@ -1,12 +1,14 @@
 """One pass of several networks of one architecture: ``torch.func.vmap`` over their stacked weights."""
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..run.asking import Forward
 from .normalise import with_stackable_norms
@@ -23,12 +25,16 @@ class StackedNetwork:
 
     Args:
         model: one of the networks, bare; it is copied.
+
+    Attributes:
+        unknown_statistics: whether a layer keeps running statistics in a way that is not stacked.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._frame = with_stackable_norms(copy.deepcopy(model)).requires_grad_(False)
         self._params = [name for name, _ in model.named_parameters()]
         self._buffers = [name for name, _ in model.named_buffers()]
+        self.unknown_statistics = any(getattr(m, "track_running_stats", False) for m in self._frame.modules())
         self._places: dict[nn.Module, dict[str, tuple[dict[str, Tensor], str]]] = {}
         self._pass = vmap(self._one, in_dims=(0, 0, 1))
 
@@ -41,7 +47,7 @@ class StackedNetwork:
         training, precision = requests[0].net.training, requests[0].fabric.strategy.precision
         models = [request.model for request in requests]
         self._frame.train(training)
-        with torch.set_grad_enabled(training):
+        with torch.set_grad_enabled(training), _attention_that_stacks(requests[0].x.device):
             params = self._stacked(models, self._params)
             buffers = self._stacked(models, self._buffers)
             versions = [buffer._version for buffer in buffers.values()]  # no public way to see a change in place
@@ -76,6 +82,18 @@ class StackedNetwork:
         if places is None:
             places = self._places[model] = {name: _place(model, name) for name in (*self._params, *self._buffers)}
         return [held[key] for held, key in map(places.__getitem__, names)]
+
+
+@contextlib.contextmanager
+def _attention_that_stacks(device: torch.device) -> Iterator[None]:
+    """Let attention use the kernels that ``vmap`` has rules for: not the CPU's flash kernel, nor the fused layer."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _side_by_side(inputs: Sequence[Tensor]) -> Tensor:
