@@ -1,4 +1,4 @@
-"""What a run asks of whoever drives it: forward and backward passes.
+"""What a run asks of whoever drives it: steps, forward and backward passes.
 
 A run is a generator. It yields what it asks for, and goes on with the answer; everything else it does itself. So one
 driver can answer a run :func:`alone`, and another can answer several runs together, with one pass over all of them
@@ -8,14 +8,14 @@ driver can answer a run :func:`alone`, and another can answer several runs toget
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .fabric import Fabric
 
-__all__ = ["Asking", "Backward", "Clock", "Forward", "alone", "answered"]
+__all__ = ["Asking", "Backward", "Clock", "Forward", "Request", "alone", "answered"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -69,8 +69,15 @@ class Backward:
         self.fabric.backward(self.loss)
 
 
+class Request(Protocol):
+    """What a run asks for: a pass, or a step (:class:`bisam_lab.run.steps.Step`)."""
+
+    def answer(self) -> Any:
+        """Return the answer, computed for this run alone."""
+
+
 #: A run, or a part of one: it asks, and ends with a T.
-Asking: TypeAlias = Generator[Forward | Backward, Any, T]
+Asking: TypeAlias = Generator[Request, Any, T]
 
 
 def alone(work: Asking[T]) -> T:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.examples import count_batches
 from ..recipe import Recipe, differences, settings
@@ -65,7 +65,7 @@ class Training:
         self.test = splits.test  # moved to the device when it is read, once
         self.history: list[Epoch] = []
         self._exported = 0
-        self.chosen: dict[str, Any] = copy.deepcopy(self.model.state_dict())
+        self.chosen = _copy(self.model)
         self.losses: list[Tensor] = []  # of the current epoch
         self.seconds = self.epoch_seconds = 0.0
         self.started, self.saved = clock(), time.perf_counter()
@@ -117,7 +117,7 @@ class Training:
         self.history.append(result)
         self.losses, self.epoch_seconds = [], 0.0
         if self.selected == number:
-            self.chosen = copy.deepcopy(self.model.state_dict())
+            self.chosen = _copy(self.model)
         return result
 
     def _train(self, number: int, observer: Observer, checkpoints: Checkpoints | None, every: float) -> Asking[None]:
@@ -125,7 +125,9 @@ class Training:
         batches = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
         began = self.clock()
         for done, batch in enumerate(batches):
-            self.losses.append((yield from self.steps.step(batch, first=done == 0)))
+            if done == 0:
+                self.steps.begin()
+            self.losses.append((yield from self.steps.step(batch)))
             observer.step(number, len(self.losses), self.batches)
             stop = observer.stopping()  # asked once a step: a signal may arrive between two questions
             if checkpoints is not None and (stop or time.perf_counter() - self.saved >= every):
@@ -204,7 +206,13 @@ class Training:
         self.steps.schedule.load_state_dict(state["schedule"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
-        self.chosen = copy.deepcopy(self.model.state_dict()) if state["chosen"] is None else state["chosen"]
+        self.chosen = _copy(self.model) if state["chosen"] is None else state["chosen"]
         self.losses = [] if state["losses"] is None else list(state["losses"].to(self.fabric.device))
         self.epoch_seconds, self.seconds = state["epoch_seconds"], state["seconds"]
         set_random_state(state["random"], self.fabric.device)
+
+
+def _copy(model: nn.Module) -> dict[str, Any]:
+    """Return a copy of a model's state. ``copy.deepcopy`` would copy a whole storage that several models share."""
+    state: dict[str, Any] = model.state_dict()
+    return {key: value.clone() if isinstance(value, Tensor) else copy.deepcopy(value) for key, value in state.items()}

@@ -11,9 +11,10 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..run.asking import Forward
+from ..run.fabric import Fabric
 from .normalise import with_stackable_norms
 
-__all__ = ["StackedNetwork"]
+__all__ = ["StackedNetwork", "side_by_side"]
 
 
 class StackedNetwork:
@@ -44,26 +45,42 @@ class StackedNetwork:
         Raises:
             RuntimeError: ``vmap`` has no rule for something in the network, such as dropout.
         """
-        training, precision = requests[0].net.training, requests[0].fabric.strategy.precision
         models = [request.model for request in requests]
-        self._frame.train(training)
-        with torch.set_grad_enabled(training), _attention_that_stacks(requests[0].x.device):
-            params = self._stacked(models, self._params)
-            buffers = self._stacked(models, self._buffers)
-            versions = [buffer._version for buffer in buffers.values()]  # no public way to see a change in place
-            x = precision.convert_input(_side_by_side([request.x for request in requests]))
-            with precision.forward_context():
-                out = self._pass(params, buffers, x)
-            outputs: list[Tensor] = list(precision.convert_output(out).unbind(0))
+        training = requests[0].net.training
+        buffers = self.stacked(models, self._buffers)
+        versions = [buffer._version for buffer in buffers.values()]  # no public way to see a change in place
+        with torch.set_grad_enabled(training):
+            params, x = self.stacked(models, self._params), side_by_side([request.x for request in requests])
+            out = self.run(params, buffers, x, requests[0].fabric, training=training)
         changed = [n for (n, b), version in zip(buffers.items(), versions, strict=True) if b._version != version]
         self._give_back(models, {name: buffers[name] for name in changed})
+        return list(out.unbind(0))
+
+    def run(
+        self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, fabric: Fabric, *, training: bool
+    ) -> Tensor:
+        """Return the outputs (S, B, ...) of networks with stacked parameters and buffers, which training moves.
+
+        Args:
+            params: by name, each (S, ...).
+            buffers: by name, each (S, ...).
+            x: inputs (B, S, ...), of :func:`side_by_side`.
+            fabric: the engine.
+            training: mode of the networks.
+        """
+        precision = fabric.strategy.precision
+        self._frame.train(training)
+        with _attention_that_stacks(x.device), precision.forward_context():
+            out = self._pass(params, buffers, precision.convert_input(x))
+        outputs: Tensor = precision.convert_output(out)
         return outputs
 
     def _one(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         output: Tensor = functional_call(self._frame, (params, buffers), (x,))
         return output
 
-    def _stacked(self, models: Sequence[nn.Module], names: Sequence[str]) -> dict[str, Tensor]:
+    def stacked(self, models: Sequence[nn.Module], names: Sequence[str]) -> dict[str, Tensor]:
+        """Return parameters or buffers of several networks by name, each a new tensor (S, ...)."""
         each = [self._tensors(model, names) for model in models]
         return {name: torch.stack(tensors) for name, *tensors in zip(names, *each, strict=True)}
 
@@ -96,7 +113,7 @@ def _attention_that_stacks(device: torch.device) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _side_by_side(inputs: Sequence[Tensor]) -> Tensor:
+def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
     """Stack inputs (B, ...) along a second axis: (B, S, ...).
 
     On a CPU the channels of a pixel of images lie together, those of all networks: small images have fewer pixels than

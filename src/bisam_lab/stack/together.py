@@ -1,62 +1,71 @@
 """Several runs in turn: each goes on to the next pass that it asks for, and all of these are answered at once."""
 
+import contextlib
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..run.asking import Asking, Backward, Forward
+from ..run.asking import Asking, Backward, Forward, Request
+from ..run.steps import Step, Steps
+from .lockstep import Lockstep, kind_of, moment_of
 from .network import StackedNetwork
 
-__all__ = ["SharedClock", "together"]
+__all__ = ["RunClock", "together"]
 
 T = TypeVar("T")
 
 
-class SharedClock:
-    """The time of runs that go on in turn: of each second, each of n runs has its n-th part."""
+class RunClock:
+    """The time of one of several runs: its own, and its share of what is done for several of them at once."""
 
     def __init__(self) -> None:
-        self._told, self._since, self._runs = 0.0, time.perf_counter(), 1
+        self._told, self._since = 0.0, math.nan
 
     def __call__(self) -> float:
-        """Return the seconds that a run has had so far."""
-        now = time.perf_counter()
-        self._told += (now - self._since) / self._runs
-        self._since = now
-        return self._told
+        """Return the seconds that the run has had so far."""
+        return self._told if math.isnan(self._since) else self._told + time.perf_counter() - self._since
 
-    def share(self, runs: int) -> None:
-        """Share the time from now on among so many runs."""
-        self()
-        self._runs = max(1, runs)
+    def add(self, seconds: float) -> None:
+        """Add the run's share of a time."""
+        self._told += seconds
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Run within the block."""
+        self._since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._told, self._since = self(), math.nan
 
 
-def together(works: Sequence[Asking[T]], clock: SharedClock) -> list[T]:
+def together(makers: Sequence[Callable[..., Asking[T]]]) -> list[T]:
     """Do several works, and return what each ends with.
 
-    All backward passes that are asked for at one time are one, and so are all forward passes of networks in one mode
-    over inputs of one shape. Which works take part changes from pass to pass: one that perturbs asks for more of them,
-    and one that has ended asks for none. Each has random numbers of its own.
+    Steps, backward passes and forward passes that are asked for at one time are each taken together where they are of
+    one kind. Which works take part changes from time to time: one that perturbs asks for more passes, and one that has
+    ended asks for none. Each has random numbers and a clock of its own.
 
     Args:
-        works: their networks have one architecture. An error of one ends all: let them catch what is theirs alone.
-        clock: of all of them.
+        makers: each is called as ``maker(clock=...)`` and returns a work. Their networks have one architecture. An
+            error of one ends all: let them catch what is theirs alone.
     """
-    members = [_Member(work) for work in works]
+    members = [_Member(make) for make in makers]
     passes = _Passes()
     live = members
     try:
         while live:
-            clock.share(len(live))
             for member in live:
                 member.go_on()
             live = [member for member in live if member.request is not None]
             passes.answer(live)
     finally:
+        passes.release()
         for member in members:
             member.work.close()
     return [member.result for member in members]
@@ -66,16 +75,18 @@ class _Member(Generic[T]):
     """One of the works.
 
     Attributes:
+        clock: its time.
         work: the generator.
         request: what it asks for; None when it has ended.
         resume: goes on with the answer, or with the error that came instead of it.
         result: what it has ended with.
     """
 
-    def __init__(self, work: Asking[T]) -> None:
-        self.work = work
-        self.request: Forward | Backward | None = None
-        self.resume: Callable[[], Forward | Backward] = partial(next, work)
+    def __init__(self, make: Callable[..., Asking[T]]) -> None:
+        self.clock = RunClock()
+        self.work = work = make(clock=self.clock)
+        self.request: Request | None = None
+        self.resume: Callable[[], Request] = partial(next, work)
         self.result: T
         self._random = _random_state()
 
@@ -104,7 +115,8 @@ class _Member(Generic[T]):
     def _with_own_numbers(self, call: Callable[[], Any]) -> Any:
         _set_random_state(self._random)
         try:
-            return call()
+            with self.clock.running():
+                return call()
         finally:
             self._random = _random_state()
 
@@ -114,18 +126,26 @@ class _Passes:
 
     def __init__(self) -> None:
         self._network: StackedNetwork | None = None
+        self._kinds: dict[int, Any] = {}
+        self._locksteps: dict[int, Lockstep] = {}  # by the steps of each of its runs
 
     def answer(self, members: Sequence[_Member[Any]]) -> None:
         """Answer every member's request."""
         alike: dict[Any, list[tuple[_Member[Any], Forward]]] = {}
+        steps: dict[Any, list[tuple[_Member[Any], Step]]] = {}
         backwards: list[tuple[_Member[Any], Backward]] = []
         for member in members:
             request = member.request
             if isinstance(request, Forward):
-                key = (request.net.training, request.x.shape, request.x.dtype)
-                alike.setdefault(key, []).append((member, request))
+                mode = (request.net.training, request.x.shape, request.x.dtype)
+                alike.setdefault(mode, []).append((member, request))
             elif isinstance(request, Backward):
                 backwards.append((member, request))
+            elif isinstance(request, Step):
+                key = (self._kind(request.steps), moment_of(request.steps), request.batch.x.shape)
+                steps.setdefault(key, []).append((member, request))
+        for (kind, *_), asked in steps.items():
+            self._step(kind, asked)
         if len(backwards) == 1:
             backwards[0][0].answer_alone()
         elif backwards:
@@ -136,23 +156,73 @@ class _Passes:
             else:
                 self._forward(group)
 
+    def release(self) -> None:
+        """Give the runs that have stepped in lockstep tensors of their own again."""
+        for lockstep in dict.fromkeys(self._locksteps.values()):
+            lockstep.release()
+        self._locksteps.clear()
+
+    def _step(self, kind: Any, asked: Sequence[tuple[_Member[Any], Step]]) -> None:
+        """Take a step of several runs of one kind, or let each take its own."""
+        together = kind is not None and len(asked) > 1
+        for _, request in asked:
+            self._leave(request.steps, None if not together else {id(other.steps) for _, other in asked})
+        if not together:
+            for member, _ in asked:
+                member.resume = partial(member.work.send, None)
+            return
+        order = sorted(asked, key=lambda pair: repr(pair[1].steps.opt.estimator.ascent))
+        lockstep = self._locksteps.get(id(asked[0][1].steps))
+        if lockstep is None:
+            runs = [request.steps for _, request in order]
+            lockstep = Lockstep(runs, self._network_of(runs[0].model))
+            self._locksteps.update({id(steps): lockstep for steps in runs})
+        requests = {id(request.steps): request for _, request in asked}
+        members = {id(request.steps): member for member, request in asked}
+        runs, step = lockstep.runs, lockstep.step
+        _answer_all([members[id(s)] for s in runs], lambda: step([requests[id(s)].batch for s in runs]))
+
+    def _kind(self, steps: Steps) -> Any:
+        """Return the kind of a run, looked up once, after its first step; None: it steps by itself."""
+        if not steps.taken:
+            return None
+        if id(steps) not in self._kinds:
+            self._kinds[id(steps)] = kind_of(steps)
+        return self._kinds[id(steps)]
+
+    def _leave(self, steps: Steps, company: set[int] | None) -> None:
+        """Break up the lockstep of a run, if it is not of this company."""
+        lockstep = self._locksteps.get(id(steps))
+        if lockstep is not None and {id(other) for other in lockstep.runs} != company:
+            lockstep.release()
+            for other in lockstep.runs:
+                del self._locksteps[id(other)]
+
+    def _network_of(self, model: nn.Module) -> StackedNetwork:
+        if self._network is None:
+            self._network = StackedNetwork(model)
+        return self._network
+
     def _forward(self, group: Sequence[tuple[_Member[Any], Forward]]) -> None:
         requests = [request for _, request in group]
-        if self._network is None:
-            self._network = StackedNetwork(requests[0].model)
-        network = self._network
+        network = self._network_of(requests[0].model)
         _answer_all([member for member, _ in group], lambda: network(requests))
 
 
 def _answer_all(members: Sequence[_Member[Any]], call: Callable[[], Sequence[Any]]) -> None:
     """Answer members with what one call returns for each of them, or all with its error."""
+    began = time.perf_counter()
     try:
         answers = call()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # or the time would be that of whoever waits for the device next
     except Exception as error:  # noqa: BLE001 each run must see it
         for member in members:
             member.resume = partial(member.work.throw, error)
         return
+    seconds = time.perf_counter() - began
     for member, answer in zip(members, answers, strict=True):
+        member.clock.add(seconds / len(members))
         member.resume = partial(member.work.send, answer)
 
 

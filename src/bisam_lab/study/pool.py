@@ -1,6 +1,8 @@
 """The runs of a study in parallel processes."""
 
+import time
 from collections.abc import Generator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +18,7 @@ from ..run.environment import cores
 from ..run.observer import Stopped
 from ..run.result import Epoch, Run, RunResult
 from ..stack.plan import FASTER, LARGEST, Stacking, deal, stack_size
-from ..stack.together import SharedClock, together
+from ..stack.together import together
 from ..stack.trial import Trial, try_stack
 from .cell import Busy, cell
 from .files import UnreadableError
@@ -108,12 +110,11 @@ class _RunReporter(Reporter):
 
 def _run(cells: Sequence[_Cell], data_dir: Path | None, every: float) -> list[JobEnded[RunResult]]:
     """Train one run, or several together, in a worker process."""
-    clock = SharedClock()
-    works = [_ended(c, data_dir, every, clock, len(cells)) for c in cells]
-    return [alone(works[0])] if len(works) == 1 else together(works, clock)
+    works = [partial(_ended, given, data_dir, every, len(cells)) for given in cells]
+    return [alone(works[0](clock=time.perf_counter))] if len(works) == 1 else together(works)
 
 
-def _ended(given: _Cell, data_dir: Path | None, every: float, clock: Clock, stack: int) -> Asking[JobEnded[RunResult]]:
+def _ended(given: _Cell, data_dir: Path | None, every: float, stack: int, clock: Clock) -> Asking[JobEnded[RunResult]]:
     """Train a run; whatever goes wrong is the end of this run alone."""
     recipe, run, folder = given
     job = str(run)

@@ -1,6 +1,7 @@
 """Runs that are trained together are the runs that are trained alone: in their numbers, their files, their errors."""
 
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -11,11 +12,11 @@ from bisam_lab.run.asking import alone
 from bisam_lab.run.observer import Observer, Stopped
 from bisam_lab.run.train import train, training
 from bisam_lab.stack.network import StackedNetwork
-from bisam_lab.stack.together import SharedClock, together
+from bisam_lab.stack.together import RunClock, together
 
 from ..run.runs import TINY, StopAfter, logged, weights
 
-#: In float64 a stack and its runs alone differ by 1e-15 a step, so that whole runs can be compared.
+#: Weights in float64, and losses in float32: a stack and its runs alone differ by so little that whole runs compare.
 EXACT = (*TINY, "train.epochs=2", "engine.precision=64-true")
 
 
@@ -33,8 +34,7 @@ def passes(monkeypatch):
 
 
 def _stack(recipe, runs, **given):
-    clock = SharedClock()
-    return together([training(recipe, m, s, clock=clock, stack=len(runs), **given) for m, s in runs], clock)
+    return together([partial(training, recipe, m, s, stack=len(runs), **given) for m, s in runs])
 
 
 def _numbers(result):
@@ -58,7 +58,7 @@ def test_every_method_in_one_stack_is_the_method_alone(passes):
     found = _stack(recipe, runs)
     assert max(passes) > len(runs) // 2
     for result, (method, seed) in zip(found, runs, strict=True):
-        _close(result, train(recipe, method, seed), rel=1e-9)
+        _close(result, train(recipe, method, seed), rel=1e-6)
         assert result.environment["stack"] == len(runs)
 
 
@@ -67,9 +67,9 @@ def test_every_run_has_its_own_seed_radius_and_data(passes):
     recipe = load("digits", [*EXACT, *changes, "methods=[adamw,sam]"])
     runs = [("adamw", 0), ("sam@rho=0.1", 1), ("sam@rho=0.4", 1), ("bisam-log", 2)]
     found = _stack(recipe, runs)
-    assert passes[:3] == [4, 4, 4]  # then the plain run is ahead
+    assert passes[0] == 4  # of their first steps; then three go on in lockstep
     for result, (method, seed) in zip(found, runs, strict=True):
-        _close(result, train(recipe, method, seed), rel=1e-9)
+        _close(result, train(recipe, method, seed), rel=1e-6)
 
 
 def test_in_float32_the_first_steps_are_equal_to_rounding():
@@ -93,9 +93,7 @@ def test_each_run_draws_its_own_random_numbers(tmp_path):
     recipe = load("digits", [*EXACT])
     for k in (0, 1):
         alone(training(recipe, "sam", k, folder=tmp_path / f"alone-{k}"))
-    clock = SharedClock()
-    works = [training(recipe, "sam", k, folder=tmp_path / f"stack-{k}", clock=clock, stack=2) for k in (0, 1)]
-    together(works, clock)
+    together([partial(training, recipe, "sam", k, folder=tmp_path / f"stack-{k}", stack=2) for k in (0, 1)])
     from bisam_lab.run.checkpoint import read
 
     for k in (0, 1):
@@ -109,7 +107,7 @@ def test_stopped_runs_continue_alone_or_in_another_stack(tmp_path):
     runs = [("sam", 0), ("sgd", 1), ("sam", 2)]
     expected = [train(recipe, *run) for run in runs]
 
-    def ended(run, observer, stack, clock):
+    def ended(run, observer, stack, *, clock):
         try:
             return (
                 yield from training(
@@ -119,28 +117,25 @@ def test_stopped_runs_continue_alone_or_in_another_stack(tmp_path):
         except Stopped:
             return None
 
-    clock = SharedClock()
     steps = (4, 8, 2)
-    found = together([ended(run, StopAfter(s), 3, clock) for run, s in zip(runs, steps, strict=True)], clock)
+    found = together([partial(ended, run, StopAfter(s), 3) for run, s in zip(runs, steps, strict=True)])
     assert found == [None, None, None]
-    clock = SharedClock()
-    first, third = together([ended(runs[k], Observer(), 2, clock) for k in (0, 2)], clock)
-    second = alone(ended(runs[1], Observer(), 1, time.perf_counter))
+    first, third = together([partial(ended, runs[k], Observer(), 2) for k in (0, 2)])
+    second = alone(ended(runs[1], Observer(), 1, clock=time.perf_counter))
     for result, reference in zip((first, second, third), expected, strict=True):
-        _close(result, reference, rel=1e-9)
+        _close(result, reference, rel=1e-6)
     assert len(logged(tmp_path / "sgd-1")) == 4  # three epochs and the test's score
 
 
 def test_the_files_of_a_run_are_those_of_the_run_alone(tmp_path):
     recipe = load("digits", [*EXACT])
     train(recipe, "sam", 0, folder=tmp_path / "alone")
-    clock = SharedClock()
-    together([training(recipe, "sam", k, folder=tmp_path / f"stack-{k}", clock=clock, stack=2) for k in (0, 1)], clock)
+    together([partial(training, recipe, "sam", k, folder=tmp_path / f"stack-{k}", stack=2) for k in (0, 1)])
     a, b = weights(tmp_path / "alone"), weights(tmp_path / "stack-0")
     for kind in ("last", "best"):
         assert a[kind].keys() == b[kind].keys()
         for key, value in a[kind].items():
-            torch.testing.assert_close(b[kind][key], value, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(b[kind][key], value, rtol=1e-5, atol=1e-6)
     names = [
         sorted(p.relative_to(tmp_path / d).parts[0] for p in (tmp_path / d).iterdir()) for d in ("alone", "stack-0")
     ]
@@ -155,22 +150,21 @@ def test_a_run_that_fails_leaves_the_others_alone(passes):
             raise OSError("disk full")
 
     recipe = load("digits", [*EXACT])
-    clock = SharedClock()
 
-    def guarded(run, observer):
+    def guarded(run, observer, *, clock):
         try:
             return (yield from training(recipe, *run, observer=observer, clock=clock))
         except OSError as error:
             return str(error)
 
-    failed, result = together([guarded(("sam", 0), Fails()), guarded(("sam", 1), Observer())], clock)
+    failed, result = together([partial(guarded, ("sam", 0), Fails()), partial(guarded, ("sam", 1), Observer())])
     assert failed == "disk full"
-    _close(result, train(recipe, "sam", 1), rel=1e-9)
+    _close(result, train(recipe, "sam", 1), rel=1e-6)
 
 
 def test_an_error_of_a_shared_pass_reaches_every_run_and_its_weights_are_back(monkeypatch):
     recipe = load("digits", [*EXACT])
-    clock, calls, models = SharedClock(), [], []
+    calls, models = [], []
     call = StackedNetwork.__call__
 
     def broken(self, requests):
@@ -182,13 +176,13 @@ def test_an_error_of_a_shared_pass_reaches_every_run_and_its_weights_are_back(mo
 
     monkeypatch.setattr(StackedNetwork, "__call__", broken)
 
-    def guarded(seed):
+    def guarded(seed, *, clock):
         try:
             return (yield from training(recipe, "sam", seed, clock=clock))
         except RuntimeError as error:
             return str(error)
 
-    assert together([guarded(0), guarded(1)], clock) == ["no more memory"] * 2
+    assert together([partial(guarded, 0), partial(guarded, 1)]) == ["no more memory"] * 2
     at_w, at_eps = calls
     assert not all(torch.equal(a, b) for a, b in zip(at_w, at_eps, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(at_w, models[0].parameters(), strict=True))
@@ -196,39 +190,44 @@ def test_an_error_of_a_shared_pass_reaches_every_run_and_its_weights_are_back(mo
 
 def test_an_uncaught_error_ends_the_others_with_their_weights_back():
     recipe, left = load("digits", [*EXACT]), []
-    clock = SharedClock()
 
     class Fails(Observer):
         def step(self, epoch, done, total):
             raise OSError("disk full")
 
-    def watched():
+    def watched(*, clock):
         try:
             return (yield from training(recipe, "sam", 1, clock=clock))
         finally:
             left.append(True)
 
     with pytest.raises(OSError, match="disk full"):
-        together([training(recipe, "sgd", 0, observer=Fails(), clock=clock), watched()], clock)
+        together([partial(training, recipe, "sgd", 0, observer=Fails()), watched])
     assert left == [True]
 
 
-def test_the_time_of_a_stack_is_shared():
-    """Seconds of all runs together are those that have passed; a run that ended early has had fewer."""
-    recipe = load("digits", [*TINY, "train.epochs=2"])
-    clock, began = SharedClock(), time.perf_counter()
+def test_the_time_of_a_stack_is_shared(monkeypatch):
+    """Seconds of all runs together are no more than have passed, and a pass's are shared among its runs."""
+    recipe, began = load("digits", [*TINY, "train.epochs=2"]), time.perf_counter()
     runs = [("sgd", 0), ("sam", 0), ("sam", 1), ("bisam-log", 0)]
-    found = together([training(recipe, m, s, clock=clock, stack=4) for m, s in runs], clock)
-    whole = time.perf_counter() - began
-    assert sum(result.seconds for result in found) <= whole
-    assert found[0].steps_per_second > found[1].steps_per_second
+    found = together([partial(training, recipe, m, s, stack=4) for m, s in runs])
+    assert 0 < sum(result.seconds for result in found) <= time.perf_counter() - began
+    now = [0.0]
+    monkeypatch.setattr("bisam_lab.stack.together.time.perf_counter", lambda: now[0])
+    clock = RunClock()
+    clock.add(2.0)
+    with clock.running():
+        now[0] = 3.0
+        assert clock() == 5.0
+    now[0] = 9.0
+    assert clock() == 5.0  # others ran meanwhile
 
 
 def test_a_diverged_run_does_not_spoil_its_neighbours():
     recipe = load("digits", [*EXACT])
     hot = load("digits", [*EXACT, "train.lr=1e200"])
-    clock = SharedClock()
-    works = [training(hot, "sgd", 0, clock=clock, stack=2), training(recipe, "sam", 1, clock=clock, stack=2)]
-    diverged, result = together(works, clock)
+    diverged, result = together(
+        [partial(training, hot, "sgd", 0, stack=2), partial(training, recipe, "sam", 1, stack=2)]
+    )
     assert diverged.status == "diverged"
-    _close(result, train(recipe, "sam", 1), rel=1e-9)
+    _close(result, train(recipe, "sam", 1), rel=1e-6)

@@ -112,7 +112,7 @@ def test_a_stack_that_was_stopped_goes_on_in_another_one(tmp_path, monkeypatch):
     def send(event):
         sent.append(event)
         if isinstance(event, EpochDone) and event == EpochDone("sgd seed 1", 3, 3, event.score):
-            monkeypatch.setattr(workers, "_stopping", True)  # the sam runs are in their second epoch
+            monkeypatch.setattr(workers, "_stopping", True)  # the sam runs have not been tested
 
     monkeypatch.setattr(pool, "send", send)
     cells = [(recipe, run, study.path(run)) for run in study.runs]
@@ -128,7 +128,7 @@ def test_a_stack_that_was_stopped_goes_on_in_another_one(tmp_path, monkeypatch):
     assert len(cells) == 4
     assert all(e.result is not None for e in pool._run(cells, None, 30.0))
     assert [event.text for event in sent if isinstance(event, Note)] == [
-        "goes on from epoch 2, after 2 of its steps"
+        "goes on from epoch 3, after 2 of its steps"
     ] * 2
     alone = Study(tmp_path / "alone", more)
     for run in alone.runs:
