@@ -36,6 +36,7 @@ class StackedNetwork:
         self._params = [name for name, _ in model.named_parameters()]
         self._buffers = [name for name, _ in model.named_buffers()]
         self.unknown_statistics = any(getattr(m, "track_running_stats", False) for m in self._frame.modules())
+        self._tied = len(self._params) < sum(1 for _ in model.named_parameters(remove_duplicate=False))
         self._places: dict[nn.Module, dict[str, tuple[dict[str, Tensor], str]]] = {}
         self._pass = vmap(self._one, in_dims=(0, 0, 1))
 
@@ -76,7 +77,7 @@ class StackedNetwork:
         return outputs
 
     def _one(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        output: Tensor = functional_call(self._frame, (params, buffers), (x,))
+        output: Tensor = functional_call(self._frame, (params, buffers), (x,), tie_weights=self._tied)
         return output
 
     def stacked(self, models: Sequence[nn.Module], names: Sequence[str]) -> dict[str, Tensor]:

@@ -32,6 +32,18 @@ class Transformer(nn.Module):
         return self.head(self.block(self.embed(rows)).mean(1))
 
 
+class Tied(nn.Module):
+    """One weight in two layers."""
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, num_classes)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.head(self.second(self.first(x.flatten(1)).tanh()))
+
+
 class Shy(nn.Module):
     """What it multiplies by lies in a plain attribute, so that a stack does not see each network's own."""
 

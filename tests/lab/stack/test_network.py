@@ -12,7 +12,7 @@ from bisam_lab.run.fabric import build_fabric
 from bisam_lab.stack.network import StackedNetwork
 
 from ...reference.stacks import one_by_one
-from .networks import Perceptron, Transformer, unlearnt
+from .networks import Perceptron, Tied, Transformer, unlearnt
 
 NETWORKS = {
     "resnet": lambda: ResNet(8, 1, 10, width=4),
@@ -20,6 +20,7 @@ NETWORKS = {
     "perceptron": Perceptron,
     "transformer": Transformer,
     "norms without parameters": unlearnt,
+    "tied": Tied,
     "frozen": lambda: _frozen(Perceptron()),
 }
 
