@@ -74,7 +74,7 @@ def targets(rounds: int) -> Iterator[Target]:
             "convolutions of 8 channels, and each run's own optimizer",
         ),
         ("a perceptron 64-32-32-10", Perceptron, 0.35, "what is left is each run's own optimizer, in Python"),
-        ("a transformer of two blocks", Transformer, 0.35, "what is left is each run's own optimizer, in Python"),
+        ("a transformer of two blocks", Transformer, 0.35, "attention copies its inputs under vmap"),
     ]
     with threads(1):
         for name, build, at_most, why in networks:
