@@ -20,9 +20,9 @@ from ..run.fabric import build_fabric
 from ..run.setup import load_examples_and_model
 from .network import StackedNetwork
 
-__all__ = ["Trial", "try_stack"]
+__all__ = ["LARGEST_PASS", "Trial", "try_stack"]
 
-#: On a CPU, a network whose pass takes more seconds alone is not tried: its operations are large enough.
+#: On a CPU, `auto` does not try a network whose pass takes more seconds alone: its operations are large enough.
 LARGEST_PASS = 0.2
 #: Measurements of a pass, of which the fastest counts: what else runs on the machine only slows it.
 ROUNDS = 5
@@ -52,7 +52,7 @@ class Trial:
         return self.stacked / self.alone
 
 
-def try_stack(recipe: Recipe, data_dir: Path | None, size: int) -> Trial:
+def try_stack(recipe: Recipe, data_dir: Path | None, size: int, slowest: float = LARGEST_PASS) -> Trial:
     """Pass one batch through ``size`` networks of the recipe, one by one and stacked, and compare and time both.
 
     Outputs, gradients and buffers must be the same to rounding. Nothing of it is kept, so the trial has no part in what
@@ -62,6 +62,7 @@ def try_stack(recipe: Recipe, data_dir: Path | None, size: int) -> Trial:
         recipe: what the runs train, without variants.
         data_dir: folder of the data sets.
         size: networks in the stack.
+        slowest: on a CPU, seconds of a pass alone from which a network is refused.
 
     Raises:
         RecipeError: data are missing, or the network cannot be built.
@@ -77,7 +78,8 @@ def try_stack(recipe: Recipe, data_dir: Path | None, size: int) -> Trial:
     try:
         source = splits.train.to(fabric.device)
         batches = [next(source.shuffled(recipe.train.batch_size, seed, epoch=1)) for seed in range(size)]
-        return _Rehearsal([fabric.setup_module(network) for network in _different(model, size)], fabric, batches).trial
+        nets = [fabric.setup_module(network) for network in _different(model, size)]
+        return _Rehearsal(nets, fabric, batches, slowest).trial
     except torch.OutOfMemoryError:
         return Trial(f"{size} networks at once need more memory than there is", memory=True)
 
@@ -96,8 +98,8 @@ def _different(model: nn.Module, size: int) -> list[nn.Module]:
 class _Rehearsal:
     """One pass of several networks, one by one and stacked."""
 
-    def __init__(self, nets: Sequence[Any], fabric: Any, batches: Sequence[Examples]) -> None:
-        self.nets, self.fabric, self.batches = nets, fabric, batches
+    def __init__(self, nets: Sequence[Any], fabric: Any, batches: Sequence[Examples], slowest: float) -> None:
+        self.nets, self.fabric, self.batches, self.slowest = nets, fabric, batches, slowest
         self.requests = [Forward(net.train(), batch.x, fabric) for net, batch in zip(nets, batches, strict=True)]
         self.network: StackedNetwork | None = None
 
@@ -105,10 +107,10 @@ class _Rehearsal:
     def trial(self) -> Trial:
         """What came out."""
         before = _global_numbers()
-        seconds = self._fastest(lambda: self._alone(1), 2)
+        seconds = self._fastest(lambda: self._alone(1), 3)
         if _global_numbers() != before:
             return Trial("its network draws random numbers in training (dropout), which differ from run to run")
-        if self.fabric.device.type == "cpu" and seconds > LARGEST_PASS:
+        if self.fabric.device.type == "cpu" and seconds > self.slowest:
             return Trial(f"a pass takes {seconds:.2f} s: its operations are large enough alone")
         buffers = [{name: buffer.clone() for name, buffer in net.named_buffers()} for net in self.nets]
         self._alone()

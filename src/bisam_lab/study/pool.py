@@ -1,5 +1,6 @@
 """The runs of a study in parallel processes."""
 
+import math
 import time
 from collections.abc import Generator, Sequence
 from functools import partial
@@ -19,7 +20,7 @@ from ..run.observer import Stopped
 from ..run.result import Epoch, Run, RunResult
 from ..stack.plan import FASTER, LARGEST, Stacking, deal, stack_size
 from ..stack.together import together
-from ..stack.trial import Trial, try_stack
+from ..stack.trial import LARGEST_PASS, Trial, try_stack
 from .cell import Busy, cell
 from .files import UnreadableError
 from .folder import Study
@@ -82,7 +83,7 @@ def _stacks(
     largest = LARGEST["cpu" if on_cpu else "cuda"]
     singly = [[run] for run in runs]
     while (size := stack_size(len(runs), jobs, largest)) > 1:
-        trial: Trial = pool.ask(try_stack, recipe, study.data_dir, size)
+        trial: Trial = pool.ask(try_stack, recipe, study.data_dir, size, math.inf if stack == "on" else LARGEST_PASS)
         if trial.memory:
             largest = size // 2
             continue

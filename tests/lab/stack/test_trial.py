@@ -1,11 +1,13 @@
 """What a trial says of a network: whether a stack of it computes the same. How fast it is, is not tested."""
 
+import math
+
 import pytest
 import torch
 
 from bisam_lab.recipe import load
 from bisam_lab.stack.network import StackedNetwork
-from bisam_lab.stack.trial import Trial, try_stack
+from bisam_lab.stack.trial import LARGEST_PASS, Trial, try_stack
 
 SMALL = ("data.train_size=40", "data.validation_size=20", "train.batch_size=8")
 
@@ -16,7 +18,7 @@ def _network(name):
 
 @pytest.mark.parametrize("name", ["Perceptron", "Transformer", "unlearnt"])
 def test_networks_that_can_be_stacked(name):
-    trial = try_stack(load("digits", [*SMALL, *_network(name)]), None, 3)
+    trial = try_stack(load("digits", [*SMALL, *_network(name)]), None, 3, slowest=math.inf)
     assert trial.refused is None
     assert trial.alone > 0
     assert trial.ratio == trial.stacked / trial.alone
@@ -37,8 +39,8 @@ def test_networks_that_can_be_stacked(name):
     ids=lambda value: value if isinstance(value, str) else value[0].rpartition(":")[2],
 )
 def test_what_cannot_be_stacked_is_refused_with_the_reason(changes, said):
-    trial = try_stack(load("digits", [*SMALL, *changes]), None, 3)
-    assert said in trial.refused
+    slowest = LARGEST_PASS if "large enough" in said else math.inf
+    assert said in try_stack(load("digits", [*SMALL, *changes]), None, 3, slowest).refused
 
 
 def test_streamed_pictures_are_refused(painted):
@@ -53,7 +55,7 @@ def test_a_stack_that_needs_too_much_memory_may_be_smaller(monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(StackedNetwork, "__call__", full)
-    trial = try_stack(load("digits", [*SMALL, *_network("Perceptron")]), None, 3)
+    trial = try_stack(load("digits", [*SMALL, *_network("Perceptron")]), None, 3, slowest=math.inf)
     assert trial.memory
     assert "memory" in trial.refused
 
