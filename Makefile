@@ -58,6 +58,8 @@ clean:  ## remove the environment and the site
 	rm -rf $(VENV) site
 
 # uv installs in seconds what pip installs in minutes; it goes into the project's own environment, like all the rest.
+# It compiles nothing. The imports do, once: or, in a container that forbids Python to keep what it compiles, every
+# command compiles torch anew, which takes longer than what it is for.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "$(PYTHON) is older than 3.10: run make PYTHON=/path/to/a/newer/python"; exit 1; }
@@ -65,4 +67,5 @@ $(READY): pyproject.toml
 	  { echo "$(PYTHON) cannot make environments: install its venv module (Debian: apt install python3-venv)"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	$(BIN)/python -c 'import bisam_lab.run.train, bisam_lab.report.summary, bisam_lab.cli.app'
 	@touch $@

@@ -46,6 +46,7 @@ from ._step.objective import Objective
 from ._step.stats import StepStats
 from .geometry import L2Ball, ScaledBall
 from .losses.bounds import Bound
+from .losses.head import ChunkedHeadLoss
 from .losses.language import CausalLMLoss
 from .losses.modules import BinaryLowerBoundLoss, LowerBoundLoss, ZeroOneLoss
 from .method import Method
@@ -95,6 +96,7 @@ __all__ = [
     "BinaryLowerBoundLoss",
     "Bound",
     "CausalLMLoss",
+    "ChunkedHeadLoss",
     "FisherSAM",
     "FriendlySAM",
     "FunctionalSAM",

@@ -100,7 +100,8 @@ def test_compare_from_nothing_to_table_and_figure(tmp_path):
 
 def test_the_same_seeds_give_the_same_numbers_whatever_the_jobs(tmp_path):
     for out, jobs in (("a", "1"), ("b", "2")):
-        done = bisam("compare", "--methods", "sam", "--seeds", "2", "--jobs", jobs, "--out", out, *TINY, cwd=tmp_path)
+        args = ["--methods", "sam", "--seeds", "2", "--jobs", jobs, "--stack", "off", "--out", out, *TINY]
+        done = bisam("compare", *args, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     a, b = ([json.loads(line) for line in (tmp_path / out / "results.jsonl").read_text().splitlines()] for out in "ab")
     for x, y in zip(a, b, strict=True):
@@ -243,6 +244,18 @@ def test_variants_are_compared_each_on_its_own(tmp_path):
     assert len(list((tmp_path / "s").glob("runs/noisy/*/seed-*/result.json"))) == 6
     one = bisam("compare", "mine.yaml", "--out", "s", "--variants", "noisy", *TINY, "train.epochs=1", cwd=tmp_path)
     assert "6 of 6 runs finished before" in one.stdout
+
+
+def test_a_stack_shows_its_runs_and_the_same_table(tmp_path):
+    args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "1", "--out", "s", *TINY]
+    done = bisam(*args, "--stack", "on", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = " ".join(done.stdout.split())
+    assert re.search(r"all runs: trained 4 at a time: one pass of them takes \d+\.\d\d of the time one by one", words)
+    assert len(re.findall(r"(?:sgd|sam) seed [01]: test", words)) == 4
+    lines = [json.loads(line) for line in (tmp_path / "s" / "results.jsonl").read_text().splitlines()]
+    assert [line["environment"]["stack"] for line in lines] == [4] * 4
+    assert "4 of 4 runs finished before" in bisam(*args, "--stack", "off", cwd=tmp_path).stdout
 
 
 def test_two_calls_on_one_folder_share_the_work(tmp_path):

@@ -23,3 +23,19 @@ def lower_bound(logits, target, name, mu=None):
     for f, y in zip(logits, target, strict=True):
         total = total + torch.log(sum(torch.exp(mu * phi(f_j - f[y])) for f_j in f) / len(f)) / mu
     return total / len(logits)
+
+
+def lower_bound_gradient(logits, target, name, mu=None):
+    """Its gradient: dQ_i/dF_j = softmax_j(mu phi(F_i)) phi'(F_ij); the true class gets minus the sum of the others."""
+    phi, default = PHI[name]
+    mu = mu or default
+    rows = []
+    for f, y in zip(logits.detach(), target, strict=True):
+        margin = (f - f[y]).requires_grad_()
+        value = phi(margin)
+        (slope,) = torch.autograd.grad(value.sum(), margin)
+        row = torch.exp(mu * value) / torch.exp(mu * value).sum() * slope
+        row[y] = 0
+        row[y] = -row.sum()
+        rows.append(row.detach())
+    return torch.stack(rows) / len(rows)

@@ -17,6 +17,7 @@ from transformers import Trainer
 from .._step.objective import Objective
 from ..optimizer import SharpnessAware
 from . import _transformers as conventions
+from ._chunked_head import ChunkedHead
 
 __all__ = ["SharpnessAwareTrainer", "SharpnessAwareTrainerMixin"]
 
@@ -39,19 +40,31 @@ class SharpnessAwareTrainerMixin(_Trainer):
         args: those of the Trainer; ``optimizers=`` may hold a sharpness-aware optimizer.
         sharpness: makes one of a plain optimizer, the Trainer's own or that of ``optimizers=``; called as
             ``sharpness(base, model=model)``. For instance ``functools.partial(BiSAM, rho=0.1)``.
+        chunked_head: compute the loss of a causal language model, and BiSAM's lower bound, from what goes into its
+            head, chunk by chunk of tokens (:class:`~bisam.ChunkedHeadLoss`), so that the logits of all tokens never
+            stand in memory at once. Evaluation has all logits as before.
         kwargs: those of the Trainer.
 
     Raises:
         TypeError: ``sharpness`` is a name, an optimizer that is built already, or something else that cannot be called.
         ValueError: ``sharpness`` with an optimizer that is sharpness-aware already; an engine, an ``optim`` or a
-            ``descent=`` that cannot work here, by name. At the start of training: neither of the two ways was taken.
+            ``descent=`` that cannot work here, by name; ``chunked_head`` for a model whose loss is not known to be that
+            of its head's plain logits, or with another loss or ascent than those. At the start of training: neither of
+            the two ways was taken.
     """
 
-    def __init__(self, *args: Any, sharpness: Callable[..., SharpnessAware] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        sharpness: Callable[..., SharpnessAware] | None = None,
+        chunked_head: bool = False,
+        **kwargs: Any,
+    ) -> None:
         conventions.check_sharpness(sharpness)
         super().__init__(*args, **kwargs)
         self.sharpness = sharpness
         conventions.check_engine(self)
+        self.chunked_head = ChunkedHead(self) if chunked_head else None
         given = conventions.unwrapped(self.optimizer)
         if given is not None:
             conventions.check_descent(given)
@@ -121,7 +134,8 @@ class SharpnessAwareTrainerMixin(_Trainer):
         with _in_training_mode(opt):
             for objective in opt.passes() if scaler is None else opt.passes(grad_scale=scaler):
                 if conventions.wants_descent(objective, opt):
-                    value = super().training_step(model, copy.copy(inputs), num_items_in_batch)
+                    with self.chunked_head.in_place() if self.chunked_head else contextlib.nullcontext():
+                        value = super().training_step(model, copy.copy(inputs), num_items_in_batch)
                     objective.record(value)
                 else:
                     self._ascend(objective, model, copy.copy(inputs), num_items_in_batch)
@@ -134,14 +148,15 @@ class SharpnessAwareTrainerMixin(_Trainer):
         model.train()
         inputs = self._prepare_inputs(inputs)
         given = copy.copy(inputs)  # compute_loss() may take the labels out
-        with self.compute_loss_context_manager():
+        chunked = self.chunked_head.in_place(objective) if self.chunked_head else contextlib.nullcontext()
+        with chunked as found, self.compute_loss_context_manager():
             result = self.compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items)
             if not isinstance(result, tuple) or len(result) != 2:
                 raise TypeError(
                     f"{type(self).__name__}.compute_loss(..., return_outputs=True) returned {type(result).__name__}: "
                     "it must return (loss, outputs), for the ascent objective needs the logits"
                 )
-            value = objective(*self.logits_and_labels(result[1], given))
+            value = found[0] if found else objective(*self.logits_and_labels(result[1], given))
             objective.loss_at_w = self._as_logged(result[0].detach(), num_items)
         self.accelerator.backward(value / self.current_gradient_accumulation_steps)
 

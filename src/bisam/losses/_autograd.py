@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .bounds import Bound
 
-__all__ = ["BinaryLowerBound", "ExpectedLowerBound", "LowerBound", "wide_dtype"]
+__all__ = ["BinaryLowerBound", "ExpectedLowerBound", "LowerBound", "lower_bound_slope", "wide_dtype"]
 
 #: Margins of one chunk hold at most this many elements when targets are probabilities (64 MiB in float32).
 _CHUNK = 2**24
@@ -39,12 +39,8 @@ class LowerBound(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         logits, target = ctx.saved_tensors
-        kept = target != ctx.ignore_index
-        index = torch.where(kept, target, 0).unsqueeze(-1)
-        margin = _margins(logits.to(wide_dtype(logits)), index)
-        slope = _others(_slopes(ctx.bound, ctx.mu, margin) * grad.unsqueeze(-1), index)
-        slope = torch.where(kept.unsqueeze(-1), slope, 0)  # after the product: ignored rows may hold NaN
-        return slope.to(logits.dtype), None, None, None, None
+        slope = lower_bound_slope(logits, target, ctx.bound, ctx.mu, ctx.ignore_index, grad)
+        return slope, None, None, None, None
 
 
 class ExpectedLowerBound(torch.autograd.Function):
@@ -102,6 +98,18 @@ class BinaryLowerBound(torch.autograd.Function):
             return slope, None, None, None
         wrong, right = _both_sides(z, bound, mu)
         return slope, ((right - wrong) * grad).to(target.dtype), None, None
+
+
+def lower_bound_slope(
+    logits: Tensor, target: Tensor, bound: Bound, mu: float, ignore_index: int, grad: Tensor
+) -> Tensor:
+    """The gradient (..., K) of the sum of grad * Q over all samples (...), in differentiable operations."""
+    kept = target != ignore_index
+    index = torch.where(kept, target, 0).unsqueeze(-1)
+    margin = _margins(logits.to(wide_dtype(logits)), index)
+    slope = _others(_slopes(bound, mu, margin) * grad.unsqueeze(-1), index)
+    slope = torch.where(kept.unsqueeze(-1), slope, 0)  # after the product: ignored rows may hold NaN
+    return slope.to(logits.dtype)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...]) -> None:

@@ -51,6 +51,8 @@ def classes_last(logits: Tensor, target: Tensor) -> Samples:
             logits (K,), which may as well be K binary labels.
     """
     _check_tensors(logits, target)
+    if logits.ndim == 2 and target.dtype == torch.int64 and logits.shape[:1] == target.shape and logits.shape[1] > 1:
+        return Samples(logits, target, True)  # what nearly every call is
     if logits.ndim == 0:
         raise ValueError("logits of shape () have no class dimension: pass (B, K), (K,) or (B, K, d1, ...)")
     dim = 0 if logits.ndim == 1 else 1
@@ -64,7 +66,7 @@ def classes_last(logits: Tensor, target: Tensor) -> Samples:
         _check_probabilities(logits, target)
         return Samples(logits.movedim(dim, -1), target.movedim(dim, -1).to(wide_dtype(logits)), False)
     _check_indices(logits, target, logits.shape[:dim] + logits.shape[dim + 1 :])
-    return Samples(logits.movedim(dim, -1), target.long(), True)
+    return Samples(logits if dim == logits.ndim - 1 else logits.movedim(dim, -1), target.long(), True)
 
 
 def binary_labels(logits: Tensor, target: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .bounds import Bound
+from .head import ChunkedHeadLoss
 from .language import CausalLMLoss
 from .modules import BinaryLowerBoundLoss, LowerBoundLoss
 
@@ -102,13 +103,14 @@ def lower_bound_for(
     alpha: float | None = None,
     *,
     descent: Callable[..., Tensor] = nn.CrossEntropyLoss(),
-) -> LowerBoundLoss | BinaryLowerBoundLoss | CausalLMLoss:
+) -> LowerBoundLoss | BinaryLowerBoundLoss | CausalLMLoss | ChunkedHeadLoss:
     """Return the lower bound of the 0-1 loss that takes the same logits and targets as ``descent``.
 
     Binary cross-entropy gives :class:`~bisam.BinaryLowerBoundLoss`, :class:`~bisam.CausalLMLoss` a lower bound that
-    shifts like it, everything else :class:`~bisam.LowerBoundLoss`. The descent's ``ignore_index`` holds, and where it
-    returns the loss of each sample (``reduction="none"``) the bound does too. Weights of classes, ``pos_weight`` and
-    label smoothing have no part in an error rate.
+    shifts like it, :class:`~bisam.ChunkedHeadLoss` one through the same head, everything else
+    :class:`~bisam.LowerBoundLoss`. The descent's ``ignore_index`` holds, and where it returns the loss of each sample
+    (``reduction="none"``) the bound does too. Weights of classes, ``pos_weight`` and label smoothing have no part in an
+    error rate.
 
     Args:
         bound: as in :class:`~bisam.LowerBoundLoss`.
@@ -122,6 +124,9 @@ def lower_bound_for(
     inner = _unwrapped(descent)
     if isinstance(inner.loss, CausalLMLoss):
         return CausalLMLoss(lower_bound_for(bound, mu, alpha, descent=inner.loss.loss))
+    if isinstance(inner.loss, ChunkedHeadLoss):
+        of_logits = LowerBoundLoss(bound, mu, alpha, ignore_index=inner.loss.ignore_index)
+        return ChunkedHeadLoss(inner.loss.head, of_logits, inner.loss.samples)
     _refuse(descent, inner)
     for name, (function, dtypes) in _BINARY.items():
         if inner.is_a(name, function):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._validation import positive
 from ._autograd import BinaryLowerBound, ExpectedLowerBound, LowerBound, wide_dtype
+from ._fast import fast_lower_bound
 from ._targets import Samples, are_distributions, are_labels, binary_labels, classes_last, explain
 from .bounds import Bound, as_bound
 
@@ -77,10 +78,11 @@ def lower_bound_of(samples: Samples, bound: Bound, mu: float, ignore_index: int,
     if not by_class:
         return _reduce(ExpectedLowerBound.apply(logits, target, bound, mu), reduction, None)
     try:
-        value = LowerBound.apply(logits, target, bound, mu, ignore_index)
+        fast = fast_lower_bound(logits, target, bound, mu, ignore_index, reduction)
+        value = LowerBound.apply(logits, target, bound, mu, ignore_index) if fast is None else fast
     except (RuntimeError, IndexError) as error:
         raise explain(error, target, logits.shape[-1], ignore_index) from error
-    return _reduce(value, reduction, target != ignore_index)
+    return _reduce(value, reduction, target != ignore_index) if fast is None else fast
 
 
 def binary_lower_bound_loss(

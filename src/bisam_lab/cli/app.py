@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..recipe import RecipeError
+from ..errors import RecipeError
 from . import recipes
 from .bench import bench
 from .compare import compare

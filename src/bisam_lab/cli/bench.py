@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from ..importing import no_collection
 from .options import DataDir, Json, Overrides, RecipeName, read
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def bench(
     [dim]bisam bench digits --methods all --json[/dim]
     """
     chosen = read(recipe, overrides, methods=None if methods in (None, "all") else f"[{methods}]")
-    from ..bench import bench as measure  # here, for torch takes seconds to import and --help should not
-    from ..bench import every_method
+    with no_collection():  # here, for torch takes seconds to import and --help should not
+        from ..bench import bench as measure
+        from ..bench import every_method
     from .live import display
 
     if methods == "all":

@@ -3,22 +3,24 @@
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 
-from .. import recipe as recipes
+from ..errors import RecipeError
+from ..importing import no_collection
 from ..parallel.processes import warm_up
-from ..recipe import RecipeError
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
 from .signals import leaving
 
 if TYPE_CHECKING:
+    from ..budget import Unit
     from ..parallel.events import JobEnded
     from ..run.result import RunResult
+    from ..stack.plan import Stacking
     from ..statistics.by_variant import Outcome
     from ..study.folder import Study
 
@@ -42,9 +44,19 @@ def compare(
     ] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
+    budget: Annotated[
+        Literal["passes", "seconds"] | None,
+        typer.Option(
+            help="Compare at equal cost, too: cheaper methods train for more epochs. The verdict is then of these."
+        ),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at once; by default one per core, or one on a GPU.")
     ] = None,
+    stack: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(help="Train several runs together in one process: where it is faster, wherever it can be, never."),
+    ] = "auto",
     out: Annotated[Path | None, typer.Option(help="The study's folder; studies/RECIPE by default.")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -56,6 +68,7 @@ def compare(
 
     [dim]bisam compare[/dim]
     [dim]bisam compare digits --methods sgd,sam --seeds 10 sharpness.rho=0.2[/dim]
+    [dim]bisam compare digits --budget passes[/dim]
     [dim]bisam compare cifar10 --data-dir data --label-noise 0.4[/dim]
     [dim]bisam compare table1-cifar10 --data-dir data --smoke[/dim]
     """
@@ -69,25 +82,32 @@ def compare(
         seeds=seeds,
     )
     if variants is not None:
+        from .. import recipe as recipes
+
         chosen = recipes.only(chosen, variants.split(","))
     against = baseline or chosen.methods[0]
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
-    from ..parallel.checks import default_jobs
-    from ..report.summary import write_summary
-    from ..statistics.by_variant import outcomes  # here, because torch takes seconds to import and --help must be fast
-    from ..study.folder import Study
+    with no_collection():  # here, while the server of the runs imports the engine: --help must be fast
+        from ..parallel.checks import default_jobs
+        from ..report.summary import write_summary
+        from ..statistics.by_variant import outcomes
+        from ..study.folder import Study
 
     console = Console(stderr=as_json)
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
     study = Study(folder, chosen, data_dir, lambda text: console.print(text, markup=False))
     with leaving():
-        succeeded = _train(study, jobs or default_jobs(chosen), console)
+        if budget is not None:
+            _plan(study, budget, jobs or default_jobs(chosen), console)
+        succeeded = _train(study, jobs or default_jobs(chosen), stack, console)
     results = study.write_results()
-    found = outcomes(results, against, test, difference)
+    found = outcomes(results, against, test, difference, study.budget)
     write_summary(study, results, found)
     if as_json:
-        print(json.dumps({"folder": str(folder), "outcomes": [row.to_dict() for row in found]}, allow_nan=False))
+        plan = None if study.budget is None else study.budget.to_dict()
+        told = {"folder": str(folder), "budget": plan, "outcomes": [row.to_dict() for row in found]}
+        print(json.dumps(told, allow_nan=False))
     else:
         for outcome in found:
             _show(outcome, console)
@@ -96,7 +116,21 @@ def compare(
         raise typer.Exit(1)
 
 
-def _train(study: "Study", jobs: int, console: Console) -> bool:
+def _plan(study: "Study", unit: "Unit", jobs: int, console: Console) -> None:
+    """Find what each method may spend, and say so."""
+    from ..run.environment import cores
+    from .budget import plan, sentence
+    from .live import Live
+
+    with Live(console, "what a step costs", 1, 0) as live:
+        budget = plan(study, unit, max(1, cores() // jobs))
+    if live.failed:
+        raise typer.Exit(1)
+    for name in study.recipe.variants or [""]:
+        console.print(sentence(budget, name, study.recipe.methods), highlight=False, markup=False, soft_wrap=True)
+
+
+def _train(study: "Study", jobs: int, stack: "Stacking", console: Console) -> bool:
     """Train the missing runs under a live display; return whether none failed."""
     from ..report.words import count
     from ..study.pool import run_study
@@ -106,10 +140,11 @@ def _train(study: "Study", jobs: int, console: Console) -> bool:
     console.print(
         f"{count(len(study.recipe.methods), 'method')} x {count(study.recipe.seeds, 'seed')}"
         + (f" x {count(len(study.recipe.variants), 'variant')}" if study.recipe.variants else "")
+        + (", at equal steps and at equal cost," if study.budget is not None else "")
         + f" in [bold]{escape(str(study.folder))}[/bold]"
         + (f", {done} of {total} runs finished before" if done else "")
     )
-    with Live(console, "all runs", total, done) as live, closing(run_study(study, jobs)) as events:
+    with Live(console, "all runs", total, done) as live, closing(run_study(study, jobs, stack=stack)) as events:
         for ended in live.ended(events):
             done += 1
             live.set_done(done)
@@ -144,3 +179,5 @@ def _show(outcome: "Outcome", console: Console) -> None:
         # A line that is too long is better than a lost column.
         Console(width=max(console.width, whole)).print(view, crop=False)
     console.print(outcome.verdict, highlight=False, markup=False)
+    if outcome.cost:
+        console.print(outcome.cost, highlight=False, markup=False)

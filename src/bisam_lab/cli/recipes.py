@@ -6,11 +6,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.syntax import Syntax
-from rich.table import Table
 
-from .. import recipe as recipes
-from ..recipe import RecipeError
+from ..errors import RecipeError
 from .options import Json, complete_recipe
 
 __all__ = ["app"]
@@ -26,6 +23,10 @@ def list_recipes(as_json: Json = False) -> None:
 
     [dim]bisam recipes list[/dim]
     """
+    from rich.table import Table
+
+    from .. import recipe as recipes
+
     rows = [_row(name) for name in recipes.names()]
     if as_json:
         print(json.dumps(rows))
@@ -44,9 +45,13 @@ def show(name: Name) -> None:
 
     [dim]bisam recipes show table1-cifar10[/dim]
     """
+    from .. import recipe as recipes
+
     text = recipes.text(name)
     console = Console()
     if console.is_terminal:
+        from rich.syntax import Syntax
+
         console.print(Syntax(text, "yaml", background_color="default"))
     else:
         print(text, end="")
@@ -62,6 +67,8 @@ def copy(
 
     [dim]bisam recipes copy digits mine.yaml && bisam compare mine.yaml[/dim]
     """
+    from .. import recipe as recipes
+
     text = recipes.text(name)
     path = to or Path(f"{name}.yaml")
     if path.exists() and not force:
@@ -71,14 +78,18 @@ def copy(
 
 
 def _row(name: str) -> dict[str, str | int]:
-    recipe = recipes.load(name)
-    variants = [recipes.variant(recipe, key) for key in recipe.variants] or [recipe]
+    """Say what a recipe is, from its file as it stands: to check its names takes torch, and torch takes seconds."""
+    from .. import recipe as recipes
+
+    fields = recipes.outline(name)
+    variants, methods, seeds = fields["variants"], len(fields["methods"]), fields["seeds"]
+    sets = [settings.get("data.name", fields["data"]["name"]) for settings in variants.values() or [{}]]
     return {
         "name": name,
-        "description": recipe.description,
-        "data": ", ".join(dict.fromkeys(one.data.name for one in variants)),
-        "variants": len(recipe.variants),
-        "methods": len(recipe.methods),
-        "seeds": recipe.seeds,
-        "runs": len(variants) * len(recipe.methods) * recipe.seeds,
+        "description": fields["description"],
+        "data": ", ".join(dict.fromkeys(sets)),
+        "variants": len(variants),
+        "methods": methods,
+        "seeds": seeds,
+        "runs": len(sets) * methods * seeds,
     }

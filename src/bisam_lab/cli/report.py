@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..recipe import RecipeError
+from ..errors import RecipeError
 from .options import Test
 
 __all__ = ["report"]

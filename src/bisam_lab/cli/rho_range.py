@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from .. import recipe as recipes
-from ..recipe import RecipeError
+from ..errors import RecipeError
 from ..registry.optimizers import PLAIN
 from ..run.result import plain
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName
@@ -35,11 +34,13 @@ def rho_range(
     [dim]bisam rho-range digits --method bisam-log[/dim]
     [dim]bisam rho-range cifar10 --data-dir data --method asam --json[/dim]
     """
+    from .. import recipe as recipes  # here, as below: torch takes seconds to import, and --help must be fast
+
     recipe, given = recipes.words(recipe, overrides)
     if label_noise is not None:
         given.append(f"data.label_noise={label_noise}")
     chosen = recipes.load(recipe, [*given, f"methods=[{method}]"])
-    from ..tuning.rho_range import advise  # here: torch takes seconds to import, and --help should not
+    from ..tuning.rho_range import advise
 
     if method in PLAIN:
         raise RecipeError(f"--method {method} has no radius: name a sharpness-aware method, such as sam")

@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..recipe import RecipeError, variant
+from ..errors import RecipeError
+from ..importing import no_collection
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
 from .signals import leaving
 
@@ -40,12 +41,15 @@ def train(
     [dim]bisam train digits --method bisam-log --seed 3[/dim]
     [dim]bisam train cifar10 --data-dir data --method sam engine.precision=bf16-mixed --wandb my-project[/dim]
     """
+    from ..recipe import variant  # here, as all below: torch takes seconds to import, and --help must be fast
+
     whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise, methods=method and f"[{method}]")
     of = of if of is not None else next(iter(whole.variants), "")
     chosen, method = variant(whole, of), method or whole.methods[-1]
-    from ..run.checkpoint import CheckpointError  # here: torch takes seconds to import, and --help should not
-    from ..run.result import Run
-    from ..study.cell import Busy, run_cell
+    with no_collection():
+        from ..run.checkpoint import CheckpointError
+        from ..run.result import Run
+        from ..study.cell import Busy, run_cell
     from ..study.files import UnreadableError, make_folder
     from .watch import Watch
 

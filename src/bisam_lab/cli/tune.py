@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..parallel.processes import warm_up
-from ..recipe import changed, variant
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
 from .signals import leaving
 
@@ -67,11 +66,13 @@ def tune(
     [dim]bisam tune glue --method bisam-log --storage postgresql://host/db --out tuning/glue[/dim]
     """
     warm_up("bisam_lab.tuning.pool")
+    from ..recipe import changed, variant  # here, as all below: torch takes seconds to import, and --help must be fast
+
     whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise)
     chosen = variant(whole, of if of is not None else next(iter(whole.variants), ""))
     method = method or chosen.methods[-1]
     changed(chosen, {("methods",): [method]})
-    from ..parallel.checks import default_jobs  # here, because torch takes seconds to import and --help must be fast
+    from ..parallel.checks import default_jobs
     from ..tuning.result import read_trials, write_best, write_trials
     from ..tuning.space import Space
     from ..tuning.tuning import Tuning

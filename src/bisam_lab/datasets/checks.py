@@ -7,7 +7,6 @@ from pathlib import Path
 from ..errors import RecipeError
 from .contents import Contents, Images, Pictures, sizes
 from .entry import Checked, DataSet
-from .pictures import decode
 
 __all__ = [
     "NO_CHECKSUM",
@@ -97,6 +96,8 @@ def readable(path: Path, read: Callable[[], Contents]) -> Iterator[Checked]:
 
 def broken_pictures(found: Pictures) -> list[Checked]:
     """Return the pictures that cannot be decoded."""
+    from .pictures import decode  # here, because torch takes seconds to import
+
     broken = []
     for path in (*found.train.paths, *found.test.paths):
         try:

@@ -1,12 +1,15 @@
-"""What a reader returns: images in memory, pictures in files, or texts; each as a training set and a test set."""
+"""What a reader returns: images in memory, pictures in files, or texts; each as a training set and a test set.
+
+The entries of the data sets import this file, and a list of them should not wait for torch.
+"""
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from .pictures import Files
+    from .pictures import Files
 
 __all__ = ["Contents", "Images", "Pictures", "Sample", "Texts", "sizes"]
 
@@ -24,10 +27,12 @@ class Images:
         ValueError: a tensor of another shape or type.
     """
 
-    train: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    train: "tuple[Tensor, Tensor]"
+    test: "tuple[Tensor, Tensor]"
 
     def __post_init__(self) -> None:
+        import torch
+
         for part, (x, y) in (("train", self.train), ("test", self.test)):
             if x.ndim != 4 or not (x.dtype == torch.uint8 or x.is_floating_point()):
                 raise ValueError(
@@ -61,8 +66,8 @@ class Pictures:
         size: pixels a side, unless the recipe gives ``image_size``.
     """
 
-    train: Files
-    test: Files
+    train: "Files"
+    test: "Files"
     classes: tuple[str, ...]
     size: int
 

@@ -1,12 +1,13 @@
 """Folders of pictures: which files are for training and which for testing, and the class of each."""
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
 from .contents import Pictures
-from .pictures import Files, files, natural_size
+
+if TYPE_CHECKING:
+    from .pictures import Files
 
 __all__ = ["SUFFIXES", "class_names", "listed", "read_folder"]
 
@@ -24,6 +25,8 @@ def read_folder(folder: Path) -> Pictures:
     Raises:
         RecipeError: no such folder, fewer than two classes, a class without pictures, or a file that is no picture.
     """
+    from .pictures import natural_size  # here, because torch takes seconds to import
+
     if not folder.is_dir():
         raise RecipeError(
             f"no folder {folder}: folder:PATH must hold train/CLASS/*.jpg and test/CLASS/*.jpg, or CLASS/*.jpg"
@@ -59,7 +62,7 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(inner.name for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
 
 
-def listed(folder: Path, classes: list[str], may_lack: bool = False) -> Files:
+def listed(folder: Path, classes: list[str], may_lack: bool = False) -> "Files":
     """List the pictures of each class, in the order of their names.
 
     Args:
@@ -70,6 +73,8 @@ def listed(folder: Path, classes: list[str], may_lack: bool = False) -> Files:
     Raises:
         RecipeError: a class or all of them without pictures, or a file that is no picture.
     """
+    from .pictures import files
+
     paths, labels = [], []
     for label, name in enumerate(classes):
         found = _pictures(folder / name)
@@ -91,8 +96,10 @@ def _pictures(folder: Path) -> list[Path]:
     return kept
 
 
-def _fifth(pool: Files, classes: list[str]) -> tuple[Files, Files]:
+def _fifth(pool: "Files", classes: list[str]) -> "tuple[Files, Files]":
     """Move a fifth of each class, one picture at least, into a test set."""
+    import torch
+
     rng, test = torch.Generator().manual_seed(0), []
     for label, name in enumerate(classes):
         (members,) = (pool.y == label).nonzero(as_tuple=True)

@@ -7,7 +7,6 @@ import torch
 
 from ..recipe import Recipe, RecipeError
 from ..run.environment import cores
-from ..run.setup import check
 
 __all__ = ["check_recipe", "default_jobs"]
 
@@ -21,10 +20,14 @@ def default_jobs(recipe: Recipe) -> int:
 def check_recipe(recipe: Recipe, data_dir: Path | None, seed: int) -> None:
     """Load the data and build the network once, so that an error is shown once, before the jobs start.
 
+    A study calls it in one of its worker processes: they have imported the engine, and hold the data that they read.
+
     Raises:
         RecipeError: data are missing or too few, the network or the base optimizer cannot be built, or there is no such
             accelerator.
     """
+    from ..run.setup import check  # here: the process that only starts the jobs needs no engine
+
     found: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     name = recipe.engine.accelerator
     if name in found and not found[name]():

@@ -8,4 +8,7 @@ import signal
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-from ..run import train  # noqa: E402, F401 it takes seconds, in which the signal may come
+from ..importing import no_collection  # noqa: E402
+
+with no_collection():
+    from ..run import train  # noqa: F401 it takes seconds, in which the signal may come

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.queues import Queue
 from queue import Empty
@@ -27,6 +27,7 @@ __all__ = ["Pool", "Reporter", "send", "stopping"]
 GRACE = 60.0
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _stopping = False
 _queue: "Queue[EpochDone | Note]"
@@ -46,11 +47,22 @@ class Pool(Generic[T]):
         processes = context(*modules)
         self._queue: Queue[EpochDone | Note] = processes.Queue()
         self._executor = ProcessPoolExecutor(jobs, processes, initializer=_start, initargs=(threads, self._queue))
-        self._futures: set[Future[JobEnded[T] | None]] = set()
+        self._futures: set[Future[Sequence[JobEnded[T]]]] = set()
 
-    def submit(self, job: Callable[..., JobEnded[T] | None], *args: Any) -> None:
-        """Run ``job(*args)`` in a process. It returns how it ended, or None where there was nothing to do."""
-        self._futures.add(self._executor.submit(job, *args))
+    def submit(self, jobs: Callable[..., Sequence[JobEnded[T]]], *args: Any) -> None:
+        """Run ``jobs(*args)`` in a process. It returns how each of its jobs ended: of one, of several, or of none."""
+        self._futures.add(self._executor.submit(jobs, *args))
+
+    def ask(self, job: Callable[..., R], each: Iterable[tuple[Any, ...]]) -> list[R]:
+        """Run ``job(*args)`` in the processes for each ``args``, and wait for what they return.
+
+        Such a job has nothing to save. It is ended at once where the processes have to stop.
+
+        Raises:
+            Exception: the first one that a job raised.
+            BrokenProcessPool: a process was killed, perhaps because memory ran out.
+        """
+        return [future.result() for future in [self._executor.submit(_at_once, job, *args) for args in each]]
 
     def events(self, end: float = math.inf) -> Iterator[Event[T]]:
         """Yield what the jobs report until all have ended or the time is over.
@@ -65,8 +77,7 @@ class Pool(Generic[T]):
             done, self._futures = wait(self._futures, timeout=0.2, return_when=FIRST_COMPLETED)
             yield from self._reported()
             for future in done:
-                if (ended := future.result()) is not None:
-                    yield ended
+                yield from future.result()
 
     def _reported(self) -> Iterator[EpochDone | Note]:
         with contextlib.suppress(Empty):
@@ -129,6 +140,15 @@ def _start(threads: int, queue: "Queue[EpochDone | Note]") -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _at_once(job: Callable[..., R], *args: Any) -> R:
+    """Run a job that SIGTERM ends at once."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        return job(*args)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,6 @@
 """Recipes: what defines a study, and how it is read."""
 
-from .reading import RecipeError, changed, differences, load, names, only, text, variant, words
+from .reading import RecipeError, changed, differences, load, names, only, outline, text, variant, words
 from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "load",
     "names",
     "only",
+    "outline",
     "settings",
     "text",
     "variant",

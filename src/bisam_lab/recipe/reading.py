@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import RecipeError, nearest
 from .schema import Recipe
 
-__all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "text", "variant", "words"]
+__all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "outline", "text", "variant", "words"]
 
 
 def names() -> list[str]:
@@ -30,6 +30,21 @@ def text(name: str) -> str:
     if name not in names():
         raise RecipeError(f"recipe {name!r} is none of {', '.join(names())}{nearest(name, names())}")
     return (resources.files("bisam_lab") / "recipes" / f"{name}.yaml").read_text()
+
+
+def outline(name: str) -> dict[str, Any]:
+    """Return the fields of a shipped recipe, defaults included, without checking them, which imports torch.
+
+    Raises:
+        RecipeError: no such recipe.
+    """
+    return _over(Recipe.model_construct().model_dump(mode="json"), yaml.safe_load(text(name)))
+
+
+def _over(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults with the given values in place; sections that are in both are merged."""
+    sections = {key for key in given if isinstance(given[key], dict) and isinstance(defaults.get(key), dict)}
+    return {**defaults, **given, **{key: _over(defaults[key], given[key]) for key in sections}}
 
 
 def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:

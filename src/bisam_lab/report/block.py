@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -53,7 +53,10 @@ class Block:
         comparison: one row per method; empty if the baseline has no finished run.
         differences: to the baseline, one per method and seed.
         curves: one per method.
-        runs: by method, then by seed.
+        runs: that are compared, by method, then by seed.
+        budget: unit of the budget that every method spent; None: the methods are compared at equal steps.
+        cost: what the methods have spent, in words.
+        equal_steps: runs with the recipe's epochs that are not compared, because others spend the budget.
     """
 
     variant: str
@@ -67,6 +70,9 @@ class Block:
     differences: list[Difference]
     curves: list[Curve]
     runs: list[RunResult]
+    budget: str | None = None
+    cost: str = ""
+    equal_steps: list[RunResult] = field(default_factory=list)
 
 
 def make_block(
@@ -75,31 +81,38 @@ def make_block(
     methods: Sequence[str],
     test: str,
     settings: dict[str, Any] | None = None,
+    equal_steps: Sequence[RunResult] = (),
 ) -> Block:
     """Collect what is shown of one variant.
 
     Args:
         outcome: the comparison of the runs.
-        runs: the finished runs of the variant.
+        runs: the finished runs of the variant that are compared.
         methods: all methods of the study, in the recipe's order.
         test: the paired test of the comparison, a key of ``TESTS``.
         settings: what the variant changes in the recipe.
+        equal_steps: other runs of the variant, with the recipe's epochs.
     """
     place = {method: i for i, method in enumerate(methods)}
     ordered = sorted(runs, key=lambda run: (place[run.method], run.seed))
+    beside = sorted(equal_steps, key=lambda run: (place[run.method], run.seed))
     present = list(dict.fromkeys(run.method for run in ordered))
+    finished = {run.method for run in (*ordered, *beside)}
     return Block(
         variant=outcome.variant,
         settings=settings or {},
         metric=ordered[0].metric if ordered else "accuracy",
         baseline=outcome.baseline,
         interval=TESTS[test].interval(),
-        methods=present,
+        methods=[method for method in methods if method in finished],
         verdict=outcome.verdict,
         comparison=outcome.rows,
         differences=_differences(ordered, outcome.baseline),
         curves=[_curve(method, [run for run in ordered if run.method == method]) for method in present],
         runs=ordered,
+        budget=outcome.budget,
+        cost=outcome.cost,
+        equal_steps=beside,
     )
 
 

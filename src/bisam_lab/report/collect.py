@@ -9,10 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..budget import Budget
 from ..recipe import RecipeError
 from ..run.result import RunResult
 from ..statistics.by_variant import compare_variant
-from ..study.files import read_results
+from ..statistics.cost import compared
+from ..study.files import read_budget, read_results
 from .block import Block, make_block
 from .reading import recipe_of
 
@@ -117,24 +119,29 @@ def collect(folders: Iterable[Path], baseline: str | None = None, test: str = "t
 def _study(folder: Path, baseline: str | None, test: str) -> StudyData:
     recipe = recipe_of(folder)
     results, damaged = read_results(folder)
+    budget = read_budget(folder)
     methods = list(dict.fromkeys([*map(str, recipe["methods"]), *(result.method for result in results)]))
     variants = recipe["variants"] if isinstance(recipe.get("variants"), dict) else {}
     named = list(dict.fromkeys([*map(str, variants), *sorted(result.variant for result in results)])) or [""]
     against = baseline or methods[0]
     blocks = []
     for name in named:
-        runs = [result for method in methods for result in results if (result.variant, result.method) == (name, method)]
+        of = [result for method in methods for result in results if (result.variant, result.method) == (name, method)]
+        runs = compared(of, name, budget)
+        beside = [result for result in of if result not in runs and not result.equal_cost]
         settings = variants.get(name) if isinstance(variants.get(name), dict) else None
-        blocks.append(make_block(compare_variant(name, runs, against, test), runs, methods, test, settings))
+        blocks.append(
+            make_block(compare_variant(name, of, against, test, None, budget), runs, methods, test, settings, beside)
+        )
     return StudyData(
         folder=str(folder),
         name=str(recipe.get("name") or folder.name),
         description=str(recipe.get("description") or ""),
         recipe=recipe,
-        command=_command(recipe, against),
+        command=_command(recipe, against, budget),
         started=min((str(run.environment["started"]) for run in results if "started" in run.environment), default=""),
         environments=_environments(results),
-        notes=_notes(recipe, len(results), len(named), damaged),
+        notes=_notes(recipe, results, named, damaged, budget),
         blocks=blocks,
     )
 
@@ -152,19 +159,38 @@ def _environments(results: Iterable[RunResult]) -> list[Environment]:
     return [Environment(runs, fields) for fields, runs in counted if fields]
 
 
-def _notes(recipe: dict[str, Any], finished: int, variants: int, damaged: Sequence[str]) -> list[str]:
+def _notes(
+    recipe: dict[str, Any],
+    results: Sequence[RunResult],
+    variants: Sequence[str],
+    damaged: Sequence[str],
+    budget: Budget | None,
+) -> list[str]:
     notes = []
-    seeds = recipe.get("seeds")
-    wanted = len(recipe["methods"]) * seeds * variants if isinstance(seeds, int) else finished
+    seeds, methods, finished = recipe.get("seeds"), list(map(str, recipe["methods"])), len(results)
+    cells = [(name, method) for name in variants for method in methods]
+    longer = [
+        (name, method)
+        for name, method in cells
+        if budget and not budget.missing(name, (method,)) and budget.shares[name].differs(method)
+    ]
+    unknown = [method for method in methods if budget and any(budget.missing(name, (method,)) for name in variants)]
+    wanted = (len(cells) + len(longer)) * seeds if isinstance(seeds, int) else finished
     if finished == 0:
         notes.append("No run is finished yet.")
     elif finished < wanted:
         notes.append(f"{finished} of {wanted} runs are finished. The numbers are computed from these.")
+    if budget and unknown:
+        notes.append(
+            f"Left out of the comparison at equal cost: {', '.join(unknown)}. `bisam compare` with --budget "
+            f"{budget.unit} trains them."
+        )
     if damaged:
         notes.append(f"Left out, because they cannot be read: {', '.join(damaged)}.")
     return notes
 
 
-def _command(recipe: dict[str, Any], baseline: str) -> str:
+def _command(recipe: dict[str, Any], baseline: str, budget: Budget | None) -> str:
     words = ["bisam", "compare", "recipe.yaml", "--out", "again"]
+    words += [] if budget is None else ["--budget", budget.unit]
     return shlex.join([*words, "--baseline", baseline] if baseline != str(recipe["methods"][0]) else words)

@@ -38,7 +38,9 @@ def render(report: ReportData) -> str:
         "lines": configuration.lines,
         "recipe_link": _recipe_link,
     }
-    seeds = sorted({run.seed for study in report.studies for block in study.blocks for run in block.runs})
+    seeds = sorted(
+        {run.seed for study in report.studies for block in study.blocks for run in (*block.runs, *block.equal_steps)}
+    )
     return environment.get_template("template.html").render(
         report=report,
         seeds=seeds,

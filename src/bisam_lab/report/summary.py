@@ -11,6 +11,7 @@ from ..registry.metrics import metric_name
 from ..run.result import RunResult
 from ..statistics import TESTS, Comparison
 from ..statistics.by_variant import Outcome
+from ..statistics.cost import compared
 from ..study.files import temporary, write_text
 from ..study.folder import Study
 from .block import make_block
@@ -28,9 +29,11 @@ def _columns(rows: Sequence[Comparison]) -> tuple[str, ...]:
     """
     test, level = TESTS[rows[0].test], rows[0].level
     difference = "difference" if test.mean else "pseudo-median difference"
+    score = f"test {metric_name(rows[0].metric)} %"
+    scores = [score] if rows[0].budget is None else ["epochs", f"{score}, equal steps", "equal cost"]
     return (
         "method",
-        f"test {metric_name(rows[0].metric)} %",
+        *scores,
         "n",
         difference,
         test.interval(level),
@@ -46,7 +49,8 @@ def table(rows: Sequence[Comparison], baseline: str) -> Table:
         padding=(0, 2, 0, 0),
         pad_edge=False,
         title_justify="left",
-        title=f"Test {metric_name(rows[0].metric)}, paired by seed with {baseline}",
+        title=f"Test {metric_name(rows[0].metric)}, paired by seed with {baseline}"
+        + ("" if rows[0].budget is None else " at equal cost"),
     )
     for column in _columns(rows):
         view.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
@@ -64,18 +68,27 @@ def markdown(rows: Sequence[Comparison], baseline: str) -> str:
 
 
 def _cells(row: Comparison, baseline: str) -> list[str]:
-    spread = "" if math.isnan(row.std) else f" ± {row.std:.2f}"
     marks = [f"({count} {word})" for count, word in ((row.collapsed, "collapsed"), (row.diverged, "diverged")) if count]
     alone = row.method == baseline
     return [
         " ".join([row.method, *marks]),
-        f"{row.mean:.2f}{spread}",
+        *([] if row.budget is None else [str(row.epochs), _at_equal_steps(row)]),
+        _score(row.mean, row.std),
         str(row.n),
         "baseline" if alone else _number(row.difference, "+.2f"),
         "" if alone else f"[{_number(row.low, '+.2f')}, {_number(row.high, '+.2f')}]",
         "" if alone else p_value(row.p_adjusted),
         f"{row.speed:.2f}x" if not math.isnan(row.speed) else "?",
     ]
+
+
+def _at_equal_steps(row: Comparison) -> str:
+    failed = f" ({row.steps_failed} failed)" if row.steps_failed else ""
+    return _score(row.steps_mean, row.steps_std) + failed
+
+
+def _score(mean: float, std: float) -> str:
+    return _number(mean, ".2f") + ("" if math.isnan(std) else f" ± {std:.2f}")
 
 
 def _number(value: float, form: str) -> str:
@@ -94,14 +107,15 @@ def write_summary(study: Study, results: Sequence[RunResult], found: Sequence[Ou
     for outcome in found:
         heading = f"## {outcome.variant}\n\n" if outcome.variant else ""
         table = markdown(outcome.rows, outcome.baseline) + "\n" if outcome.rows else ""
-        text.append(f"{heading}{table}{outcome.verdict}\n")
+        cost = f"\n{outcome.cost}\n" if outcome.cost else ""
+        text.append(f"{heading}{table}{outcome.verdict}\n{cost}")
         if outcome.rows:
             _write_figure(study, results, outcome)
     write_text(study.folder / "table.md", "\n".join(text))
 
 
 def _write_figure(study: Study, results: Sequence[RunResult], outcome: Outcome) -> None:
-    runs = [result for result in results if result.variant == outcome.variant]
+    runs = compared(results, outcome.variant, study.budget)
     path = study.folder / f"figure{_suffix(outcome.variant)}.png"
     fresh = temporary(path)
     block = make_block(outcome, runs, study.recipe.methods, outcome.rows[0].test)
@@ -116,4 +130,5 @@ def _suffix(variant: str) -> str:
 def _title(study: Study, variant: str) -> str:
     recipe = study.recipe_of(next(run for run in study.runs if run.variant == variant))
     noise = f", {100 * recipe.data.label_noise:g} % of the training labels wrong" if recipe.data.label_noise else ""
-    return f"{recipe.data.name}, {recipe.model.name}{noise}, rho = {recipe.sharpness.rho:g}, {recipe.seeds} seeds"
+    cost = "" if study.budget is None else f", equal cost in {study.budget.unit}"
+    return f"{recipe.data.name}, {recipe.model.name}{noise}, rho = {recipe.sharpness.rho:g}, {recipe.seeds} seeds{cost}"

@@ -126,7 +126,7 @@ def _dump(state: Mapping[str, Any], fresh: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with fresh.open("wb") as file:
-            torch.save({"format": FORMAT, "version": VERSION, **state}, file)
+            torch.save({"format": FORMAT, "version": VERSION, **_own(state)}, file)
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
@@ -135,6 +135,18 @@ def _dump(state: Mapping[str, Any], fresh: Path, path: Path) -> None:
         if isinstance(cause, OSError):
             raise OSError(f"{path} cannot be written ({cause.strerror}): the one before it stays") from error
         raise
+
+
+def _own(value: Any) -> Any:
+    """Return a state whose tensors have storages of their own: torch saves the whole storage of a view."""
+    if isinstance(value, Mapping):
+        owned = {key: _own(inner) for key, inner in value.items()}
+        return owned if any(owned[key] is not inner for key, inner in value.items()) else value
+    if isinstance(value, list):
+        return [_own(inner) for inner in value]
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+        return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+    return value
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

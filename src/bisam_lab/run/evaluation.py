@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from ..data import Source
 from ..registry.metrics import METRICS
+from .asking import Asking, Forward
+from .fabric import Fabric
 
 __all__ = ["collapsed", "predictions"]
 
@@ -14,8 +16,9 @@ __all__ = ["collapsed", "predictions"]
 LEARNT = 0.02
 
 
-@torch.no_grad()
-def predictions(net: nn.Module, source: Source, between: Callable[[], None] = lambda: None) -> Tensor:
+def predictions(
+    net: nn.Module, source: Source, fabric: Fabric, between: Callable[[], None] = lambda: None
+) -> Asking[Tensor]:
     """Return the predicted class of each example (N,), on the CPU; -1 where a logit is NaN.
 
     ``between`` is called before each batch. An exception from it ends the evaluation.
@@ -24,7 +27,7 @@ def predictions(net: nn.Module, source: Source, between: Callable[[], None] = la
     parts = []
     for batch in source.in_order():
         between()
-        logits = net(batch.x)
+        logits: Tensor = yield Forward(net, batch.x, fabric)
         parts.append(logits.argmax(1).where(~logits.isnan().any(1), -1))
     return torch.cat(parts).cpu()
 

@@ -11,14 +11,20 @@ Status = Literal["ok", "collapsed", "diverged"]
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """Which run of a study: variant, seed and method. ``variant`` is empty if the recipe has none."""
+    """Which run of a study: variant, seed and method. ``variant`` is empty if the recipe has none.
+
+    ``equal_cost`` marks a run whose epochs spend the study's budget, beside the one with the recipe's epochs.
+    """
 
     variant: str
     seed: int
     method: str
+    equal_cost: bool = False
 
     def __str__(self) -> str:
-        return " ".join([*([self.variant] if self.variant else []), self.method, "seed", str(self.seed)])
+        return " ".join([*([self.variant] if self.variant else []), self.method, "seed", str(self.seed)]) + (
+            " at equal cost" if self.equal_cost else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class RunResult:
         steps_per_second: of the optimizer.
         seconds: of the whole run, interruptions not counted.
         variant: of the recipe.
+        equal_cost: whether its epochs spend the study's budget, instead of being the recipe's.
         metric: what the scores are.
         parameters: of the model.
         environment: hardware, versions, git commit.
@@ -72,6 +79,7 @@ class RunResult:
     steps_per_second: float
     seconds: float
     variant: str = ""
+    equal_cost: bool = False
     metric: str = "accuracy"
     parameters: int = 0
     environment: dict[str, Any] = field(default_factory=dict)
@@ -80,7 +88,7 @@ class RunResult:
     @property
     def run(self) -> Run:
         """Which run has this result."""
-        return Run(self.variant, self.seed, self.method)
+        return Run(self.variant, self.seed, self.method, self.equal_cost)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON. A loss that is not finite becomes null."""

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.examples import count_batches
 from ..recipe import Recipe, differences, settings
 from ..registry.methods import Method
 from ..registry.metrics import METRICS
+from .asking import Asking, Clock
 from .checkpoint import CheckpointError, Checkpoints, random_state, set_random_state, write
 from .evaluation import predictions
 from .fabric import build_fabric
@@ -37,13 +38,21 @@ class Training:
         method: its name.
         seed: of all random numbers.
         data_dir: folder of the data sets.
+        clock: tells the seconds that the run has taken; several runs at once share the time.
 
     Raises:
         RecipeError: data are missing, or the network or the optimizer cannot be built.
     """
 
-    def __init__(self, recipe: Recipe, method: str, seed: int, data_dir: Path | None = None) -> None:
-        self.recipe, self.method, self.seed = recipe, method, seed
+    def __init__(
+        self,
+        recipe: Recipe,
+        method: str,
+        seed: int,
+        data_dir: Path | None = None,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self.recipe, self.method, self.seed, self.clock = recipe, method, seed, clock
         self.fabric = build_fabric(recipe.engine)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
         self.batches = count_batches(len(splits.train), recipe.train.batch_size)
@@ -56,10 +65,10 @@ class Training:
         self.test = splits.test  # moved to the device when it is read, once
         self.history: list[Epoch] = []
         self._exported = 0
-        self.chosen: dict[str, Any] = copy.deepcopy(self.model.state_dict())
+        self.chosen = _copy(self.model)
         self.losses: list[Tensor] = []  # of the current epoch
         self.seconds = self.epoch_seconds = 0.0
-        self.started = self.saved = time.perf_counter()
+        self.started, self.saved = clock(), time.perf_counter()
 
     @property
     def diverged(self) -> bool:
@@ -83,8 +92,8 @@ class Training:
     def _best(self) -> int:
         return max(range(1, len(self.history) + 1), key=lambda i: self.history[i - 1].validation_score, default=0)
 
-    def epoch(self, observer: Observer, checkpoints: Checkpoints | None, every: float) -> Epoch:
-        """Train to the end of the current epoch and score it on validation.
+    def epoch(self, observer: Observer, checkpoints: Checkpoints | None, every: float) -> Asking[Epoch]:
+        """Train to the end of the current epoch, score it on validation, and return its numbers.
 
         Args:
             observer: is called after each step, and can stop the training.
@@ -95,8 +104,8 @@ class Training:
             Stopped: the observer stopped the training; its state is saved.
         """
         number = len(self.history) + 1
-        self._train(number, observer, checkpoints, every)
-        predicted = self._validate(observer, checkpoints)
+        yield from self._train(number, observer, checkpoints, every)
+        predicted = yield from self._validate(observer, checkpoints)
         result = Epoch(
             epoch=number,
             train_loss=float(torch.stack(self.losses).mean()),
@@ -108,26 +117,28 @@ class Training:
         self.history.append(result)
         self.losses, self.epoch_seconds = [], 0.0
         if self.selected == number:
-            self.chosen = copy.deepcopy(self.model.state_dict())
+            self.chosen = _copy(self.model)
         return result
 
-    def _train(self, number: int, observer: Observer, checkpoints: Checkpoints | None, every: float) -> None:
+    def _train(self, number: int, observer: Observer, checkpoints: Checkpoints | None, every: float) -> Asking[None]:
         """Take the steps that are left of the epoch."""
         batches = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
-        began = time.perf_counter()
-        for loss in self.steps.take(batches):
-            self.losses.append(loss)
+        began = self.clock()
+        for done, batch in enumerate(batches):
+            if done == 0:
+                self.steps.begin()
+            self.losses.append((yield from self.steps.step(batch)))
             observer.step(number, len(self.losses), self.batches)
             stop = observer.stopping()  # asked once a step: a signal may arrive between two questions
             if checkpoints is not None and (stop or time.perf_counter() - self.saved >= every):
-                self.epoch_seconds += time.perf_counter() - began
+                self.epoch_seconds += self.clock() - began
                 self.save(checkpoints)
-                began = time.perf_counter()
+                began = self.clock()
             if stop:
                 raise Stopped
-        self.epoch_seconds += time.perf_counter() - began
+        self.epoch_seconds += self.clock() - began
 
-    def _validate(self, observer: Observer, checkpoints: Checkpoints | None) -> Tensor:
+    def _validate(self, observer: Observer, checkpoints: Checkpoints | None) -> Asking[Tensor]:
         """Return the predicted classes (N,) of the validation examples."""
 
         def stop_if_asked() -> None:
@@ -137,12 +148,12 @@ class Training:
                 raise Stopped
 
         self.opt.eval()
-        return predictions(self.steps.net, self.validation, stop_if_asked)
+        return (yield from predictions(self.steps.net, self.validation, self.fabric, stop_if_asked))
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Save the state after the last step, and the weights of the selected epoch if they are new."""
-        self.seconds += time.perf_counter() - self.started
-        self.started = time.perf_counter()
+        now = self.clock()
+        self.seconds, self.started = self.seconds + now - self.started, now
         checkpoints.save(self.state())
         if self.selected not in (0, self._exported):
             weights = {key: value.detach().cpu() for key, value in self.chosen.items()}
@@ -195,7 +206,13 @@ class Training:
         self.steps.schedule.load_state_dict(state["schedule"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
-        self.chosen = copy.deepcopy(self.model.state_dict()) if state["chosen"] is None else state["chosen"]
+        self.chosen = _copy(self.model) if state["chosen"] is None else state["chosen"]
         self.losses = [] if state["losses"] is None else list(state["losses"].to(self.fabric.device))
         self.epoch_seconds, self.seconds = state["epoch_seconds"], state["seconds"]
         set_random_state(state["random"], self.fabric.device)
+
+
+def _copy(model: nn.Module) -> dict[str, Any]:
+    """Return a copy of a model's state. ``copy.deepcopy`` would copy a whole storage that several models share."""
+    state: dict[str, Any] = model.state_dict()
+    return {key: value.clone() if isinstance(value, Tensor) else copy.deepcopy(value) for key, value in state.items()}

@@ -1,6 +1,7 @@
 """The steps of a training: the method's passes over a batch, one update, and the schedules."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,11 @@ from bisam.loops import micro_batches
 from ..data import Examples
 from ..recipe import TrainRecipe
 from ..registry.methods import Method
+from .asking import Asking, Backward, Forward, alone
 from .fabric import Fabric
 from .learning_rate import learning_rate
 
-__all__ = ["Steps"]
+__all__ = ["Step", "Steps"]
 
 
 class Steps:
@@ -32,44 +34,82 @@ class Steps:
     Attributes:
         net: the network as the engine runs it.
         schedule: of the learning rate.
+        taken: steps that this object has taken itself.
+        one_loop: whether a step is one loop over ``opt.passes()`` on the whole batch, and the radius has no schedule.
         loss_at: where the yielded losses are taken: "w"; "w + eps" for methods whose one pass is there.
     """
 
     def __init__(
         self, fabric: Fabric, model: nn.Module, opt: SharpnessAware, method: Method, recipe: TrainRecipe, total: int
     ) -> None:
-        self.fabric, self.opt, self.clip = fabric, opt, recipe.clip
+        self.fabric, self.model, self.opt, self.clip = fabric, model, opt, recipe.clip
         self.net, self._stepper = fabric.setup(model, opt)
         self.schedule = learning_rate(opt, recipe, total)
         self._micro_batches, self._choose = method.micro_batches, method.sharpest_samples
         self.loss_at = "w + eps" if isinstance(opt.estimator.ascent, StoredAscent) else "w"
         self._radius = RhoScheduler(opt) if method.follows_learning_rate else None
+        self.taken = 0
+        self.one_loop = self._micro_batches == 1 and self._choose is None and self._radius is None
 
     def take(self, batches: Iterable[Examples]) -> Iterator[Tensor]:
         """Take one step per batch, and yield its descent loss before the step, a scalar on the device."""
         for number, batch in enumerate(batches):
-            if number == 0:  # not before: each switch of a base with modes rounds its weights
-                self.net.train()
-                self.opt.train()
-            loss = self._backward(batch)
-            if self.clip is not None:
-                self.fabric.clip_gradients(self.net, self._stepper, max_norm=self.clip, error_if_nonfinite=False)
-            self._stepper.step()
-            self._stepper.zero_grad()
-            self.schedule.step()
-            if self._radius is not None:
-                self._radius.step()
-            yield loss
+            if number == 0:
+                self.begin()
+            yield alone(self.step(batch))
 
-    def _backward(self, batch: Examples) -> Tensor:
+    def begin(self) -> None:
+        """Switch to training, once before the steps: each switch of a base with modes rounds its weights."""
+        self.net.train()
+        self.opt.train()
+
+    def step(self, batch: Examples) -> Asking[Tensor]:
+        """Take one step, asking for it and else for each of its passes; return the descent loss before it, a scalar."""
+        taken: Tensor | None = yield Step(self, batch)
+        return taken if taken is not None else (yield from self._step(batch))
+
+    def count(self) -> None:
+        """Count a step that the driver has taken in this run's stead, and follow the schedule."""
+        self.opt.memory.commit_step()
+        self.schedule.step()
+
+    def _step(self, batch: Examples) -> Asking[Tensor]:
+        loss = yield from self._backward(batch)
+        self.taken += 1
+        if self.clip is not None:
+            self.fabric.clip_gradients(self.net, self._stepper, max_norm=self.clip, error_if_nonfinite=False)
+        self._stepper.step()
+        self._stepper.zero_grad()
+        self.schedule.step()
+        if self._radius is not None:
+            self._radius.step()
+        return loss
+
+    def _backward(self, batch: Examples) -> Asking[Tensor]:
         """Compute the batch's gradient in ``p.grad``, and return its descent loss."""
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         total = torch.zeros((), device=batch.y.device)
         for x, y, share in micro_batches(self._micro_batches, batch.x, batch.y):
             for loss in self.opt.passes(scaler):
                 seen = (x, y) if self._choose is None else self._choose(loss, self.net, x, y)
-                value = loss(self.net(seen[0]), seen[1])
-                self.fabric.backward(share * value)
+                value = loss((yield Forward(self.net, seen[0], self.fabric)), seen[1])
+                yield Backward(share * value, self.fabric)
             at_w = self.opt.last.loss
             total += share * (value.detach() if at_w is None else at_w)
         return total
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Asks for a whole step. The answer is the descent loss before it, or None: then the run takes it itself.
+
+    Attributes:
+        steps: of the run.
+        batch: the examples.
+    """
+
+    steps: Steps
+    batch: Examples
+
+    def answer(self) -> None:
+        """Let the run take its step."""

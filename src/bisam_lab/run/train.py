@@ -7,6 +7,7 @@ from typing import Any
 
 from ..recipe import Recipe
 from ..registry.metrics import METRICS
+from .asking import Asking, Clock, answered
 from .base_optimizer import stale_statistics
 from .checkpoint import CheckpointError, Checkpoints
 from .environment import environment
@@ -17,10 +18,10 @@ from .observer import Observer
 from .result import Run, RunResult, Status
 from .resumable import Training
 
-__all__ = ["train"]
+__all__ = ["train", "training"]
 
 
-def train(
+def training(
     recipe: Recipe,
     method: str,
     seed: int,
@@ -32,8 +33,10 @@ def train(
     every: float = 30.0,
     keep: bool = True,
     wandb: str | None = None,
-) -> RunResult:
-    """Train once. Validation chooses the epoch to test. The test set is read once, at the end.
+    clock: Clock = time.perf_counter,
+    stack: int = 1,
+) -> Asking[RunResult]:
+    """Train once, asking for each pass. Validation chooses the epoch to test. The test set is read once, at the end.
 
     A run whose loss is not finite stops as ``diverged``. A run that ends hardly better than always guessing the
     commonest class is ``collapsed``. Both keep their scores.
@@ -49,6 +52,8 @@ def train(
         every: seconds between two checkpoints; 0 saves after each step.
         keep: save the finished run, too.
         wandb: project of Weights & Biases to log to in addition; it needs a folder.
+        clock: tells the seconds that the run has taken.
+        stack: runs that are trained together, for the result.
 
     Raises:
         RecipeError: data are missing, or the network or the optimizer cannot be built.
@@ -56,23 +61,23 @@ def train(
         CheckpointError: the folder holds the checkpoint of another run.
     """
     observer = observer or Observer()
-    training = Training(recipe, method, seed, data_dir)
-    place = environment(training.fabric.device)
-    if (warning := stale_statistics(training.opt.base, training.model)) is not None:
+    run = Training(recipe, method, seed, data_dir, clock)
+    place = environment(run.fabric.device) | ({} if stack == 1 else {"stack": stack})
+    if (warning := stale_statistics(run.opt.base, run.model)) is not None:
         observer.note(warning)
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints", observer.note)
     if checkpoints is not None:
-        _resume(training, checkpoints, observer)
-    outputs = _loggers(training, variant, folder, wandb)
+        _resume(run, checkpoints, observer)
+    outputs = _loggers(run, variant, folder, wandb)
     try:
-        while not training.ended:
-            epoch = training.epoch(observer, checkpoints, every)
+        while not run.ended:
+            epoch = yield from run.epoch(observer, checkpoints, every)
             for logger in outputs:
                 logger.log_metrics(logged(epoch), epoch.epoch)
             observer.epoch(epoch)
         if checkpoints is not None and keep:
-            training.save(checkpoints)
-        result = _result(training, variant, place)
+            run.save(checkpoints)
+        result = yield from _result(run, variant, place)
         for logger in outputs:
             logger.log_metrics({"test_score": result.test_score}, result.selected_epoch)
     except BaseException:
@@ -82,47 +87,51 @@ def train(
     return result
 
 
-def _resume(training: Training, checkpoints: Checkpoints, observer: Observer) -> None:
+train = answered(training)
+
+
+def _resume(run: Training, checkpoints: Checkpoints, observer: Observer) -> None:
     """Continue from the last checkpoint, if there is one."""
     state = checkpoints.load()
     if state is None:
         return
     try:
-        training.restore(state)
+        run.restore(state)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoints.last}: {error}: choose another folder with --out") from None
-    observer.note(f"goes on from epoch {len(training.history) + 1}, after {len(training.losses)} of its steps")
+    observer.note(f"goes on from epoch {len(run.history) + 1}, after {len(run.losses)} of its steps")
 
 
-def _loggers(training: Training, variant: str, folder: Path | None, wandb: str | None) -> list[Logger]:
+def _loggers(run: Training, variant: str, folder: Path | None, wandb: str | None) -> list[Logger]:
     if folder is None:
         return []
-    loggers = build_loggers(folder, training.history)
+    loggers = build_loggers(folder, run.history)
     if wandb is not None:
-        name = str(Run(variant, training.seed, training.method))
-        loggers.append(WandbLogger(wandb, name, folder, training.recipe.model_dump(mode="json")))
+        name = str(Run(variant, run.seed, run.method))
+        loggers.append(WandbLogger(wandb, name, folder, run.recipe.model_dump(mode="json")))
     return loggers
 
 
-def _result(training: Training, variant: str, place: dict[str, Any]) -> RunResult:
-    training.model.load_state_dict(training.chosen)
-    predicted, labels = predictions(training.steps.net, training.test.to(training.fabric.device)), training.test.labels
-    status: Status = "diverged" if training.diverged else "collapsed" if collapsed(predicted, labels) else "ok"
-    seconds = sum(epoch.seconds for epoch in training.history)
+def _result(run: Training, variant: str, place: dict[str, Any]) -> Asking[RunResult]:
+    run.model.load_state_dict(run.chosen)
+    labels, test = run.test.labels, run.test.to(run.fabric.device)
+    predicted = yield from predictions(run.steps.net, test, run.fabric)
+    status: Status = "diverged" if run.diverged else "collapsed" if collapsed(predicted, labels) else "ok"
+    seconds = sum(epoch.seconds for epoch in run.history)
     return RunResult(
-        method=training.method,
-        seed=training.seed,
+        method=run.method,
+        seed=run.seed,
         status=status,
-        test_score=METRICS[training.recipe.data.metric].score(predicted, labels),
-        validation_score=training.history[training.selected - 1].validation_score,
-        selected_epoch=training.selected,
-        steps_per_second=len(training.history) * training.batches / seconds,
-        seconds=training.seconds + time.perf_counter() - training.started,
+        test_score=METRICS[run.recipe.data.metric].score(predicted, labels),
+        validation_score=run.history[run.selected - 1].validation_score,
+        selected_epoch=run.selected,
+        steps_per_second=len(run.history) * run.batches / seconds,
+        seconds=run.seconds + run.clock() - run.started,
         variant=variant,
-        metric=training.recipe.data.metric,
-        parameters=sum(p.numel() for p in training.model.parameters()),
+        metric=run.recipe.data.metric,
+        parameters=sum(p.numel() for p in run.model.parameters()),
         environment=place,
-        history=training.history,
+        history=run.history,
     )
 
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..budget import Budget
 from ..run.result import RunResult, plain
 from .comparison import Comparison, compare
+from .cost import compared, cost_sentence, with_equal_steps
 from .verdicts import verdict
 
 __all__ = ["Outcome", "compare_variant", "outcomes"]
@@ -20,12 +22,16 @@ class Outcome:
         baseline: the method that the others are compared with.
         rows: one per method; empty if no run of the baseline is finished.
         verdict: the comparison in words.
+        budget: unit of the budget that every method spent; None: the methods are compared at equal steps.
+        cost: what the methods have spent, in words.
     """
 
     variant: str
     baseline: str
     rows: list[Comparison]
     verdict: str
+    budget: str | None = None
+    cost: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON. A number that is NaN becomes null."""
@@ -34,30 +40,46 @@ class Outcome:
 
 
 def outcomes(
-    results: Sequence[RunResult], baseline: str, test: str = "t", difference: float | None = None
+    results: Sequence[RunResult],
+    baseline: str,
+    test: str = "t",
+    difference: float | None = None,
+    budget: Budget | None = None,
 ) -> list[Outcome]:
     """Compare the methods in each variant that has results. See :func:`compare_variant` for the arguments."""
     return [
-        compare_variant(name, [result for result in results if result.variant == name], baseline, test, difference)
+        compare_variant(name, results, baseline, test, difference, budget)
         for name in dict.fromkeys(result.variant for result in results)
     ]
 
 
 def compare_variant(
-    variant: str, results: Sequence[RunResult], baseline: str, test: str = "t", difference: float | None = None
+    variant: str,
+    results: Sequence[RunResult],
+    baseline: str,
+    test: str = "t",
+    difference: float | None = None,
+    budget: Budget | None = None,
 ) -> Outcome:
     """Compare the methods in one variant. Holm's correction is over the methods of this variant only.
 
     Args:
         variant: its name.
-        results: its finished runs.
+        results: finished runs; those of other variants do not count.
         baseline: the method that the others are compared with.
         test: a key of ``TESTS``.
         difference: in points; the verdict says how many seeds show it.
+        budget: of the study. The comparison and the verdict are then at equal cost, and the rows have both scores.
     """
-    if all(result.method != baseline for result in results):
-        return Outcome(
-            variant, baseline, [], f"There is no finished run of {baseline}, so there is nothing to compare with."
-        )
-    rows = compare(results, baseline, test)
-    return Outcome(variant, baseline, rows, verdict(rows, baseline, difference))
+    budget = budget if budget is not None and variant in budget.shares else None
+    unit, place = (None, "") if budget is None else (budget.unit, " at equal cost")
+    runs = compared(results, variant, budget)
+    if all(result.method != baseline for result in runs):
+        text = f"There is no finished run of {baseline}{place}, so there is nothing to compare with."
+        return Outcome(variant, baseline, [], text, unit)
+    rows = compare(runs, baseline, test)
+    text = verdict(rows, baseline, difference)
+    if budget is not None:
+        rows = with_equal_steps(rows, [result for result in results if result.variant == variant], budget)
+        text = f"At equal cost, in {unit}. {text}"
+    return Outcome(variant, baseline, rows, text, unit, cost_sentence(rows, baseline))

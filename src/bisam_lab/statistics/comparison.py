@@ -33,6 +33,12 @@ class Comparison:
         test: name of the test, a key of ``TESTS``.
         level: confidence level of the interval, such as 0.95; a p-value is significant below 1 minus the level.
         metric: of the scores.
+        budget: unit of the budget that every method spent, "passes" or "seconds"; None: the steps were equal instead.
+        cost: of a step, in that unit; seconds are relative to a step of the plain base optimizer.
+        epochs: with which the method spent the budget; None without one.
+        steps_mean: mean test score at equal steps, beside ``mean``, which is then at equal cost; NaN without a budget.
+        steps_std: sample standard deviation at equal steps.
+        steps_failed: number of runs at equal steps that collapsed or diverged.
     """
 
     method: str
@@ -51,6 +57,12 @@ class Comparison:
     test: str
     level: float
     metric: str = "accuracy"
+    budget: str | None = None
+    cost: float = math.nan
+    epochs: int | None = None
+    steps_mean: float = math.nan
+    steps_std: float = math.nan
+    steps_failed: int = 0
 
     @property
     def pairs(self) -> int:

@@ -1,25 +1,28 @@
 """One run in its folder. One process at a time trains it, and a finished run is never trained again."""
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..recipe import Recipe
+from ..run.asking import Asking, Clock, answered
 from ..run.checkpoint import Checkpoints
 from ..run.observer import Observer
 from ..run.result import Run, RunResult
-from ..run.train import train
+from ..run.train import training
 from .files import read_result, write_text
 
-__all__ = ["Busy", "run_cell"]
+__all__ = ["Busy", "cell", "run_cell"]
 
 
 class Busy(Exception):  # noqa: N818 not an error
     """Another process is training this run."""
 
 
-def run_cell(
+def cell(
     recipe: Recipe,
     run: Run,
     folder: Path,
@@ -29,8 +32,12 @@ def run_cell(
     every: float = 30.0,
     keep: bool = False,
     wandb: str | None = None,
-) -> RunResult:
-    """Train a run in its folder, from its last checkpoint if there is one. Return a finished run's result at once.
+    clock: Clock = time.perf_counter,
+    stack: int = 1,
+) -> Asking[RunResult]:
+    """Train a run in its folder, asking for each pass, from its last checkpoint if there is one.
+
+    A finished run's result is returned at once.
 
     Args:
         recipe: of the run's variant.
@@ -41,6 +48,8 @@ def run_cell(
         every: seconds between checkpoints.
         keep: keep the checkpoints of a finished run; otherwise they are deleted.
         wandb: project of Weights & Biases to log to as well.
+        clock: tells the seconds that the run has taken.
+        stack: runs that are trained together, for the result.
 
     Raises:
         Busy: another process is training it, on this machine or on one that shares the file system.
@@ -52,7 +61,7 @@ def run_cell(
         with FileLock(folder / ".lock", timeout=0):
             if (found := read_result(folder, run)) is not None:
                 return found
-            result = train(
+            result = yield from training(
                 recipe,
                 run.method,
                 run.seed,
@@ -63,10 +72,16 @@ def run_cell(
                 every=every,
                 keep=keep,
                 wandb=wandb,
+                clock=clock,
+                stack=stack,
             )
+            result = replace(result, equal_cost=run.equal_cost)
             write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
             if not keep:
                 Checkpoints(folder / "checkpoints").remove()
             return result
     except Timeout:
         raise Busy(str(run)) from None
+
+
+run_cell = answered(cell)

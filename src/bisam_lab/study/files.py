@@ -5,10 +5,26 @@ import os
 import secrets
 from pathlib import Path
 
+from ..budget import Budget
 from ..recipe import RecipeError
 from ..run.result import Run, RunResult
 
-__all__ = ["UnreadableError", "make_folder", "read_result", "read_results", "temporary", "write_text"]
+__all__ = [
+    "BUDGET",
+    "TREES",
+    "UnreadableError",
+    "make_folder",
+    "read_budget",
+    "read_result",
+    "read_results",
+    "temporary",
+    "write_text",
+]
+
+#: The folders of the runs inside a study's: those with the recipe's epochs, and those whose epochs spend the budget.
+TREES = {False: "runs", True: "equal-cost"}
+#: What each method may spend, and what its steps cost.
+BUDGET = "budget.json"
 
 
 class UnreadableError(ValueError):
@@ -31,6 +47,21 @@ def read_result(folder: Path, run: Run) -> RunResult | None:
     if result.run != run:
         raise UnreadableError(f"{path} is the result of {result.run}, not of {run}")
     return result
+
+
+def read_budget(folder: Path) -> Budget | None:
+    """Return a study's budget; None if it has none.
+
+    Raises:
+        RecipeError: the file is damaged.
+    """
+    path = folder / BUDGET
+    try:
+        return Budget.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RecipeError(f"{path} is damaged ({error}): choose another folder with --out") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,12 +97,13 @@ def make_folder(folder: Path) -> None:
 def read_results(folder: Path) -> tuple[list[RunResult], list[str]]:
     """Return the results of all finished runs in a study's folder, and the paths of results that cannot be read."""
     found, unreadable = [], []
-    for path in sorted((folder / "runs").rglob("seed-*/result.json")):
-        try:
-            *variant, method, seed = path.parent.relative_to(folder / "runs").parts
-            run = Run("/".join(variant), int(seed.removeprefix("seed-")), method)
-            if (result := read_result(path.parent, run)) is not None:
-                found.append(result)
-        except ValueError:
-            unreadable.append(str(path.relative_to(folder)))
+    for equal_cost, tree in TREES.items():
+        for path in sorted((folder / tree).rglob("seed-*/result.json")):
+            try:
+                *variant, method, seed = path.parent.relative_to(folder / tree).parts
+                run = Run("/".join(variant), int(seed.removeprefix("seed-")), method, equal_cost)
+                if (result := read_result(path.parent, run)) is not None:
+                    found.append(result)
+            except ValueError:
+                unreadable.append(str(path.relative_to(folder)))
     return sorted(found, key=lambda result: result.run), unreadable

@@ -4,15 +4,25 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import yaml
 from filelock import FileLock, Timeout
 
-from ..recipe import Recipe, RecipeError, differences, settings, variant
+from ..budget import Budget, Unit
+from ..recipe import Recipe, RecipeError, changed, differences, settings, variant
 from ..run.result import Run, RunResult
-from .files import UnreadableError, make_folder, read_result, read_results, write_text
+from .files import (
+    BUDGET,
+    TREES,
+    UnreadableError,
+    make_folder,
+    read_budget,
+    read_result,
+    read_results,
+    write_text,
+)
 
 __all__ = ["SCHEMA", "Study"]
 
@@ -31,6 +41,9 @@ class Study:
         data_dir: folder of the data sets.
         note: is called with messages for the user, such as that a damaged run was set aside.
 
+    Attributes:
+        budget: what each method may spend; None: the methods are compared at equal steps alone.
+
     Raises:
         RecipeError: the folder holds a study of another recipe, or other files.
     """
@@ -43,6 +56,7 @@ class Study:
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.folder, self.recipe, self.data_dir, self.note = folder, recipe, data_dir, note
+        self.budget: Budget | None = None
         stored = folder / "recipe.yaml"
         make_folder(folder)
         if not stored.is_file() and not all(path.name.startswith(_BEGUN) for path in folder.iterdir()):
@@ -57,22 +71,68 @@ class Study:
 
     @property
     def runs(self) -> list[Run]:
-        """All runs, seed by seed, so that the runs of an interrupted study are paired."""
+        """All runs, seed by seed, so that the runs of an interrupted study are paired.
+
+        With a budget, a method whose epochs at equal cost are not the recipe's has two runs a seed.
+        """
         recipe = self.recipe
         return [
-            Run(name, seed, method)
+            run
             for name in recipe.variants or [""]
             for seed in range(recipe.seeds)
             for method in recipe.methods
+            for run in self._runs(name, seed, method)
         ]
+
+    def _runs(self, variant: str, seed: int, method: str) -> Iterator[Run]:
+        yield Run(variant, seed, method)
+        if self.budget is not None and self.budget.shares[variant].differs(method):
+            yield Run(variant, seed, method, equal_cost=True)
 
     def path(self, run: Run) -> Path:
         """Return the folder of a run."""
-        return self.folder / "runs" / run.variant / run.method / f"seed-{run.seed}"
+        return self.folder / TREES[run.equal_cost] / run.variant / run.method / f"seed-{run.seed}"
 
     def recipe_of(self, run: Run) -> Recipe:
-        """Return the recipe of a run: the study's, with the settings of the run's variant."""
-        return variant(self.recipe, run.variant)
+        """Return the recipe of a run: the study's, with the settings of the run's variant and the run's epochs."""
+        mine = self.variant(run.variant)
+        if not run.equal_cost:
+            return mine
+        assert self.budget is not None  # for the type checker: `runs` has such runs with a budget only
+        return changed(mine, {("train", "epochs"): self.budget.shares[run.variant].epochs_of(run.method)})
+
+    def variant(self, name: str) -> Recipe:
+        """Return the study's recipe with the settings of a variant."""
+        return variant(self.recipe, name)
+
+    def read_budget(self, unit: Unit) -> Budget:
+        """Return the budget that the folder holds, or an empty one.
+
+        Raises:
+            RecipeError: it is in another unit, or damaged.
+        """
+        stored = read_budget(self.folder) or Budget(unit)
+        if stored.unit != unit:
+            raise RecipeError(
+                f"--out {self.folder} has a budget in {stored.unit}: say --budget {stored.unit}, or name another folder"
+            )
+        return stored
+
+    def set_budget(self, unit: Unit, costs: Mapping[str, Mapping[str, float]]) -> Budget:
+        """Add the costs of a step, by variant and method, to the budget in the folder, and use it from now on.
+
+        A cost that is there stays, so that a study that goes on or grows, here or elsewhere, has one budget.
+
+        Raises:
+            RecipeError: the folder's budget is in another unit, or damaged.
+        """
+        with FileLock(self.folder / ".lock"):  # another process may be doing the same
+            budget = self.read_budget(unit)
+            for name, each in costs.items():
+                budget = budget.extended(name, self.variant(name).train.epochs, each)
+            write_text(self.folder / BUDGET, json.dumps(budget.to_dict(), indent=1) + "\n")
+        self.budget = budget
+        return budget
 
     def results(self) -> dict[Run, RunResult]:
         """Read the results of this recipe's finished runs. A damaged run is set aside and counts as not finished."""
@@ -105,7 +165,8 @@ class Study:
         path = self.path(run)
         try:
             with FileLock(path / ".lock", timeout=0):
-                place = self.folder / "quarantine" / f"{'-'.join(path.relative_to(self.folder / 'runs').parts)}"
+                parts = path.relative_to(self.folder).parts
+                place = self.folder / "quarantine" / "-".join(parts if run.equal_cost else parts[1:])
                 number = 1
                 while (aside := place.with_name(f"{place.name}.{number}")).exists():
                     number += 1
@@ -125,7 +186,7 @@ class Study:
         for name in old["variants"].keys() & new["variants"].keys():
             if old["variants"][name] != new["variants"][name]:
                 differing.append(f"variants.{name} has other settings")
-        if differing and _begun(self.folder / "runs"):
+        if differing and any(_begun(self.folder / tree) for tree in TREES.values()):
             raise RecipeError(
                 f"--out {self.folder} holds a study of another recipe ({'; '.join(differing)}): choose another folder"
             )
@@ -178,11 +239,13 @@ A study of bisam, layout {SCHEMA}. All files are plain; copy the folder to move 
 
 recipe.yaml           what was run; `bisam compare recipe.yaml --out THIS_FOLDER` continues the study
 study.json            the version of this layout
+budget.json           with --budget: what each method may spend, and what a step of it costs
 runs/[VARIANT/]METHOD/seed-N/
     result.json       of a finished run: scores, learning curve, hardware, versions
     csv/, tensorboard/    the learning curve (tensorboard --logdir runs)
     checkpoints/      of a run that is not finished
     .lock             held by the process that trains the run; several machines may work on one folder
+equal-cost/           the same for runs whose epochs spend the budget
 quarantine/           runs whose files were damaged, each with the reason
 results.csv           one line per run; results.jsonl: the same, with learning curves
 table.md, figure.png  the comparison; `bisam report THIS_FOLDER` makes an HTML page of it

@@ -1,32 +1,53 @@
 """The runs of a study in parallel processes."""
 
-from collections.abc import Generator
+import math
+import time
+from collections.abc import Generator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
 
 from ..parallel.checks import check_recipe
-from ..parallel.events import EpochDone, Event, JobEnded
+from ..parallel.events import EpochDone, Event, JobEnded, Note
 from ..parallel.workers import Pool, Reporter, send, stopping
 from ..recipe import Recipe, RecipeError
 from ..run.checkpoint import CheckpointError
 from ..run.environment import cores
 from ..run.observer import Stopped
 from ..run.result import Epoch, Run, RunResult
-from .cell import Busy, run_cell
+from ..stack.plan import FASTER, LARGEST, Stacking, deal, stack_size
 from .files import UnreadableError
 from .folder import Study
+
+if TYPE_CHECKING:
+    from ..run.asking import Asking, Clock
 
 __all__ = ["run_study"]
 
 
-def run_study(study: Study, jobs: int, every: float = 30.0) -> Generator[Event[RunResult], None, None]:
+class _Cell(NamedTuple):
+    """A run of a study, as a worker process needs it."""
+
+    recipe: Recipe
+    run: Run
+    folder: Path
+
+
+def run_study(
+    study: Study, jobs: int, every: float = 30.0, stack: Stacking = "off"
+) -> Generator[Event[RunResult], None, None]:
     """Train the runs that are not finished, in ``jobs`` processes, and yield what they report.
 
     Close the generator, and the processes save their state and stop.
 
     Args:
         study: its finished runs are not run again.
-        jobs: runs at once.
+        jobs: runs or stacks of runs at once.
         every: seconds between checkpoints.
+        stack: whether a process trains several runs together: where a short trial finds that faster (``auto``),
+            wherever it can be done (``on``), or never.
 
     Raises:
         RecipeError: data are missing or too few, a network cannot be built, or there is no such accelerator.
@@ -36,12 +57,45 @@ def run_study(study: Study, jobs: int, every: float = 30.0) -> Generator[Event[R
     pending = [run for run in study.runs if run not in done]
     if not pending:
         return
-    for variant in dict.fromkeys(run.variant for run in pending):
-        check_recipe(study.recipe_of(Run(variant, 0, "")), study.data_dir, seed=0)
     with Pool[RunResult](min(jobs, len(pending)), max(1, cores() // jobs)) as pool:
-        for run in pending:
-            pool.submit(_run, study.recipe_of(run), run, study.path(run), study.data_dir, every)
+        variants = dict.fromkeys(run.variant for run in pending)
+        pool.ask(check_recipe, [(study.variant(name), study.data_dir, 0) for name in variants])
+        groups = [[run] for run in pending]
+        if stack != "off":
+            groups = []
+            for kind in dict.fromkeys((run.variant, run.equal_cost) for run in pending):
+                runs = [run for run in pending if (run.variant, run.equal_cost) == kind]
+                groups += yield from _stacks(pool, study, runs, jobs, stack)
+        for group in groups:
+            cells = [_Cell(study.recipe_of(run), run, study.path(run)) for run in group]
+            pool.submit(_run, cells, study.data_dir, every)
         yield from pool.events()
+
+
+def _stacks(
+    pool: Pool[RunResult], study: Study, runs: Sequence[Run], jobs: int, stack: Stacking
+) -> Generator[Note, None, list[list[Run]]]:
+    """Return the runs of one variant in stacks, or one by one, and say why."""
+    from ..stack.trial import LARGEST_PASS, try_stack  # here: a process that only starts the runs needs no engine
+
+    recipe, job = study.recipe_of(runs[0]), runs[0].variant or "all runs"
+    on_cpu = recipe.engine.accelerator == "cpu" or not torch.accelerator.is_available()
+    largest = LARGEST["cpu" if on_cpu else "cuda"]
+    singly = [[run] for run in runs]
+    while (size := stack_size(len(runs), jobs, largest)) > 1:
+        (trial,) = pool.ask(try_stack, [(recipe, study.data_dir, size, math.inf if stack == "on" else LARGEST_PASS)])
+        if trial.memory:
+            largest = size // 2
+            continue
+        if trial.refused is not None:
+            if stack == "on":
+                yield Note(job, f"trained one by one: {trial.refused}")
+            return singly
+        if stack == "auto" and trial.ratio >= FASTER:
+            return singly
+        yield Note(job, f"trained {size} at a time: one pass of them takes {trial.ratio:.2f} of the time one by one")
+        return deal(runs, recipe, jobs, largest)
+    return singly
 
 
 class _RunReporter(Reporter):
@@ -55,18 +109,39 @@ class _RunReporter(Reporter):
         send(EpochDone(self.job, epoch.epoch, self.epochs, epoch.validation_score))
 
 
-def _run(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, every: float) -> JobEnded[RunResult]:
-    """Train a run in a worker process; whatever goes wrong is the end of this run alone."""
+def _run(cells: Sequence[_Cell], data_dir: Path | None, every: float) -> list[JobEnded[RunResult]]:
+    """Train one run, or several together, in a worker process."""
+    from ..run.asking import (
+        alone,
+    )  # here, as in all that follows: the process that only starts the runs needs no engine
+    from ..stack.together import together
+
+    works = [partial(_ended, given, data_dir, every, len(cells)) for given in cells]
+    return [alone(works[0](clock=time.perf_counter))] if len(works) == 1 else together(works)
+
+
+def _ended(
+    given: _Cell, data_dir: Path | None, every: float, stack: int, clock: "Clock"
+) -> "Asking[JobEnded[RunResult]]":
+    """Train a run; whatever goes wrong is the end of this run alone."""
+    from .cell import Busy, cell
+
+    recipe, run, folder = given
     job = str(run)
     try:
         if stopping():
             raise Stopped
         observer = _RunReporter(run, recipe.train.epochs)
-        return JobEnded(job, run_cell(recipe, run, folder, data_dir=data_dir, observer=observer, every=every))
+        result = yield from cell(
+            recipe, run, folder, data_dir=data_dir, observer=observer, every=every, clock=clock, stack=stack
+        )
+        return JobEnded(job, result)
     except Busy:
         return JobEnded(job)
     except Stopped:
         return JobEnded(job, error="its process was told to stop")
+    except GeneratorExit:  # another run of the stack has ended in a way that ends them all
+        raise
     except (RecipeError, CheckpointError, UnreadableError) as error:
         return JobEnded(job, error=str(error))
     except BaseException as error:  # noqa: BLE001 a user's own network may raise anything, even SystemExit

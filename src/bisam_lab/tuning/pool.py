@@ -53,19 +53,19 @@ def run_trials(
             yield event
 
 
-def _run(tuning: Tuning) -> JobEnded[TrialResult] | None:
-    """Run one trial in a worker process; None if no further trial is wanted, or the process has to stop."""
+def _run(tuning: Tuning) -> list[JobEnded[TrialResult]]:
+    """Run one trial in a worker process; there is none if no further trial is wanted, or the process has to stop."""
     global _study
     if stopping():
-        return None
+        return []
     _study = _study or tuning.open()
     claimed = claim(tuning, _study)
     if claimed is None:
-        return None
+        return []
     job = f"trial {claimed.trial.number}"
     try:
-        return JobEnded(job, run_trial(claimed, Reporter(job), lambda *told: send(EpochDone(job, *told))))
+        return [JobEnded(job, run_trial(claimed, Reporter(job), lambda *told: send(EpochDone(job, *told))))]
     except TrialError as error:
-        return JobEnded(job, error=str(error))
+        return [JobEnded(job, error=str(error))]
     except Stopped:
-        return None
+        return []

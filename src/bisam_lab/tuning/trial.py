@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from ..recipe import Recipe
 from ..registry.metrics import METRICS
+from ..run.asking import alone
 from ..run.checkpoint import CheckpointError, Checkpoints
 from ..run.observer import Observer, Stopped
 from ..run.result import Epoch
@@ -83,7 +84,7 @@ class _Objective:
         for done in range(1, len(training.history) + 1):
             self._report(training.history[:done], training, before)
         while not training.ended:
-            self.observer.epoch(training.epoch(self.observer, checkpoints, self.tuning.every))
+            self.observer.epoch(alone(training.epoch(self.observer, checkpoints, self.tuning.every)))
             self._report(training.history, training, before)
         if self.tuning.seeds > 1:
             training.save(checkpoints)

@@ -4,16 +4,17 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...errors import RecipeError
 from ..checks import by_checksum, by_size
 from ..contents import Images
 from ..entry import Archive, Checked, DataSet, HumanLabels
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ENTRIES", "SUPERCLASSES"]
 
@@ -42,7 +43,9 @@ def _read10(data_dir: Path) -> Images:
     return Images(_rows(batches), _rows([folder / "test_batch.bin"]))
 
 
-def _rows(files: list[Path]) -> tuple[Tensor, Tensor]:
+def _rows(files: list[Path]) -> "tuple[Tensor, Tensor]":
+    import torch
+
     for file in files:
         if file.stat().st_size % _ROW:
             raise RecipeError(
@@ -54,6 +57,8 @@ def _rows(files: list[Path]) -> tuple[Tensor, Tensor]:
 
 def _read_pickled(name: str, data_dir: Path) -> Images:
     """Read the Python version through torchvision."""
+    import torch
+
     train, test = (_torchvision(name)(data_dir, train) for train in (True, False))
     return Images(
         *((torch.from_numpy(p.data.transpose(0, 3, 1, 2).copy()), torch.tensor(p.targets)) for p in (train, test))

@@ -5,13 +5,14 @@ from pathlib import Path
 from ..checks import by_official_lists
 from ..contents import Pictures
 from ..entry import Archive, DataSet
-from ..pictures import files
 
 __all__ = ["ENTRIES"]
 
 
 def _read(data_dir: Path) -> Pictures:
     from torchvision.datasets import Flowers102
+
+    from ..pictures import files
 
     train, val, test = (Flowers102(data_dir, split) for split in ("train", "val", "test"))
     pool = files([*train._image_files, *val._image_files], [*train._labels, *val._labels])

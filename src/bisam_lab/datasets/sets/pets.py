@@ -5,7 +5,6 @@ from pathlib import Path
 from ..checks import by_official_lists
 from ..contents import Pictures
 from ..entry import Archive, DataSet
-from ..pictures import files
 
 __all__ = ["ENTRIES"]
 
@@ -14,6 +13,8 @@ _FOLDER = "oxford-iiit-pet"
 
 def _read(data_dir: Path) -> Pictures:
     from torchvision.datasets import OxfordIIITPet
+
+    from ..pictures import files
 
     train, test = (OxfordIIITPet(data_dir, split) for split in ("trainval", "test"))
     return Pictures(files(train._images, train._labels), files(test._images, test._labels), tuple(train.classes), 224)

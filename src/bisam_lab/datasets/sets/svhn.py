@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from ..contents import Images
 from ..entry import Archive, DataSet
 
@@ -11,6 +9,7 @@ __all__ = ["ENTRIES"]
 
 
 def _read(data_dir: Path) -> Images:
+    import torch
     from torchvision.datasets import SVHN
 
     train, test = (SVHN(data_dir, split) for split in ("train", "test"))
