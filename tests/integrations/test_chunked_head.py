@@ -91,7 +91,7 @@ def small_chunks(monkeypatch):
 def test_the_training_is_that_of_all_logits(tmp_path, make, method, choices, accumulate):
     found = []
     for chunked in (True, False):
-        model = make().double()
+        model = make()
         opt = method(sgd(model), model=model, rho=0.2, **choices)
         before = copy.deepcopy(model.state_dict())
         trainer = trained(model, tmp_path, opt, chunked, gradient_accumulation_steps=accumulate)
@@ -99,7 +99,7 @@ def test_the_training_is_that_of_all_logits(tmp_path, make, method, choices, acc
             (model.state_dict(), opt.last.loss, opt.last.ascent_value, trainer.state.log_history[-1]["train_loss"])
         )
     for name, weight in found[0][0].items():
-        torch.testing.assert_close(weight, found[1][0][name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(weight, found[1][0][name], rtol=1e-4, atol=1e-5)
     assert any(not torch.equal(weight, before[name]) for name, weight in found[1][0].items())
     for ours, theirs in zip(found[0][1:], found[1][1:], strict=True):
         torch.testing.assert_close(torch.as_tensor(ours), torch.as_tensor(theirs), rtol=1e-5, atol=1e-6)

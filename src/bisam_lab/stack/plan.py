@@ -8,13 +8,15 @@ from ..recipe import Recipe
 from ..registry.methods import Method
 from ..run.result import Run
 
-__all__ = ["FASTER", "LARGEST", "Stacking", "deal", "stack_size"]
+__all__ = ["FASTER", "LARGEST", "LARGEST_PASS", "Stacking", "deal", "stack_size"]
 
 #: Whether runs are stacked: where it is faster, wherever it can be, or never.
 Stacking: TypeAlias = Literal["auto", "on", "off"]
 #: Runs in a stack, at most. On a CPU more of them gain nothing, and another machine that works on the same study would
 #: find every run taken. A GPU needs more of them to be busy.
 LARGEST = {"cpu": 10, "cuda": 32, "mps": 32}
+#: On a CPU, ``auto`` does not try a network whose pass takes more seconds alone: its operations are large enough.
+LARGEST_PASS = 0.2
 #: ``auto`` stacks where a stacked pass takes less than this share of the time one by one.
 FASTER = 0.9
 

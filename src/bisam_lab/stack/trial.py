@@ -19,11 +19,10 @@ from ..run.asking import Forward
 from ..run.fabric import build_fabric
 from ..run.setup import load_examples_and_model
 from .network import StackedNetwork
+from .plan import LARGEST_PASS
 
-__all__ = ["LARGEST_PASS", "Trial", "try_stack"]
+__all__ = ["Trial", "try_stack"]
 
-#: On a CPU, `auto` does not try a network whose pass takes more seconds alone: its operations are large enough.
-LARGEST_PASS = 0.2
 #: Measurements of a pass, of which the fastest counts: what else runs on the machine only slows it.
 ROUNDS = 5
 #: How far outputs and buffers may be apart, and gradients, as a share of their norm. bfloat16 rounds by 0.004.

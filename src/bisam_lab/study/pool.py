@@ -17,12 +17,13 @@ from ..run.checkpoint import CheckpointError
 from ..run.environment import cores
 from ..run.observer import Stopped
 from ..run.result import Epoch, Run, RunResult
-from ..stack.plan import FASTER, LARGEST, Stacking, deal, stack_size
+from ..stack.plan import FASTER, LARGEST, LARGEST_PASS, Stacking, deal, stack_size
 from .files import UnreadableError
 from .folder import Study
 
 if TYPE_CHECKING:
     from ..run.asking import Asking, Clock
+    from ..stack.trial import Trial
 
 __all__ = ["run_study"]
 
@@ -76,14 +77,12 @@ def _stacks(
     pool: Pool[RunResult], study: Study, runs: Sequence[Run], jobs: int, stack: Stacking
 ) -> Generator[Note, None, list[list[Run]]]:
     """Return the runs of one variant in stacks, or one by one, and say why."""
-    from ..stack.trial import LARGEST_PASS, try_stack  # here: a process that only starts the runs needs no engine
-
     recipe, job = study.recipe_of(runs[0]), runs[0].variant or "all runs"
     on_cpu = recipe.engine.accelerator == "cpu" or not torch.accelerator.is_available()
     largest = LARGEST["cpu" if on_cpu else "cuda"]
     singly = [[run] for run in runs]
     while (size := stack_size(len(runs), jobs, largest)) > 1:
-        (trial,) = pool.ask(try_stack, [(recipe, study.data_dir, size, math.inf if stack == "on" else LARGEST_PASS)])
+        (trial,) = pool.ask(_try, [(recipe, study.data_dir, size, math.inf if stack == "on" else LARGEST_PASS)])
         if trial.memory:
             largest = size // 2
             continue
@@ -96,6 +95,13 @@ def _stacks(
         yield Note(job, f"trained {size} at a time: one pass of them takes {trial.ratio:.2f} of the time one by one")
         return deal(runs, recipe, jobs, largest)
     return singly
+
+
+def _try(recipe: Recipe, data_dir: Path | None, size: int, slowest: float) -> "Trial":
+    """See :func:`bisam_lab.stack.trial.try_stack`; in a worker process."""
+    from ..stack.trial import try_stack
+
+    return try_stack(recipe, data_dir, size, slowest)
 
 
 class _RunReporter(Reporter):

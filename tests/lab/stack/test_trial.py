@@ -7,7 +7,8 @@ import torch
 
 from bisam_lab.recipe import load
 from bisam_lab.stack.network import StackedNetwork
-from bisam_lab.stack.trial import LARGEST_PASS, Trial, try_stack
+from bisam_lab.stack.plan import LARGEST_PASS
+from bisam_lab.stack.trial import Trial, try_stack
 
 SMALL = ("data.train_size=40", "data.validation_size=20", "train.batch_size=8")
 
