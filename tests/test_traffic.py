@@ -89,7 +89,7 @@ def test_vectors_written_where_the_device_decides(name):
             assert written <= ON_DEVICE[name][passes] + 0.05
 
 
-@pytest.mark.parametrize(("name", "written", "read"), [("sam", 3, 5), ("bisam", 3, 5), ("gsam", 5, 12), ("wsam", 4, 8)])
+@pytest.mark.parametrize(("name", "written", "read"), [("sam", 3, 5), ("bisam", 3, 5), ("gsam", 5, 12), ("wsam", 4, 7)])
 def test_a_large_tensor_moves_no_more_than_the_method_asks(name, written, read):
     """One weight, whose norm needs no row: SAM reads g; copies w; reads g and w and writes w; copies w back."""
     model = nn.Linear(200, 200, bias=False)

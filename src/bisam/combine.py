@@ -183,15 +183,18 @@ def combine_(
     perturbed: Tensor,
     memory: Memory,
     scale: Tensor | float | None = None,
+    *,
+    climbed: bool = False,
 ) -> None:
     """Combine ``gradient``, taken at w + eps, in place with the gradient at w, which is overwritten.
 
     Without a perturbation, or where the gradient at w is not finite, ``gradient`` stands for both. The loss's ``scale``
-    is taken out of what the combination owes.
+    is taken out of what the combination owes. Where the step has ``climbed`` along all of ``at_w``, a perturbation
+    shows that ``at_w`` is finite.
     """
     in_place = at_w.on_host and gradient.on_host
     at_perturbed = gradient if in_place else gradient.copy()
-    memory.valid = valid = perturbed & at_w.is_finite()
+    memory.valid = valid = perturbed if in_place and climbed else perturbed & at_w.is_finite()
     at_w.replace_unless_(valid, at_perturbed)
     if combine.linear or (in_place and at_w.is_moderate and at_perturbed.is_moderate):
         combine(at_w, at_perturbed, memory)

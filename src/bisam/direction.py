@@ -78,7 +78,6 @@ class Friendly(Direction):
 
 def _moved(mean: Vector, gradient: Vector, weight: float, memory: Memory) -> Vector:
     """Return the running mean moved towards the gradient, and remember it; a zero mean becomes the gradient."""
-    max_abs = mean.max_abs()
-    moved = mean.lerp(gradient, torch.where(max_abs > 0, torch.full_like(max_abs, weight), 1))
+    moved = mean.lerp(gradient, torch.where(mean.is_zero(), mean.number(1.0), mean.number(weight)))
     memory.write("mean", moved)
     return moved

@@ -273,7 +273,10 @@ class Estimator:
                 at_w = at_w.only({param for param in at_w.params if param.grad is not None})  # a lone gradient stays
             place_gradients(at_w.params)
             scale = context.scale() if isinstance(self.combine, AfterStepCombine) else None
-            combine_(self.combine, at_w, at_w.gradients(), perturbed, memory, scale)
+            saved = context.saved
+            moved = 0 if saved is None else sum(map(len, saved.moving))
+            climbed = not self.ascent_differs and moved == len(at_w.params)
+            combine_(self.combine, at_w, at_w.gradients(), perturbed, memory, scale, climbed=climbed)
         elif isinstance(self.combine, EveryStepCombine) and at_w is None:
             combine_plain_(self.combine, _gradients(context.params), memory)
 

@@ -51,10 +51,11 @@ class ForwardState:
         """Copy what the first pass has left."""
         # Module._buffers is the only place to put a rebound buffer back: assignment goes through __setattr__ hooks.
         self._buffers = [(m, name, b) for m in self._modules for name, b in m._buffers.items() if b is not None]
-        both = list(zip(self._frozen, self._frozen_before, strict=True))
-        self._params = [(param, param.data) for param, before in both if _mark(param) != before]
-        unseen = [param for param, before in both if self._all_frozen and _mark(param) == before]
-        self._unseen = [(param, _mark(param)) for param in unseen]
+        marks = list(map(_mark, self._frozen))
+        seen = [mark != before for mark, before in zip(marks, self._frozen_before, strict=True)]
+        self._params = [(param, param.data) for param, changed in zip(self._frozen, seen, strict=True) if changed]
+        rest = [] if not self._all_frozen else zip(self._frozen, marks, seen, strict=True)
+        self._unseen = [(param, mark) for param, mark, changed in rest if not changed]
         self._attributes = [entry for entry in self._found() if self._has_changed(*entry)]
         if self._model.attributes is None:
             self._model.attributes = [(module, name) for module, name, _ in self._found()]
@@ -63,7 +64,7 @@ class ForwardState:
         once = dict(zip(map(id, kept), kept, strict=True))
         with torch.no_grad():
             self._copies = Snapshot(once.values())
-            self._unseen_copies = Snapshot([param.data for param in unseen])
+            self._unseen_copies = Snapshot([param.data for param, _ in self._unseen])
 
     def _found(self) -> list[tuple[nn.Module, str, Tensor]]:
         """Tensors in attributes of modules, without those that are part of a graph."""

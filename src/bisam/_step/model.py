@@ -21,6 +21,7 @@ class ModelInfo:
         params: names and owners of its parameters.
         ddp: its parts that DDP wraps.
         attributes: modules, with the names of their attributes, that hold plain tensors; None until it is looked up.
+        copies_frozen: whether :attr:`frozen` are few enough to be copied in every step.
 
     Raises:
         ValueError: the model has none of the optimizer's parameters; the parameters are sharded and there is no model;
@@ -42,6 +43,7 @@ class ModelInfo:
         self._others: list[Tensor] = []
         self._needing: list[bool] = []
         self._frozen: list[Tensor] = []
+        self.copies_frozen = True
         self.look()
 
     def look(self) -> None:
@@ -101,13 +103,9 @@ class ModelInfo:
         if needing != self._needing:
             still = [param for param, needs in zip(self._parameters, needing, strict=True) if not needs]
             self._needing, self._frozen = needing, [param for param in still if not hasattr(param, "device_mesh")]
+            size = sum(param.numel() for param in self._frozen)
+            self.copies_frozen = 2 * size <= sum(param.numel() for param in self._parameters)
         return self._frozen
-
-    @property
-    def copies_frozen(self) -> bool:
-        """Whether the frozen parameters are few enough to be copied in every step."""
-        size = sum(param.numel() for param in self.frozen)
-        return size == 0 or 2 * size <= sum(param.numel() for param in self._parameters)
 
     # -- engines' wrappers (DDP, FSDP) ---------------------------------------------------------------------------
 

@@ -321,7 +321,9 @@ def _alike(moving: list[tuple[Tensor, Tensor]]) -> Iterable[tuple[list[Tensor], 
     return parts.values()
 
 
-def _check_dense(moving: Iterable[tuple[Tensor, Tensor]], info: ParamInfo) -> None:
+def _check_dense(moving: Sequence[tuple[Tensor, Tensor]], info: ParamInfo) -> None:
+    if {grad.layout for _, grad in moving} <= {torch.strided}:
+        return
     for param, grad in moving:
         if grad.layout is not torch.strided:
             raise ValueError(

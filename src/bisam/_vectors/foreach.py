@@ -28,6 +28,7 @@ __all__ = [
     "dot",
     "fisher_metric",
     "is_moderate",
+    "lerp",
     "lerp_",
     "like",
     "magnitudes",
@@ -122,7 +123,7 @@ def concatenate(tensors: list[Tensor]) -> Tensor:
 def split(row: Tensor, tensors: list[Tensor]) -> list[Tensor]:
     """Return views of a row's entries, in the shapes of ``tensors``."""
     views = _unflatten_dense_tensors(row, tensors)
-    if all(tensor.numel() for tensor in tensors):
+    if 0 not in map(Tensor.numel, tensors):
         return list(views)
     return [view.view(tensor.shape) for view, tensor in zip(views, tensors, strict=True)]  # empty ones lose their shape
 
@@ -137,13 +138,16 @@ def _in_parts(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 
     So copies in rows do not meet fresh pages in every step.
     """
+    most = 1 << 24
+    if sum(map(Tensor.numel, tensors)) * tensors[0].itemsize <= most:
+        return [list(tensors)]
     parts: list[list[Tensor]] = []
     room = 0
     for tensor in tensors:
         size = tensor.nbytes
         if not parts or size > room:
             parts.append([])
-            room = 1 << 24
+            room = most
         parts[-1].append(tensor)
         room -= size
     return parts
@@ -190,6 +194,11 @@ def lerp_(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
     """Replace each tensor in place by (1 - weight) tensor + weight end."""
     if tensors:
         torch._foreach_lerp_(tensors, ends, weight)
+
+
+def lerp(tensors: list[Tensor], ends: list[Tensor], weight: float) -> list[Tensor]:
+    """Return (1 - weight) tensor + weight end of each tensor."""
+    return list(torch._foreach_lerp(tensors, ends, weight)) if tensors else []
 
 
 def dot(tensors: list[Tensor], others: list[Tensor]) -> Tensor:

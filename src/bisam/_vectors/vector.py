@@ -5,6 +5,7 @@ and none reads a value back to the host.
 """
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,6 +20,10 @@ from .shards import Shards, local, reduce, shards_of
 __all__ = ["ParamInfo", "Part", "Vector", "are_plain", "norm_of", "real", "reduction_device", "unit_of"]
 
 
+#: Entries of a tensor for which a kernel of its own pays, on average.
+_LARGE = 1 << 16
+
+
 @dataclass
 class Part:
     """Entries of a vector that lie on one device, have one dtype, and are sharded in one way.
@@ -28,12 +33,14 @@ class Part:
         tensors: the entries of each, as they lie in this process; complex ones as pairs of reals.
         shards: how they are sharded over processes; None where they are whole.
         row: the one tensor that ``tensors`` are consecutive views of; None where they lie apart.
+        fresh: whether ``tensors`` were made for this part.
     """
 
     params: list[Tensor]
     tensors: list[Tensor]
     shards: Shards | None
     row: Tensor | None = field(default=None, kw_only=True)
+    fresh: bool = field(default=False, kw_only=True)
     _length: "Length | None" = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -54,16 +61,28 @@ class Part:
         """Return the part of the same parameters whose entries are views of ``row``."""
         return Part(self.params, foreach.split(row, self.tensors), self.shards, row=row)
 
+    def lerp(self, ends: list[Tensor], weight: float) -> "Part":
+        """Return (1 - weight) self + weight ends: in a row where the tensors are small, as many kernels are dear."""
+        if sum(map(Tensor.numel, self.tensors)) < _LARGE * len(self.tensors):
+            blend = self.in_row(self.as_row().clone() if self.row is not None else self.as_row())
+            foreach.lerp_(blend.tensors, ends, weight)
+            return blend
+        return Part(self.params, foreach.lerp(self.tensors, ends, weight), self.shards, fresh=True)
+
     def norm(self, order: float = 2.0) -> Tensor:
         """Norm over all shards, ``torch.inf`` for the largest magnitude: 0-dim, in float32 or better."""
         return norm_of(self.tensors, self.shards, order) if order != 2.0 else self._l2_norm(self.tensors)
 
     def _l2_norm(self, tensors: list[Tensor]) -> Tensor:
         """L2 norm of the entries, taken once until they change."""
-        versions = [tensor._version for tensor in tensors]  # no public way to see a change in place
+        versions = list(map(_version, tensors))
         if self._length is None or self._length.tensors is not tensors or self._length.versions != versions:
             self._length = Length(norm_of(tensors, self.shards), tensors, versions)
         return self._length.norm
+
+
+#: No public name tells whether a tensor was changed in place.
+_version = operator.attrgetter("_version")
 
 
 class Length(NamedTuple):
@@ -112,8 +131,8 @@ class Vector:
 
     @property
     def lies_alone(self) -> bool:
-        """Whether its entries lie in rows that were made for it."""
-        return all(part.row is not None for part in self.parts)
+        """Whether its entries lie in tensors that were made for it."""
+        return all(part.row is not None or part.fresh for part in self.parts)
 
     @property
     def params(self) -> list[Tensor]:
@@ -196,9 +215,8 @@ class Vector:
         if self.on_host and other.on_host and can_read(weight.device):
             if weight == 1:
                 return other.copy()
-            blend = self.copy()
-            blend.lerp_(other, float(weight))
-            return blend
+            parts = zip(self.parts, other.parts, strict=True)
+            return Vector([mine.lerp(theirs.tensors, float(weight)) for mine, theirs in parts])
         both = zip(self.rows(), other.rows(), strict=True)
         return self.of_rows([torch.lerp(a, b.to(a.dtype), foreach.like(a, weight)) for a, b in both])
 
@@ -249,6 +267,19 @@ class Vector:
         if self.on_host and math.isfinite(float(self.norm())):
             return torch.ones((), dtype=torch.bool, device="cpu")
         return self.max_abs().isfinite()
+
+    def number(self, value: float) -> Tensor:
+        """Return a 0-dim ``value`` where reductions of this vector lie, in the dtype that they have."""
+        dtypes = [foreach.accumulation_dtype(part.kind[1]) for part in self.parts]
+        wide = torch.float64 if torch.float64 in dtypes else torch.float32
+        place = reduction_device(part.kind[0] for part in self.parts) if self.parts else torch.device("cpu")
+        return torch.full((), value, dtype=wide, device=place)
+
+    def is_zero(self) -> Tensor:
+        """Whether every entry is: 0-dim."""
+        if self.on_host and self.is_moderate:
+            return torch.zeros((), dtype=torch.bool, device="cpu")
+        return self.max_abs() == 0
 
     @property
     def is_moderate(self) -> bool:
