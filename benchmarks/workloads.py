@@ -99,13 +99,23 @@ def _vit() -> tuple[nn.Module, Tensor, Tensor]:
     return _ViT(), torch.randn(16, 3, 32, 32), torch.randint(0, 10, (16,))
 
 
+_CALLS = (
+    "a profile: SAM's own time is .42 ms, a third of it in 9 kernels over lists of tensors; the rest is Python that "
+    "looks after buffers, gradients that were there, interrupts and changed modules, which the others leave out"
+)
+_LISTS = (
+    "a profile: 9.7 ms of a step's own with 1002 tensors, 7.3 of them in five operations on lists (two rows, one sum, "
+    "views of a row, one copy), 1 to 1.5 us a tensor each"
+)
+_FROZEN = "a profile: .72 ms of its own, of which .1 looks whether frozen parameters have moved, and .3 are kernels"
+
 #: The seven workloads, those that show the step's own cost first.
 WORKLOADS = (
-    Workload("digits net, 23 tensors", 1.05, _digits),
-    Workload("402 small tensors", 1.10, lambda: _linears(200)),
-    Workload("1002 small tensors", 1.10, lambda: _linears(500)),
+    Workload("digits net, 23 tensors", 1.05, _digits, _CALLS),
+    Workload("402 small tensors", 1.10, lambda: _linears(200), _LISTS),
+    Workload("1002 small tensors", 1.10, lambda: _linears(500), _LISTS),
     Workload("language model, 9 M weights in 9 tensors", 1.40, _words),
-    Workload("frozen net with adapters", 1.03, _adapters),
+    Workload("frozen net with adapters", 1.03, _adapters, _FROZEN),
     Workload("ResNet-20, 32 x 3 x 32 x 32", 1.03, _resnet),
     Workload("small ViT, 16 x 3 x 32 x 32", 1.03, _vit),
 )

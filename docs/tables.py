@@ -1,4 +1,4 @@
-"""Writes the tables of the pages: what each method is, read from the code, and what it is tested with, from the tests.
+"""Writes the tables of the pages: what methods are, from the code, how they are tested, from the tests, what they cost.
 
     python docs/tables.py            # write them: make tables
     python docs/tables.py --check    # change nothing; exit 1 where a page is stale
@@ -11,23 +11,29 @@ import argparse
 import contextlib
 import inspect
 import io
+import json
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bisam import METHODS, Method
 from bisam.testing import BATTERY
+from bisam_lab.bench.result import quartiles
 
-__all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_tests", "stale"]
+__all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurements", "of_the_tests", "stale"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/methods.md", "src/bisam/__init__.py")
+PAGES = ("README.md", "docs/methods.md", "docs/cost.md", "src/bisam/__init__.py")
 COMMAND = "make tables (or python docs/tables.py)"
 COMBINATIONS = "combinations"
+#: What `make bench` has measured, section by section.
+RESULTS = ROOT / "results" / "targets.json"
+SECTIONS = ("objective", "step", "startup", "stacking")
 #: The columns of the matrix, and what the tests below each of them ask.
 COLUMNS = {
     "textbook": "a hundred steps in float64 equal a version written from the paper in plain tensors, also climbing the "
@@ -231,6 +237,39 @@ def _cell(test: str, column: str, row: str | None = None) -> tuple[str, str | No
     return column, next(iter(named), None)
 
 
+def of_the_measurements() -> dict[str, str]:
+    """Return a table for each section of the targets, and the one of README.md."""
+    sections = json.loads(RESULTS.read_text())["sections"]
+    tables = {f"targets-{name}": _section(sections[name]) for name in SECTIONS}
+    return {**tables, "cost": _steps(sections["step"])}
+
+
+def _section(section: Mapping[str, Any]) -> str:
+    rows = []
+    for target in section["targets"]:
+        low, middle, high = quartiles(target["ratios"])
+        spread = f"[{low:.2f}, {high:.2f}], n = {len(target['ratios'])}" if len(target["ratios"]) > 1 else "counted"
+        holds = "holds" if round(middle, 2) <= target["at_most"] else f"**does not hold** {target['why']}".rstrip()
+        rows.append([target["name"], target["beside"], f"{target['at_most']:g}", f"{middle:.2f}", spread, holds])
+    head = ["what", "beside", "at most", "median", "quartiles, rounds", ""]
+    return f"{section['date']}, {section['machine']}.\n\n{_markdown(head, rows)}"
+
+
+def _steps(section: Mapping[str, Any]) -> str:
+    """SAM and BiSAM by workload, beside two plain passes and a step of the base optimizer, and beside the peers."""
+    found: dict[str, dict[str, str]] = {}
+    for target in section["targets"]:
+        workload, _, what = target["name"].partition(": ")
+        low, middle, high = quartiles(target["ratios"])
+        column = "peer" if what.startswith("sam beside") else what
+        if column in ("sam", "bisam"):
+            found.setdefault(workload, {})[column] = f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+        elif column == "peer":
+            found[workload][column] = f"{middle:.2f} ({what.removeprefix('sam beside ')})"
+    rows = [[name, row["sam"], row["bisam"], row["peer"]] for name, row in found.items() if "bisam" in row]
+    return _markdown(["step of", "SAM", "BiSAM", "SAM beside the fastest other"], rows)
+
+
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
     rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
@@ -293,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the generated tables of the pages.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a page is stale")
     check = parser.parse_args(arguments).check
-    pages = stale({**of_the_code(), **of_the_tests(collected())})
+    pages = stale({**of_the_code(), **of_the_measurements(), **of_the_tests(collected())})
     for page, text in pages.items():
         print(f"{page.relative_to(ROOT)} {f'is stale: run {COMMAND}' if check else 'is written anew'}")
         if not check:

@@ -32,6 +32,11 @@ def test_the_tables_of_methods_are_what_the_code_says(tables):
     assert not pages, complain(pages, tables)
 
 
+def test_the_tables_of_costs_are_what_was_measured(tables):
+    pages = tables.stale(tables.of_the_measurements())
+    assert not pages, complain(pages, tables)
+
+
 def test_the_matrix_is_what_the_suite_collects(tables, request):
     files = {Path(item.path) for item in request.session.items}
     parts = any("::" in argument for argument in request.config.args)

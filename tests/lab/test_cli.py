@@ -114,7 +114,7 @@ def test_the_same_seeds_give_the_same_numbers_whatever_the_jobs(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_interrupted_and_resumed(number, tmp_path):
     """Stop it in mid-run: finished runs stay, no process is left over, and the same command does the rest alone."""
-    args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "2", "--out", "s", *TINY, "train.epochs=40"]
+    args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "2", "--out", "s", *TINY, "train.epochs=100"]
     process, out = start(*args, cwd=tmp_path), tmp_path / "s"
     wait_for(lambda: len(finished(out)) >= 1)
     process.send_signal(number)

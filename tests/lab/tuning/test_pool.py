@@ -61,7 +61,8 @@ def test_real_processes_share_a_study_through_a_kill_and_a_signal(tmp_path, caps
     assert "bisam compare t/best.yaml" in said
     assert "too high an estimate" in said
     rows = table(out)
-    assert sum(row["state"] == "fail" for row in rows) >= len(left) - 1 + waiting
+    # Those of the killed one, and at least one that was put back; another may have waited without a process.
+    assert sum(row["state"] == "fail" for row in rows) >= len(left) - 1 + 1
     assert [row["default"] for row in rows if row["state"] == "complete"].count("1") == 1
     for setting in {row["rho"] for row in rows}:
         assert [row["state"] for row in rows if row["rho"] == setting][-1] in ("complete", "pruned")
