@@ -65,35 +65,11 @@ def ours(name: str, model: nn.Module, x: Tensor, y: Tensor) -> Step:
 
 def textbook(model: nn.Module, x: Tensor, y: Tensor) -> Step:
     """SAM as it is mostly written: a loop over the parameters, with a clone of each kept in the state."""
-    loss, optimizer, rho = nn.CrossEntropyLoss(), base(model), 0.05
-    params = [p for p in model.parameters() if p.requires_grad]
-
-    def step() -> int:
-        loss(model(x), y).backward()
-        with torch.no_grad():
-            length = torch.stack([p.grad.norm() for p in params if p.grad is not None]).norm()
-            factor = rho / (length + 1e-12)
-            before = {}
-            for p in params:
-                if p.grad is not None:
-                    before[p] = p.detach().clone()
-                    p.add_(p.grad * factor)
-        optimizer.zero_grad()
-        loss(model(x), y).backward()
-        with torch.no_grad():
-            for p, weight in before.items():
-                p.data = weight
-        optimizer.step()
-        optimizer.zero_grad()
-        return 2
-
-    return step
+    return _by_hand(lambda logits: nn.functional.cross_entropy(logits, y), model, x, y)
 
 
 def official(model: nn.Module, x: Tensor, y: Tensor) -> Step:
     """BiSAM as its authors' loop computes it: the true logit is subtracted sample by sample, in Python (mu 1, log)."""
-    cross_entropy, optimizer, rho = nn.CrossEntropyLoss(), base(model), 0.05
-    params = [p for p in model.parameters() if p.requires_grad]
     gamma = torch.log(torch.exp(torch.tensor(1.0)) - 1)
 
     def lower_bound(logits: Tensor) -> Tensor:
@@ -103,17 +79,25 @@ def official(model: nn.Module, x: Tensor, y: Tensor) -> Step:
         phi = 1 - torch.log(1 + torch.exp(gamma - margins))
         return torch.logsumexp(phi, 1).mean()
 
+    return _by_hand(lower_bound, model, x, y)
+
+
+def _by_hand(ascent: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor, y: Tensor) -> Step:
+    descent, optimizer, rho = nn.CrossEntropyLoss(), base(model), 0.05
+    params = [p for p in model.parameters() if p.requires_grad]
+
     def step() -> int:
-        lower_bound(model(x)).backward()
+        torch.autograd.backward(ascent(model(x)))
         with torch.no_grad():
             length = torch.stack([p.grad.norm() for p in params if p.grad is not None]).norm()
+            factor = rho / (length + 1e-12)
             before = {}
             for p in params:
                 if p.grad is not None:
                     before[p] = p.detach().clone()
-                    p.add_(p.grad * (rho / (length + 1e-12)))
+                    p.add_(p.grad * factor)
         optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()
+        descent(model(x), y).backward()
         with torch.no_grad():
             for p, weight in before.items():
                 p.data = weight
