@@ -1,4 +1,4 @@
-"""What stands around or inside the loop: micro-batches (mSAM), the choice of samples (ESAM), the Fisher mask (SSAM)."""
+"""What stands around or inside the loop: micro-batches (mSAM), the choice of samples, the Fisher mask (SSAM)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from .losses.descents import lower_bound_for
 from .losses.modules import BinaryLowerBoundLoss
 from .optimizer import SharpnessAware
 
-__all__ = ["SharpestSamples", "learn_fisher_mask", "micro_batches"]
+__all__ = ["SharpestSamples", "SubBatch", "learn_fisher_mask", "micro_batches"]
 
 Sample = TypeVar("Sample")
 
@@ -108,6 +108,39 @@ class SharpestSamples:
         if losses.shape != (len(y),):
             raise ValueError(f"per_sample gave losses of shape {tuple(losses.shape)}: one for each of {len(y)} samples")
         return losses
+
+
+class SubBatch:
+    """Climb on a part of the batch, and descend on all of it (Brock et al., ICML 2021, arXiv 2102.06171: a fifth).
+
+        choose = SubBatch(0.25)
+        for x, y in loader:
+            for objective in opt.passes():
+                xs, ys = choose(objective, x, y)
+                objective(model(xs), ys).backward()
+            opt.step()
+            opt.zero_grad()
+
+    The passes at w see the first samples of the batch, the last one sees the whole batch. So a step of SAM costs 1 +
+    ``share`` passes. Steps that do not perturb see the whole batch. The gradient of few samples is noisy, and so is the
+    direction of eps. Running statistics and ``opt.last.loss`` are those of the pass at w, which saw these samples. A
+    method that combines the gradients at w and at w + eps (GSAM, WSAM, LookSAM) combines means over other samples.
+
+    Args:
+        share: of the samples that the passes at w see, in (0, 1]; at least one is.
+
+    Raises:
+        ValueError: ``share`` outside (0, 1].
+    """
+
+    def __init__(self, share: float = 0.25) -> None:
+        self.share = fraction("share", share)
+
+    def __call__(self, objective: Objective, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the samples that this pass is to see: of inputs, targets and so on, samples along the first axis."""
+        if not objective.is_ascent:
+            return tensors
+        return tuple(tensor[: max(1, round(self.share * len(tensor)))] for tensor in tensors)
 
 
 def _loss_of_each_sample(descent: Callable[..., Tensor]) -> Callable[..., Tensor]:

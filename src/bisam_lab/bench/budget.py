@@ -9,13 +9,12 @@ from pathlib import Path
 from ..budget import Unit
 from ..parallel.checks import check_recipe
 from ..recipe import Recipe, RecipeError
+from ..run.steps import FORWARD
 from . import bench
 from .contestants import Problem
 
 __all__ = ["step_costs"]
 
-#: Part of a forward-backward pass that a forward pass alone takes: backward multiplies twice where forward does once.
-FORWARD = 1 / 3
 #: How often each method is timed for a budget in seconds, and least seconds of one measurement of the base optimizer.
 ROUNDS, MINIMUM = 5, 0.2
 

@@ -151,7 +151,7 @@ def _cycle(opt: SharpnessAware) -> int:
 def _expected(method: Method, opt: SharpnessAware) -> PassesPerStep:
     """Return the passes of a mean step: 1 if it does not perturb, otherwise those at w and the last one.
 
-    ESAM's last pass sees a part of the samples, chosen by a forward pass.
+    ESAM's last pass sees a part of the samples, chosen by a forward pass. The passes at w may see a part of the batch.
     """
     choices = opt.estimator
     if not any(group["rho"] for group in opt.param_groups):
@@ -159,7 +159,8 @@ def _expected(method: Method, opt: SharpnessAware) -> PassesPerStep:
     count = choices.passes_per_step
     chosen = method.sharpest_samples
     last, forward = (1.0, 0.0) if chosen is None or chosen.gamma == 1 else (chosen.gamma, 1.0)
-    sharp = count.sharp - 1 + last
+    few = method.sub_batch
+    sharp = (count.sharp - 1) * (1.0 if few is None else few.share) + last
     share = choices.cadence.fraction
     if share is None:
         return PassesPerStep(min(1.0, sharp), sharp, forward)

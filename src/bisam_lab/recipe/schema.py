@@ -13,7 +13,7 @@ __all__ = ["DataRecipe", "EngineRecipe", "ModelRecipe", "Recipe", "SharpnessReci
 
 Radius = Annotated[float, Field(ge=0)]
 #: Fields that choose or describe runs, and change none.
-_FREE = ("name", "description", "methods", "seeds", "variants")
+_FREE = ("name", "description", "methods", "seeds", "first_seed", "variants")
 
 
 class _Part(BaseModel):
@@ -164,6 +164,12 @@ class Recipe(_Part):
     engine: EngineRecipe = EngineRecipe()
     methods: tuple[str, ...] = Field(("sgd", "sam", "bisam-tanh", "bisam-log"), min_length=1)
     seeds: int = Field(5, ge=1, description="runs a method")
+    first_seed: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="the runs' seeds are first_seed, first_seed + 1 and so on: fresh ones after tuning",
+    )
     variants: dict[str, dict[str, Any]] = Field(
         {}, description="settings to compare the methods in, each on its own: {wrn-28-2: {model.name: wrn-28-2}}"
     )

@@ -1,8 +1,9 @@
 """A method by its name: ``bisam-log+asam`` makes the choices of BiSAM and of ASAM, around one optimizer.
 
 A name is parts joined by ``+``. A part is a key of :data:`bisam.METHODS`, ``bisam-BOUND`` with a bound of its own,
-``msam`` (micro-batches), or the base optimizer alone: ``plain``, or its short name, such as ``sgd``. Every part brings
-the choices of its entry in :data:`bisam.METHODS`. Two parts that make the same choice exclude each other, but for a
+``msam`` (micro-batches), ``subbatch`` (climb on a part of the batch), ``every`` (perturb on one step in k), or the base
+optimizer alone: ``plain``, or its short name, such as ``sgd``. Every part brings the choices of its entry in
+:data:`bisam.METHODS`. Two parts that make the same choice exclude each other, but for a
 geometry inside another one (ESAM, SAM-ON, SSAM). Numbers follow a part after ``@``: ``bisam-tanh@mu=5@alpha=0.2``,
 ``looksam@k=10``, ``sam@rho=0.1``. So one study can hold one method several times.
 """
@@ -16,17 +17,27 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bisam import METHODS, LowerBoundLoss, SharpnessAware
+import bisam
+from bisam import LowerBoundLoss, SharpnessAware
 from bisam._validation import count, not_negative
 from bisam.bounds import BOUNDS, takes_alpha
-from bisam.loops import SharpestSamples
+from bisam.cadence import Every
+from bisam.loops import SharpestSamples, SubBatch
 
 from .optimizers import PLAIN
 
 __all__ = ["Method", "names"]
 
 Options: TypeAlias = Mapping[str, Mapping[str, Any]]
+Choose: TypeAlias = Callable[[Any, nn.Module, Tensor, Tensor], tuple[Tensor, ...]]
 
+#: The entries of parts. ``every`` is a choice of the library that has no class: ``SAM(base, cadence=Every(k))``.
+METHODS = {
+    **bisam.METHODS,
+    "every": bisam.Method(
+        "every", "SAM on one step in k", "", "", passes="1 + 1/k", choices={"cadence": lambda k=5: Every(k)}
+    ),
+}
 #: Numbers that count something.
 _WHOLE = ("k", "m", "every", "total_steps", "seed")
 _WORDS = {"combine": "combination", "ascent": "ascent objective"}
@@ -35,6 +46,7 @@ _NOT_IN_A_STUDY = ("types", "key", "uphill", "rule", "unit", "decoupled")
 #: Numbers of a part that are no arguments of its class: of its loop, or of its lower bound.
 _OTHER_OPTIONS = {
     "msam": ["m"],
+    "subbatch": ["share"],
     "esam": ["gamma"],
     **{f"bisam-{bound}": ["mu", *(["alpha"] if takes_alpha(bound) else [])] for bound in BOUNDS},
     "bisam": ["mu"],
@@ -43,7 +55,7 @@ _OTHER_OPTIONS = {
 
 def names() -> list[str]:
     """Return every part that a name may have."""
-    return [*PLAIN, *METHODS, *(f"bisam-{bound}" for bound in BOUNDS), "msam"]
+    return [*PLAIN, *METHODS, *(f"bisam-{bound}" for bound in BOUNDS), "msam", "subbatch"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,7 @@ class Method:
         if self.bound is not None:
             self._lower_bound(None, None)
         count("m", self.micro_batches)
-        _ = self.sharpest_samples
+        _ = self.choose_samples
 
     @property
     def parts(self) -> list[str]:
@@ -123,6 +135,21 @@ class Method:
     def sharpest_samples(self) -> SharpestSamples | None:
         """ESAM's choice of the samples to descend on."""
         return SharpestSamples(self._option("esam", "gamma", 0.5)) if "esam" in self.parts else None
+
+    @property
+    def sub_batch(self) -> SubBatch | None:
+        """The choice of the samples to climb on."""
+        return SubBatch(self._option("subbatch", "share", 0.25)) if "subbatch" in self.parts else None
+
+    @property
+    def choose_samples(self) -> Choose | None:
+        """Return what says which samples a pass sees, called as ``choose(objective, model, x, y)``; None: all."""
+        sharpest, few = self.sharpest_samples, self.sub_batch
+        if few is None:
+            return sharpest
+        if sharpest is not None:
+            raise ValueError(f"{self.name!r}: esam and subbatch both choose the samples: leave one out")
+        return lambda objective, model, x, y: few(objective, x, y)
 
     @property
     def follows_learning_rate(self) -> bool:

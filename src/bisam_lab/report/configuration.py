@@ -10,7 +10,7 @@ from ..recipe import Recipe
 __all__ = ["facts", "lines", "text"]
 
 #: Fields that every study sets. They are never marked as different from the defaults.
-_OWN = ("name", "description", "methods", "seeds", "variants")
+_OWN = ("name", "description", "methods", "seeds", "first_seed", "variants")
 
 #: Name and field of each fact at the head of a study.
 _FACTS = (
@@ -23,6 +23,7 @@ _FACTS = (
     ("batch", "train.batch_size"),
     ("rho", "sharpness.rho"),
     ("seeds", "seeds"),
+    ("first seed", "first_seed"),
 )
 
 

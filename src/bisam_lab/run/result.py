@@ -36,6 +36,7 @@ class Epoch:
         train_loss: mean over the steps of the descent objective on each step's batch.
         loss_at: the weights at which it is taken: "w", so that methods compare, or "w + eps" for methods whose one pass
             is there, and in results that were written before this was recorded.
+        passes: of a mean step, in forward-backward passes over the whole batch; NaN where it was not recorded.
         validation_score: in the recipe's metric, as a fraction.
         learning_rate: after its last step.
         seconds: of training, without evaluation.
@@ -47,6 +48,7 @@ class Epoch:
     learning_rate: float = 0.0
     seconds: float = 0.0
     loss_at: str = "w + eps"
+    passes: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ class RunResult:
     def run(self) -> Run:
         """Which run has this result."""
         return Run(self.variant, self.seed, self.method, self.equal_cost)
+
+    @property
+    def passes(self) -> float:
+        """Passes of a mean step in its whole training, over the whole batch; NaN where it was not recorded."""
+        return sum(epoch.passes for epoch in self.history) / len(self.history) if self.history else math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON. A loss that is not finite becomes null."""

@@ -113,9 +113,10 @@ class Training:
             learning_rate=self.opt.param_groups[0]["lr"],
             seconds=self.epoch_seconds,
             loss_at=self.steps.loss_at,
+            passes=self.steps.passes / self.batches,
         )
         self.history.append(result)
-        self.losses, self.epoch_seconds = [], 0.0
+        self.losses, self.epoch_seconds, self.steps.passes = [], 0.0, 0.0
         if self.selected == number:
             self.chosen = _copy(self.model)
         return result
@@ -178,6 +179,7 @@ class Training:
             "chosen": None if fresh else self.chosen,
             "losses": torch.stack(self.losses).cpu() if self.losses else None,
             "epoch_seconds": self.epoch_seconds,
+            "passes": self.steps.passes,
             "seconds": self.seconds,
         }
 
@@ -209,6 +211,7 @@ class Training:
         self.chosen = _copy(self.model) if state["chosen"] is None else state["chosen"]
         self.losses = [] if state["losses"] is None else list(state["losses"].to(self.fabric.device))
         self.epoch_seconds, self.seconds = state["epoch_seconds"], state["seconds"]
+        self.steps.passes = state.get("passes", math.nan)  # a run that an older version began does not know
         set_random_state(state["random"], self.fabric.device)
 
 

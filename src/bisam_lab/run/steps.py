@@ -17,7 +17,10 @@ from .asking import Asking, Backward, Forward, alone
 from .fabric import Fabric
 from .learning_rate import learning_rate
 
-__all__ = ["Step", "Steps"]
+__all__ = ["FORWARD", "Step", "Steps"]
+
+#: Part of a forward-backward pass that a forward pass alone takes: backward multiplies twice where forward does once.
+FORWARD = 1 / 3
 
 
 class Steps:
@@ -27,7 +30,7 @@ class Steps:
         fabric: the engine.
         model: the network.
         opt: its optimizer.
-        method: says which loop ``opt`` needs: micro-batches (mSAM), a choice of samples (ESAM).
+        method: says which loop ``opt`` needs: micro-batches (mSAM), a choice of samples (ESAM, a part of the batch).
         recipe: the learning rate's schedule, and clipping.
         total: steps of the whole training.
 
@@ -35,6 +38,8 @@ class Steps:
         net: the network as the engine runs it.
         schedule: of the learning rate.
         taken: steps that this object has taken itself.
+        passes: forward-backward passes over a whole batch, of all steps since somebody set it to zero. A pass over a
+            part of the batch counts as that part, a forward pass alone as :data:`FORWARD`.
         one_loop: whether a step is one loop over ``opt.passes()`` on the whole batch, and the radius has no schedule.
         loss_at: where the yielded losses are taken: "w"; "w + eps" for methods whose one pass is there.
     """
@@ -45,10 +50,11 @@ class Steps:
         self.fabric, self.model, self.opt, self.clip = fabric, model, opt, recipe.clip
         self.net, self._stepper = fabric.setup(model, opt)
         self.schedule = learning_rate(opt, recipe, total)
-        self._micro_batches, self._choose = method.micro_batches, method.sharpest_samples
+        self._micro_batches, self._choose = method.micro_batches, method.choose_samples
+        self._chosen_by_a_pass = method.sharpest_samples is not None
         self.loss_at = "w + eps" if isinstance(opt.estimator.ascent, StoredAscent) else "w"
         self._radius = RhoScheduler(opt) if method.follows_learning_rate else None
-        self.taken = 0
+        self.taken, self.passes = 0, 0.0
         self.one_loop = self._micro_batches == 1 and self._choose is None and self._radius is None
 
     def take(self, batches: Iterable[Examples]) -> Iterator[Tensor]:
@@ -68,8 +74,9 @@ class Steps:
         taken: Tensor | None = yield Step(self, batch)
         return taken if taken is not None else (yield from self._step(batch))
 
-    def count(self) -> None:
-        """Count a step that the driver has taken in this run's stead, and follow the schedule."""
+    def count(self, passes: int) -> None:
+        """Count a step that the driver has taken in this run's stead, with so many passes, and follow the schedule."""
+        self.passes += passes
         self.opt.memory.commit_step()
         self.schedule.step()
 
@@ -92,11 +99,17 @@ class Steps:
         for x, y, share in micro_batches(self._micro_batches, batch.x, batch.y):
             for loss in self.opt.passes(scaler):
                 seen = (x, y) if self._choose is None else self._choose(loss, self.net, x, y)
+                self._count(len(seen[0]) / len(x), share)
                 value = loss((yield Forward(self.net, seen[0], self.fabric)), seen[1])
                 yield Backward(share * value, self.fabric)
             at_w = self.opt.last.loss
             total += share * (value.detach() if at_w is None else at_w)
         return total
+
+    def _count(self, part: float, share: float) -> None:
+        """Count a pass over a part of a micro-batch, which holds a share of the batch."""
+        chosen = FORWARD if self._chosen_by_a_pass and part < 1 else 0.0
+        self.passes += share * (part + chosen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -188,7 +188,7 @@ class Lockstep:
         self._base.step()
         self._rows.grad = None
         for steps in self.runs:
-            steps.count()
+            steps.count(2 if self._sharp else 1)
 
     # -- rows ------------------------------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ class Study:
         return [
             run
             for name in recipe.variants or [""]
-            for seed in range(recipe.seeds)
+            for seed in range(recipe.first_seed, recipe.first_seed + recipe.seeds)
             for method in recipe.methods
             for run in self._runs(name, seed, method)
         ]

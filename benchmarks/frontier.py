@@ -1,0 +1,240 @@
+"""The accuracy that a pass buys: SGD, SAM and its cheaper forms, each after equal tuning, on paired seeds.
+
+    python benchmarks/frontier.py digits-noisy digits-clean          # trains; embedded data
+    python benchmarks/frontier.py fashion-noisy --data-dir data      # the data sets are read from there
+    python benchmarks/frontier.py digits-noisy --seconds             # measures what a step costs: on an idle machine
+
+1. Tuning: each contestant tries six values on the seeds 1000 and on: SGD of its learning rate, the others of their
+   radius. The best mean accuracy on validation wins; the smaller value wins a tie.
+2. Test: fresh seeds from 0 on, with that value. The test set is read here alone.
+
+Everything that is trained lies in OUT, so that the same command goes on where it stopped. The numbers are written to
+``results/frontier.json``, from which ``docs/tables.py`` draws the pages.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bisam_lab.bench import bench
+from bisam_lab.errors import RecipeError
+from bisam_lab.parallel.processes import warm_up
+from bisam_lab.recipe import Recipe, load
+from bisam_lab.run.result import RunResult
+from bisam_lab.study.folder import Study
+from bisam_lab.study.pool import run_study
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "frontier.json"
+#: Where the contestants meet: a recipe and what is different from it.
+SETTINGS: dict[str, tuple[str, list[str]]] = {}
+for noise, share in (("noisy", 0.4), ("clean", 0.0)):
+    wrong = f"data.label_noise={share}"
+    SETTINGS[f"digits-{noise}"] = ("digits", [wrong])
+    SETTINGS[f"fashion-{noise}"] = ("fashion-mnist", [wrong, "model.options={width: 8}", "train.epochs=15"])
+    SETTINGS[f"cifar10-{noise}"] = (
+        "cifar10",
+        [
+            *(wrong, "data.train_size=4000", "data.validation_size=1000", "data.image_size=16", "data.augment=flip"),
+            *("model.name=resnet-8", "model.options={width: 8}", "train.epochs=15", "train.batch_size=64"),
+        ],
+    )
+#: Values that each contestant tries: SGD of its learning rate, SAM of its radius.
+RATES = tuple(0.1 * 2.0**power for power in range(-3, 3))
+RADII = tuple(0.05 * 2.0**power for power in range(-1, 5))
+#: How many times SAM's radii others take, by part.
+SCALES = {"samon": 10, "momentumsam": 4, "aesam": 2}
+TUNING_SEEDS, FIRST_TUNING_SEED = 3, 1000
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A method, trained for ``epochs`` times the recipe's epochs."""
+
+    method: str
+    epochs: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """As it stands in the tables."""
+        return self.method if self.epochs == 1 else f"{self.method}, {self.epochs:g} x epochs"
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The values that it tries."""
+        if self.method == "sgd":
+            return RATES
+        scale = max(SCALES.get(part.partition("@")[0], 1) for part in self.method.split("+"))
+        return tuple(scale * radius for radius in RADII)
+
+
+CHEAPER = (
+    *(f"tailsam@tail={tail}" for tail in (0.1, 0.2, 0.4, 0.6)),
+    *("every@k=2", "every@k=5", "looksam", "aesam", "samon", "subbatch"),
+)
+CONTESTANTS = (
+    *(Contestant("sgd", epochs) for epochs in (1, 1.2, 1.5, 2)),
+    *(Contestant("sam", epochs) for epochs in (1, 0.5, 0.75)),
+    Contestant("bisam-log"),
+    *(Contestant(method) for method in CHEAPER),
+    *(Contestant(f"bisam-log+{method}") for method in CHEAPER),
+    *(Contestant(method) for method in ("momentumsam", "asyncsam")),  # no pass of their own: no bound to climb
+)
+
+
+@dataclass
+class Row:
+    """What came out for a contestant.
+
+    Attributes:
+        tried: mean validation score by value.
+        chosen: the value with the best one.
+        scores: test scores, seed by seed.
+        passes: of its whole training, as a multiple of SGD's with the recipe's epochs.
+        seconds: the same, as quartiles of a measurement.
+        failed: tests that collapsed or diverged.
+    """
+
+    method: str
+    epochs: float
+    tried: dict[str, float] = field(default_factory=dict)
+    chosen: float = 0.0
+    scores: list[float] = field(default_factory=list)
+    passes: float = 0.0
+    seconds: tuple[float, ...] = ()
+    failed: int = 0
+
+
+class Frontier:
+    """One setting's contestants, in a folder."""
+
+    def __init__(self, setting: str, out: Path, data_dir: Path | None, jobs: int, overrides: list[str]) -> None:
+        recipe, given = SETTINGS[setting]
+        self.setting, self.recipe = setting, load(recipe, [*given, *overrides])
+        self.folder, self.data_dir, self.jobs = out / setting, data_dir, jobs
+
+    def rows(self, contestants: list[Contestant], seeds: int) -> list[Row]:
+        """Tune and test the contestants."""
+        rows = [Row(contestant.method, contestant.epochs) for contestant in contestants]
+        for row, contestant in zip(rows, contestants, strict=True):
+            row.chosen = contestant.grid[0]
+        tuned = self._all(contestants, {c: c.grid for c in contestants}, "tuning", FIRST_TUNING_SEED, TUNING_SEEDS)
+        for row, contestant in zip(rows, contestants, strict=True):
+            means = {v: float(np.mean([r.validation_score for r in tuned[contestant, v]])) for v in contestant.grid}
+            row.tried = {f"{value:g}": round(mean, 6) for value, mean in means.items()}
+            row.chosen = max(means, key=lambda value: (means[value], -value))
+        chosen = {c: (row.chosen,) for row, c in zip(rows, contestants, strict=True)}
+        tested = self._all(contestants, chosen, "test", 0, seeds)
+        for row, contestant in zip(rows, contestants, strict=True):
+            runs = tested[contestant, row.chosen]
+            row.scores = [round(run.test_score, 6) for run in runs]
+            row.failed = sum(run.status != "ok" for run in runs)
+            epochs = np.mean([len(run.history) for run in runs])
+            row.passes = round(float(np.mean([run.passes for run in runs]) * epochs / self.recipe.train.epochs), 4)
+        return rows
+
+    def _all(
+        self,
+        contestants: list[Contestant],
+        values: Mapping[Contestant, tuple[float, ...]],
+        kind: str,
+        first: int,
+        n: int,
+    ) -> dict[tuple[Contestant, float], list[RunResult]]:
+        """Train each contestant with its values on n seeds from ``first`` on: one study for each number of epochs."""
+        found: dict[tuple[Contestant, float], list[RunResult]] = {}
+        for factor in dict.fromkeys(c.epochs for c in contestants):
+            mine = [c for c in contestants if c.epochs == factor]
+            sharp = {f"{c.method}@rho={v:g}": (c, v) for c in mine for v in values[c] if c.method != "sgd"}
+            if sharp:
+                for run in self._study(f"{kind}-{factor:g}", factor, first, n, methods=tuple(sharp)):
+                    found.setdefault(sharp[run.method], []).append(run)
+            for plain in (c for c in mine if c.method == "sgd"):
+                rates = {f"lr-{value:g}": (plain, value) for value in values[plain]}
+                variants = {name: {"train.lr": value} for name, (_, value) in rates.items()}
+                for run in self._study(f"{kind}-sgd-{factor:g}", factor, first, n, methods=("sgd",), variants=variants):
+                    found.setdefault(rates[run.variant], []).append(run)
+        return found
+
+    def _study(self, name: str, factor: float, first: int, seeds: int, **given: Any) -> Iterator[RunResult]:
+        """Train a study's missing runs, and yield all its results, seed by seed."""
+        train = self.recipe.train.model_copy(update={"epochs": round(factor * self.recipe.train.epochs)})
+        recipe = Recipe.model_validate(
+            {**self.recipe.model_dump(), "train": train.model_dump(), "first_seed": first, "seeds": seeds, **given}
+        )
+        study = Study(self.folder / name, recipe, self.data_dir, print)
+        done, total = len(study.results()), len(study.runs)
+        with closing(run_study(study, self.jobs, stack="auto")) as events:
+            for event in events:
+                error = getattr(event, "error", None)
+                if error is not None:
+                    raise RecipeError(f"{self.setting} {name}: {event.job} failed: {error}")
+                if hasattr(event, "result"):
+                    done += 1
+                    print(f"{self.setting} {name}: {done} of {total}", flush=True)
+        results = study.results()
+        for run in sorted(results, key=lambda run: (run.variant, run.method, run.seed)):
+            yield results[run]
+
+
+def measured(frontier: Frontier, rows: list[Row], rounds: int) -> None:
+    """Measure a step of each method beside one of SGD, and enter what its whole training takes."""
+    methods = tuple(dict.fromkeys(re.sub("@rho=.*", "", row["method"]) for row in map(asdict, rows)))
+    report = bench(
+        frontier.recipe.model_copy(update={"methods": methods}),
+        rounds=rounds,
+        minimum=0.2,
+        peers=False,
+        data_dir=frontier.data_dir,
+    )
+    found = {row.name: row.quartiles() for row in report.rows if row.error is None}
+    for row in rows:
+        if row.method in found:
+            row.seconds = tuple(round(row.epochs * value, 4) for value in found[row.method])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="+", choices=list(SETTINGS), metavar="SETTING", help=", ".join(SETTINGS))
+    parser.add_argument("--out", type=Path, default=Path("studies/frontier"))
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=10, help="of the test; tuning has 3")
+    parser.add_argument("--methods", help="only these contestants, by method, separated by commas")
+    parser.add_argument("--set", action="append", default=[], help="another value of the recipe: train.epochs=2")
+    parser.add_argument("--seconds", action="store_true", help="measure what a step costs, and train nothing")
+    parser.add_argument("--rounds", type=int, default=9, help="of the measurement")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    warm_up()
+    wanted = [c for c in CONTESTANTS if args.methods is None or c.method in args.methods.split(",")]
+    for setting in args.settings:
+        frontier = Frontier(setting, args.out, args.data_dir, args.jobs, args.set)
+        kept = json.loads(args.results.read_text()) if args.results.exists() else {}
+        if args.seconds:
+            rows = [Row(**row) for row in kept[setting]["rows"]]
+            measured(frontier, rows, args.rounds)
+            kept[setting]["rows"] = [asdict(row) for row in rows]
+        else:
+            rows = frontier.rows(wanted, args.seeds)
+            seconds = {(row["method"], row["epochs"]): row["seconds"] for row in kept.get(setting, {}).get("rows", ())}
+            for row in rows:
+                row.seconds = seconds.get((row.method, row.epochs), ())
+            kept[setting] = {
+                "date": str(date.today()),
+                "recipe": frontier.recipe.model_dump(mode="json", include={"data", "model", "train"}),
+                "tuning": {"values": len(RADII), "seeds": TUNING_SEEDS},
+                "rows": [asdict(row) for row in rows],
+            }
+        args.results.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
