@@ -6,7 +6,7 @@ from torch import nn
 
 import bisam
 from bisam import SAM, BiSAM
-from bisam.loops import SharpestSamples, learn_fisher_mask, micro_batches
+from bisam.loops import SharpestSamples, SubBatch, learn_fisher_mask, micro_batches
 from bisam.testing import Net, batches, bits
 from tests.reference import family
 from tests.reference.steps import msam_gradient
@@ -75,6 +75,47 @@ def test_a_plain_step_sees_the_whole_batch():
             objective(model(xs), ys).backward()
         opt.step()
     assert sizes == [len(X), len(X) // 2, len(X)]
+
+
+@pytest.mark.parametrize("method", [SAM, BiSAM])
+def test_a_sub_batch_climbs_and_the_whole_batch_descends(method):
+    """Against the textbook: eps of the first quarter's gradient, the gradient of all samples there."""
+    model, other, choose = Net(), Net(), SubBatch(0.25)
+    opt = method(sgd(model), model=model, rho=0.3)
+    few, sizes = round(0.25 * len(X)), []
+    for objective in opt.passes():
+        xs, ys = choose(objective, X, Y)
+        sizes.append(len(xs))
+        objective(model(xs), ys).backward()
+    assert sizes == [few, len(X)]
+    params = [other.get_parameter(name) for name, p in model.named_parameters() if p.grad is not None]
+    ascent = nn.CrossEntropyLoss() if method is SAM else bisam.LowerBoundLoss()
+    up = torch.autograd.grad(ascent(other(X[:few]), Y[:few]), params)
+    norm = torch.sqrt(sum((g * g).sum() for g in up))
+    statistics = bits(nn.ModuleList([other.norm]))[-3:]
+    with torch.no_grad():
+        for param, g in zip(params, up, strict=True):
+            param += 0.3 * g / norm
+    expected = torch.autograd.grad(nn.functional.cross_entropy(other(X), Y), params)
+    ours = [p.grad for p in model.parameters() if p.grad is not None]
+    for found, gradient in zip(ours, expected, strict=True):
+        torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-14)
+    assert bits(nn.ModuleList([model.norm]))[-3:] == statistics  # of the pass at w, which saw the quarter
+
+
+def test_a_sub_batch_of_plain_steps_and_of_few_samples():
+    model, choose, sizes = Net(), SubBatch(0.01), []
+    opt = SAM(sgd(model), model=model, cadence=bisam.cadence.Every(2))
+    for _ in range(2):
+        for objective in opt.passes():
+            xs, ys = choose(objective, X, Y)
+            sizes.append(len(xs))
+            objective(model(X), Y).backward()
+        opt.step()
+    assert sizes == [1, len(X), len(X)]
+    for share in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=f"share={share}"):
+            SubBatch(share)
 
 
 def test_esam_with_both_halves_learns():

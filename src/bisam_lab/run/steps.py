@@ -77,6 +77,7 @@ class Steps:
     def count(self, passes: int) -> None:
         """Count a step that the driver has taken in this run's stead, with so many passes, and follow the schedule."""
         self.passes += passes
+        self.opt._context.record.opened |= passes > 1  # or it would say at its end that it never perturbed
         self.opt.memory.commit_step()
         self.schedule.step()
 

@@ -5,8 +5,9 @@ ball, and the plain optimizer, need of each run only its norm, so one operation 
 
     eps_s = rho_s g_s / ||g_s||,    for each row s
 
-What has any other choice (ASAM's geometry, LookSAM's memory, AE-SAM's decisions) takes its steps itself. The library's
-own step is the reference, and a test compares the two.
+A cadence that goes by the number of the step (TailSAM, one step in k) makes no difference to that. What has any other
+choice (ASAM's geometry, LookSAM's memory, AE-SAM's decisions) takes its steps itself. The library's own step is the
+reference, and a test compares the two.
 """
 
 from collections.abc import Hashable, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from bisam import LowerBoundLoss
 from bisam._vectors.memory import PREFIX
 from bisam.ascent import StoredAscent
-from bisam.cadence import Always
+from bisam.cadence import Always, Every, Tail, Window
 from bisam.geometry import L2Ball
 
 from ..data.examples import Examples
@@ -30,6 +31,8 @@ __all__ = ["Lockstep", "kind_of", "moment_of"]
 
 #: Base optimizers that treat each entry by itself, so that one of them on all rows is each of them on its row.
 _ENTRYWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+#: Cadences that go by the number of the step.
+_BY_NUMBER = (Always, Every, Tail, Window)
 
 
 def kind_of(steps: Steps) -> Hashable | None:
@@ -41,12 +44,20 @@ def kind_of(steps: Steps) -> Hashable | None:
         return None
     group = steps.opt.param_groups[0]
     numbers = {key: group[key] for key in steps.opt.base.defaults if key in group and not _is_its_own(key)}
-    return repr(numbers), steps.clip, group["rho"] > 0
+    cadence = steps.opt.estimator.cadence
+    often = repr(cadence) if isinstance(cadence, Every) else ""  # a company that parts every other step gains nothing
+    return repr(numbers), steps.clip, often
 
 
 def moment_of(steps: Steps) -> Hashable:
-    """Return what runs of a kind must have in common now: the steps done, and the learning rate."""
-    return steps.schedule.last_epoch, steps.opt.param_groups[0]["lr"]
+    """Return what runs of a kind must have in common now: the steps done, the learning rate, whether they climb."""
+    return steps.schedule.last_epoch, steps.opt.param_groups[0]["lr"], _climbs(steps)
+
+
+def _climbs(steps: Steps) -> bool:
+    """Whether a run's next step perturbs."""
+    perturbs = steps.opt.estimator.cadence(steps.opt.memory.step)
+    return bool(perturbs and steps.opt.param_groups[0]["rho"] > 0)
 
 
 def _is_its_own(key: str) -> bool:
@@ -57,7 +68,7 @@ def _is_its_own(key: str) -> bool:
 def _has_plain_choices(steps: Steps) -> bool:
     choices = steps.opt.estimator
     plain = choices.direction is None and choices.radius is None and choices.combine is None
-    plain &= type(choices.geometry) is L2Ball and type(choices.cadence) is Always and not choices.same_dropout
+    plain &= type(choices.geometry) is L2Ball and type(choices.cadence) in _BY_NUMBER and not choices.same_dropout
     ascent, descent = choices.ascent, choices.descent
     if isinstance(ascent, StoredAscent) or type(descent) is not nn.CrossEntropyLoss:
         return False
@@ -95,7 +106,6 @@ class Lockstep:
         self._share()
         groups = [steps.opt.param_groups[0] for steps in runs]
         self._rho = torch.tensor([group["rho"] for group in groups], dtype=torch.float64, device=self._rows.device)
-        self._sharp = bool(groups[0]["rho"] > 0)
         self._ascents = _alike([steps.opt.estimator.ascent for steps in runs])
         descent = runs[0].opt.estimator.descent
         assert isinstance(descent, nn.CrossEntropyLoss)
@@ -106,7 +116,8 @@ class Lockstep:
         x, y = side_by_side([batch.x for batch in batches]), torch.stack([batch.y for batch in batches])
         out = self._forward(x, self._buffers)
         losses = self._each(out.detach(), y)
-        if self._sharp:
+        climbs = _climbs(self.runs[0])
+        if climbs:
             self._ascend(out, y)
             before = self._climb()
             later = {name: buffer.clone() for name, buffer in self._buffers.items()}  # the first pass's are kept
@@ -118,6 +129,8 @@ class Lockstep:
         else:
             (self._descent(out.flatten(0, 1), y.flatten()) * len(y)).backward()
         self._update()
+        for steps in self.runs:
+            steps.count(2 if climbs else 1)
         return list(losses.unbind(0))
 
     def release(self) -> None:
@@ -178,7 +191,7 @@ class Lockstep:
 
     @torch.no_grad()
     def _update(self) -> None:
-        """Let the base optimizer update all rows, and count the step of each run."""
+        """Let the base optimizer update all rows."""
         clip, gradient = self.runs[0].clip, self._rows.grad
         assert gradient is not None
         if clip is not None:  # as torch.nn.utils.clip_grad_norm_ does
@@ -187,8 +200,6 @@ class Lockstep:
         self._base.param_groups[0]["lr"] = self.runs[0].opt.param_groups[0]["lr"]
         self._base.step()
         self._rows.grad = None
-        for steps in self.runs:
-            steps.count(2 if self._sharp else 1)
 
     # -- rows ------------------------------------------------------------------------------------------------------
 

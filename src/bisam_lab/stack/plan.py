@@ -1,5 +1,6 @@
 """Which runs of a study are trained together."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
@@ -17,6 +18,8 @@ Stacking: TypeAlias = Literal["auto", "on", "off"]
 LARGEST = {"cpu": 10, "cuda": 32, "mps": 32}
 #: On a CPU, ``auto`` does not try a network whose pass takes more seconds alone: its operations are large enough.
 LARGEST_PASS = 0.2
+#: From so many stacks a process on, their lengths even out.
+MANY = 4
 #: ``auto`` stacks where a stacked pass takes less than this share of the time one by one.
 FASTER = 0.9
 
@@ -27,10 +30,17 @@ def stack_size(runs: int, jobs: int, largest: int) -> int:
 
 
 def deal(runs: Sequence[Run], recipe: Recipe, jobs: int, largest: int) -> list[list[Run]]:
-    """Deal runs into stacks that take equally long: each has its share of the methods with one pass, and with two."""
+    """Deal runs into stacks.
+
+    A few stacks take equally long: each has its share of the methods with one pass, and with two. Of many, each has runs
+    of few methods, for these take most of a step together; the methods with two passes come first.
+    """
     order = sorted(runs, key=lambda run: (_passes(run.method, recipe), run.method, run.seed))
     stacks = _stacks(len(runs), jobs, largest)
-    return [order[first::stacks] for first in range(stacks)]
+    if stacks < MANY * jobs:
+        return [order[first::stacks] for first in range(stacks)]
+    bounds = [len(order) * number // stacks for number in range(stacks + 1)]
+    return [order[first:end] for first, end in itertools.pairwise(bounds)][::-1]
 
 
 def _stacks(runs: int, jobs: int, largest: int) -> int:

@@ -99,6 +99,10 @@ def test_the_length_of_training_is_told():
         ("asam+fishersam", {}, ["asam and fishersam both choose the geometry"]),
         ("gsam+wsam", {}, ["both choose the combination"]),
         ("looksam+aesam", {}, ["both choose the cadence"]),
+        ("every+tailsam", {}, ["every and tailsam both choose the cadence"]),
+        ("esam+subbatch", {}, ["esam and subbatch both choose the samples"]),
+        ("subbatch", {"subbatch": {"share": 2}}, ["share=2 must lie"]),
+        ("every", {"every": {"k": 0}}, ["k=0 must be a whole number"]),
         ("looksam", {"looksam": {"kk": 3}}, ["option looksam.kk does not exist", "k, alpha"]),
         ("looksam", {"looksam": {"k": 0}}, ["k=0 must be a whole number, 1 or more"]),
         ("msam", {"msam": {"m": 0}}, ["m=0 must be a whole number"]),
@@ -126,6 +130,11 @@ def test_numbers_in_a_name():
     assert "mu=5.0" in repr(opt)
     assert "alpha=0.2" in repr(opt)
     assert built("looksam@k=7").estimator.cadence.k == 7
+    every = built("bisam-tanh+every@k=3").estimator
+    assert every.cadence.k == 3
+    assert repr(every.ascent) == repr(LowerBoundLoss("tanh"))
+    assert built("every").estimator.cadence.k == 5
+    assert Method("bisam-log+subbatch@share=0.5", {}).sub_batch.share == 0.5
     assert Method("msam@m=2", {}).micro_batches == 2
     assert Method("sam@rho=0", {}).radius(0.1, {}) == 0
     assert [Method(n, {}).radius(0.1, {}) for n in ("sam@rho=0.5", "bisam-log@mu=4")] == [0.5, 0.1]

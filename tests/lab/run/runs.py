@@ -35,4 +35,4 @@ def logged(folder):
 
 
 def history(result):
-    return [(e["train_loss"], e["validation_score"], e["learning_rate"]) for e in result["history"]]
+    return [(e["train_loss"], e["validation_score"], e["learning_rate"], e["passes"]) for e in result["history"]]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bisam import METHODS, RhoScheduler
-from bisam.loops import SharpestSamples, micro_batches
+from bisam.loops import SharpestSamples, SubBatch, micro_batches
 from bisam_lab.data import load_splits, whole
 from bisam_lab.models import ResNet, build_model
 from bisam_lab.recipe import load
@@ -23,8 +23,29 @@ TINY = (
 )
 
 
+class BeforeClimbing:
+    """Stands for the objective of the pass at w."""
+
+    is_ascent = True
+
+
+class Passes:
+    """Chooses the samples of each pass, and counts the passes; choosing by a forward pass is a third of one."""
+
+    def __init__(self, choose):
+        self.choose, self.taken = choose, 0.0
+
+    def __call__(self, objective, model, x, y, share):
+        xs, ys = self.choose(objective, model, x, y)
+        looked = isinstance(self.choose, SharpestSamples) and not objective.is_ascent
+        self.taken += share * (len(xs) / len(x) + looked / 3)
+        return xs, ys
+
+
 @pytest.mark.matrix("laboratory")
-@pytest.mark.parametrize("method", ["sgd", "bisam-tanh", "bisam-log+msam", "esam+asam", *METHODS])
+@pytest.mark.parametrize(
+    "method", ["sgd", "bisam-tanh", "bisam-log+msam", "esam+asam", "bisam-log+subbatch", "every@k=2", *METHODS]
+)
 def test_a_run_equals_a_raw_loop(method):
     """Fabric, the study and the logs change no number."""
     recipe = load("digits", [*TINY, "train.label_smoothing=0.1", "sharpness.options.msam.m=2"])
@@ -35,6 +56,9 @@ def test_a_run_equals_a_raw_loop(method):
     opt = build_optimizer(method, recipe, model, steps=6)
     radius = RhoScheduler(opt, lr_max=0.1) if method == "gsam" else None
     choose = SharpestSamples(0.5) if "esam" in method.split("+") else lambda loss, model, x, y: (x, y)
+    if "subbatch" in method:
+        choose = lambda loss, model, x, y: SubBatch()(loss, x, y)  # noqa: E731
+    passes = Passes(choose)
     validation = whole(splits.validation)
     steps, smooth = 0, nn.CrossEntropyLoss(label_smoothing=0.1)
     for epoch in result.history:
@@ -47,9 +71,10 @@ def test_a_run_equals_a_raw_loop(method):
                 radius.step()
             losses.append(torch.zeros(()))
             for x, y, share in micro_batches(2 if "msam" in method.split("+") else 1, batch.x, batch.y):
-                at_w = smooth(copy.deepcopy(model)(x), y).detach()
+                few = SubBatch()(BeforeClimbing, x, y) if "subbatch" in method else (x, y)
+                at_w = smooth(copy.deepcopy(model)(few[0]), few[1]).detach()
                 for objective in opt.passes():
-                    xs, ys = choose(objective, model, x, y)
+                    xs, ys = passes(objective, model, x, y, share)
                     loss = objective(model(xs), ys)
                     (share * loss).backward()
                 losses[-1] += share * (loss.detach() if method in ("momentumsam", "asyncsam") else at_w)
@@ -57,6 +82,8 @@ def test_a_run_equals_a_raw_loop(method):
             opt.zero_grad()
             steps += 1
         assert float(torch.stack(losses).mean()) == pytest.approx(epoch.train_loss, rel=1e-5)
+        assert epoch.passes == pytest.approx(passes.taken / len(losses))
+        passes.taken = 0.0
         assert epoch.loss_at == ("w + eps" if method in ("momentumsam", "asyncsam") else "w")
         model.eval()
         right = (model(validation.x).argmax(1) == validation.y).float().mean()

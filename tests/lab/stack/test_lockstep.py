@@ -58,6 +58,7 @@ def _assert_same(found, expected):
     for a, b in zip(tensors, others, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
     assert groups == same_groups
+    assert found.passes == expected.passes > 0
     assert {k: v for k, v in schedule.items() if k != "lr_lambdas"} == {
         k: v for k, v in same_schedule.items() if k != "lr_lambdas"
     }
@@ -80,8 +81,9 @@ BASES = {
     [
         ("sam@rho=0.1", "sam@rho=0.5", "bisam-tanh", "bisam-log", "bisam-log@mu=3"),
         ("plain", "plain"),
+        ("every@k=2", "every@k=2@rho=0.5+bisam-log", "every@k=2+bisam-tanh"),
     ],
-    ids=["sharp", "plain"],
+    ids=["sharp", "plain", "every other step"],
 )
 def test_steps_in_lockstep_are_the_steps_of_each(base, methods):
     recipe = load("digits", [*EXACT, "methods=[sam]", *BASES[base]])
@@ -166,7 +168,7 @@ def test_weights_come_back_bit_for_bit_after_an_error_at_w_plus_eps(monkeypatch)
 
 @pytest.mark.parametrize(
     "method",
-    [name for name in METHODS if name not in ("sam", "bisam")] + ["bisam-log+msam", "bisam-log+asam"],
+    [name for name in METHODS if name not in ("sam", "bisam", "tailsam")] + ["bisam-log+msam", "bisam-log+asam"],
 )
 def test_any_other_choice_takes_its_steps_itself(method):
     steps = _steps(load("digits", EXACT), method, 0)
@@ -225,3 +227,18 @@ def test_a_run_that_ends_early_leaves_the_others_in_lockstep(sizes):
         expected = train(recipe, "sam", seed)
         assert [e.validation_score for e in result.history] == [e.validation_score for e in expected.history]
         assert result.test_score == expected.test_score
+
+
+@pytest.mark.parametrize("tail", ["tailsam@tail=0.5", "tailsam@tail=0.5+bisam-log"])
+def test_tails_step_with_plain_runs_and_then_by_themselves(tail, sizes):
+    """Six steps: the first is each run's own, two more are plain, and the tail is the last three."""
+    recipe = load("digits", [*TINY, "train.epochs=2", "engine.precision=64-true", f"methods=[sgd,'{tail}']"])
+    names = ["sgd", "sgd", tail, tail]
+    found = together([partial(training, recipe, method, k, stack=4) for k, method in enumerate(names)])
+    assert sizes == [4, 4] + [2, 2] * 3
+    for seed, (method, result) in enumerate(zip(names, found, strict=True)):
+        expected = train(recipe, method, seed)
+        assert [e.passes for e in result.history] == [e.passes for e in expected.history]
+        assert [e.train_loss for e in result.history] == pytest.approx([e.train_loss for e in expected.history])
+        assert result.test_score == expected.test_score
+    assert [e.passes for e in found[2].history] == [1.0, 2.0]

@@ -23,6 +23,16 @@ def test_as_few_stacks_as_keep_all_jobs_busy(runs, jobs, largest, size):
     assert sorted(run for stack in stacks for run in stack) == sorted(DEMO[:runs])
 
 
+def test_many_stacks_are_each_of_few_methods():
+    names = [f"{method}@rho={rho}" for method in ("sam", "looksam", "every") for rho in (0.1, 0.2, 0.4, 0.8)]
+    runs = [Run("", seed, method) for seed in range(10) for method in ("sgd", *names)]
+    stacks = deal(runs, RECIPE, 2, 10)
+    assert sorted(run for stack in stacks for run in stack) == sorted(runs)
+    assert {len(stack) for stack in stacks} <= {9, 10}
+    assert [run.method for run in stacks[-1]] == ["sgd"] * 9  # the short ones last, when others still run
+    assert max(len({run.method for run in stack}) for stack in stacks) == 2
+
+
 def test_each_stack_has_its_share_of_the_long_runs():
     for stack in deal(DEMO, RECIPE, 2, 10):
         plain = sum(run.method == "sgd" for run in stack)

@@ -48,6 +48,19 @@ def test_a_diverged_run_is_valid_json_wherever_it_is_written(tmp_path, capsys, m
     strict(capsys.readouterr().out)
 
 
+def test_fresh_seeds_after_those_of_a_tuning(tmp_path):
+    """They join the study's other seeds, for which runs there are is no part of what a run is."""
+    begun = Study(tmp_path / "s", load("digits", [*TINY, "methods=[sgd]", "seeds=1"]))
+    run_cell(begun.recipe, begun.runs[0], begun.path(begun.runs[0]))
+    fresh = Study(tmp_path / "s", load("digits", [*TINY, "methods=[sgd,sam]", "seeds=2", "first_seed=7"]))
+    assert [(run.seed, run.method) for run in fresh.runs] == [(7, "sgd"), (7, "sam"), (8, "sgd"), (8, "sam")]
+    result = run_cell(fresh.recipe, fresh.runs[1], fresh.path(fresh.runs[1]))
+    assert list(fresh.results()) == [fresh.runs[1]]
+    assert (result.seed, result.passes) == (7, 2.0)
+    with pytest.raises(RecipeError, match="first_seed"):
+        load("digits", ["first_seed=-1"])
+
+
 def test_a_half_finished_run_keeps_its_folder_for_its_recipe(tmp_path):
     recipe = load("digits", [*TINY, "methods=[sgd]", "seeds=1"])
     other = load("digits", [*TINY, "methods=[sgd]", "seeds=1", "train.lr=0.3"])
