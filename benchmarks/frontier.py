@@ -33,25 +33,12 @@ from bisam_lab.study.folder import Study
 from bisam_lab.study.pool import run_study
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "frontier.json"
-#: Where the contestants meet: a recipe and what is different from it.
-SETTINGS: dict[str, tuple[str, list[str]]] = {}
-for noise, share in (("noisy", 0.4), ("clean", 0.0)):
-    wrong = f"data.label_noise={share}"
-    SETTINGS[f"digits-{noise}"] = ("digits", [wrong])
-    SETTINGS[f"fashion-{noise}"] = ("fashion-mnist", [wrong, "model.options={width: 8}", "train.epochs=15"])
-    SETTINGS[f"cifar10-{noise}"] = (
-        "cifar10",
-        [
-            *(wrong, "data.train_size=4000", "data.validation_size=1000", "data.image_size=16", "data.augment=flip"),
-            *("model.name=resnet-8", "model.options={width: 8}", "train.epochs=15", "train.batch_size=64"),
-        ],
-    )
 #: Values that each contestant tries: SGD of its learning rate, SAM of its radius.
 RATES = tuple(0.1 * 2.0**power for power in range(-3, 3))
 RADII = tuple(0.05 * 2.0**power for power in range(-1, 5))
 #: How many times SAM's radii others take, by part.
 SCALES = {"samon": 10, "momentumsam": 4, "aesam": 2}
-TUNING_SEEDS, FIRST_TUNING_SEED = 3, 1000
+FIRST_TUNING_SEED = 1000
 
 
 @dataclass(frozen=True)
@@ -89,6 +76,52 @@ CONTESTANTS = (
 )
 
 
+_FEWER = (
+    *("sgd", "sam", "bisam-log", "tailsam@tail=0.2", "tailsam@tail=0.4", "bisam-log+tailsam@tail=0.2"),
+    *("looksam", "subbatch", "momentumsam", "asyncsam"),
+)
+#: On the larger sets only these meet, and fewer seeds: a run of them takes several times as long.
+FEWER = tuple(
+    contestant for contestant in CONTESTANTS if contestant.epochs in (1, 0.5, 1.2, 2) and contestant.method in _FEWER
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where contestants meet.
+
+    Attributes:
+        recipe: by name.
+        different: what is different from it.
+        contestants: who meets.
+        tuning_seeds: runs of each value that is tried.
+        seeds: runs of the test.
+    """
+
+    recipe: str
+    different: tuple[str, ...]
+    contestants: tuple[Contestant, ...]
+    tuning_seeds: int
+    seeds: int
+
+
+SETTINGS: dict[str, Setting] = {}
+for noise, share in (("noisy", 0.4), ("clean", 0.0)):
+    wrong = f"data.label_noise={share}"
+    small = ("model.name=resnet-8", "model.options={width: 8}", "train.batch_size=64")
+    SETTINGS[f"digits-{noise}"] = Setting("digits", (wrong,), CONTESTANTS, 3, 10)
+    SETTINGS[f"fashion-{noise}"] = Setting(
+        "fashion-mnist", (wrong, *small, "train.epochs=15", "data.train_size=2000"), FEWER, 2, 8
+    )
+    SETTINGS[f"cifar10-{noise}"] = Setting(
+        "cifar10",
+        (wrong, *small, "train.epochs=12", "data.train_size=3000", "data.validation_size=1000", "data.image_size=16"),
+        FEWER,
+        2,
+        8,
+    )
+
+
 @dataclass
 class Row:
     """What came out for a contestant.
@@ -116,22 +149,21 @@ class Frontier:
     """One setting's contestants, in a folder."""
 
     def __init__(self, setting: str, out: Path, data_dir: Path | None, jobs: int, overrides: list[str]) -> None:
-        recipe, given = SETTINGS[setting]
-        self.setting, self.recipe = setting, load(recipe, [*given, *overrides])
+        self.setting = SETTINGS[setting]
+        self.name, self.recipe = setting, load(self.setting.recipe, [*self.setting.different, *overrides])
         self.folder, self.data_dir, self.jobs = out / setting, data_dir, jobs
 
-    def rows(self, contestants: list[Contestant], seeds: int) -> list[Row]:
+    def rows(self) -> list[Row]:
         """Tune and test the contestants."""
+        contestants, tuning = self.setting.contestants, self.setting.tuning_seeds
         rows = [Row(contestant.method, contestant.epochs) for contestant in contestants]
-        for row, contestant in zip(rows, contestants, strict=True):
-            row.chosen = contestant.grid[0]
-        tuned = self._all(contestants, {c: c.grid for c in contestants}, "tuning", FIRST_TUNING_SEED, TUNING_SEEDS)
+        tuned = self._all({c: c.grid for c in contestants}, "tuning", FIRST_TUNING_SEED, tuning)
         for row, contestant in zip(rows, contestants, strict=True):
             means = {v: float(np.mean([r.validation_score for r in tuned[contestant, v]])) for v in contestant.grid}
             row.tried = {f"{value:g}": round(mean, 6) for value, mean in means.items()}
             row.chosen = max(means, key=lambda value: (means[value], -value))
         chosen = {c: (row.chosen,) for row, c in zip(rows, contestants, strict=True)}
-        tested = self._all(contestants, chosen, "test", 0, seeds)
+        tested = self._all(chosen, "test", 0, self.setting.seeds)
         for row, contestant in zip(rows, contestants, strict=True):
             runs = tested[contestant, row.chosen]
             row.scores = [round(run.test_score, 6) for run in runs]
@@ -142,7 +174,6 @@ class Frontier:
 
     def _all(
         self,
-        contestants: list[Contestant],
         values: Mapping[Contestant, tuple[float, ...]],
         kind: str,
         first: int,
@@ -150,8 +181,8 @@ class Frontier:
     ) -> dict[tuple[Contestant, float], list[RunResult]]:
         """Train each contestant with its values on n seeds from ``first`` on: one study for each number of epochs."""
         found: dict[tuple[Contestant, float], list[RunResult]] = {}
-        for factor in dict.fromkeys(c.epochs for c in contestants):
-            mine = [c for c in contestants if c.epochs == factor]
+        for factor in dict.fromkeys(c.epochs for c in values):
+            mine = [c for c in values if c.epochs == factor]
             sharp = {f"{c.method}@rho={v:g}": (c, v) for c in mine for v in values[c] if c.method != "sgd"}
             if sharp:
                 for run in self._study(f"{kind}-{factor:g}", factor, first, n, methods=tuple(sharp)):
@@ -175,10 +206,10 @@ class Frontier:
             for event in events:
                 error = getattr(event, "error", None)
                 if error is not None:
-                    raise RecipeError(f"{self.setting} {name}: {event.job} failed: {error}")
+                    raise RecipeError(f"{self.name} {name}: {event.job} failed: {error}")
                 if hasattr(event, "result"):
                     done += 1
-                    print(f"{self.setting} {name}: {done} of {total}", flush=True)
+                    print(f"{self.name} {name}: {done} of {total}", flush=True)
         results = study.results()
         for run in sorted(results, key=lambda run: (run.variant, run.method, run.seed)):
             yield results[run]
@@ -206,15 +237,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("studies/frontier"))
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=10, help="of the test; tuning has 3")
-    parser.add_argument("--methods", help="only these contestants, by method, separated by commas")
     parser.add_argument("--set", action="append", default=[], help="another value of the recipe: train.epochs=2")
     parser.add_argument("--seconds", action="store_true", help="measure what a step costs, and train nothing")
     parser.add_argument("--rounds", type=int, default=9, help="of the measurement")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     warm_up()
-    wanted = [c for c in CONTESTANTS if args.methods is None or c.method in args.methods.split(",")]
     for setting in args.settings:
         frontier = Frontier(setting, args.out, args.data_dir, args.jobs, args.set)
         kept = json.loads(args.results.read_text()) if args.results.exists() else {}
@@ -223,14 +251,14 @@ def main() -> None:
             measured(frontier, rows, args.rounds)
             kept[setting]["rows"] = [asdict(row) for row in rows]
         else:
-            rows = frontier.rows(wanted, args.seeds)
+            rows = frontier.rows()
             seconds = {(row["method"], row["epochs"]): row["seconds"] for row in kept.get(setting, {}).get("rows", ())}
             for row in rows:
                 row.seconds = seconds.get((row.method, row.epochs), ())
             kept[setting] = {
                 "date": str(date.today()),
                 "recipe": frontier.recipe.model_dump(mode="json", include={"data", "model", "train"}),
-                "tuning": {"values": len(RADII), "seeds": TUNING_SEEDS},
+                "tuning": {"values": len(RADII), "seeds": frontier.setting.tuning_seeds},
                 "rows": [asdict(row) for row in rows],
             }
         args.results.write_text(json.dumps(kept, indent=1) + "\n")

@@ -108,7 +108,7 @@ def test_a_sub_batch_of_plain_steps_and_of_few_samples():
     opt = SAM(sgd(model), model=model, cadence=bisam.cadence.Every(2))
     for _ in range(2):
         for objective in opt.passes():
-            xs, ys = choose(objective, X, Y)
+            xs, _ = choose(objective, X, Y)
             sizes.append(len(xs))
             objective(model(X), Y).backward()
         opt.step()

@@ -32,8 +32,8 @@ def stack_size(runs: int, jobs: int, largest: int) -> int:
 def deal(runs: Sequence[Run], recipe: Recipe, jobs: int, largest: int) -> list[list[Run]]:
     """Deal runs into stacks.
 
-    A few stacks take equally long: each has its share of the methods with one pass, and with two. Of many, each has runs
-    of few methods, for these take most of a step together; the methods with two passes come first.
+    A few stacks take equally long: each has its share of the methods with one pass, and with two. Of many, each has
+    runs of few methods, for these take most of a step together; the methods with two passes come first.
     """
     order = sorted(runs, key=lambda run: (_passes(run.method, recipe), run.method, run.seed))
     stacks = _stacks(len(runs), jobs, largest)
