@@ -14,6 +14,7 @@ Everything that is trained lies in OUT, so that the same command goes on where i
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -33,11 +34,14 @@ from bisam_lab.study.folder import Study
 from bisam_lab.study.pool import run_study
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "frontier.json"
-#: Values that each contestant tries: SGD of its learning rate, SAM of its radius.
+#: Values that each contestant tries: SGD of its learning rate, SAM of its radius, which noise wants larger.
 RATES = tuple(0.1 * 2.0**power for power in range(-3, 3))
-RADII = tuple(0.05 * 2.0**power for power in range(-1, 5))
-#: How many times SAM's radii others take, by part.
-SCALES = {"samon": 10, "momentumsam": 4, "aesam": 2}
+RADII = {
+    "noisy": tuple(0.1 * 2.0**power for power in range(6)),
+    "clean": tuple(0.0125 * 2.0**power for power in range(6)),
+}
+#: How many times SAM's radii others take, by part, so that the best value lies inside of what is tried.
+SCALES = {"samon": 4, "momentumsam": 4, "aesam": 4, "asyncsam": 2, "looksam": 0.25}
 FIRST_TUNING_SEED = 1000
 
 
@@ -53,13 +57,12 @@ class Contestant:
         """As it stands in the tables."""
         return self.method if self.epochs == 1 else f"{self.method}, {self.epochs:g} x epochs"
 
-    @property
-    def grid(self) -> tuple[float, ...]:
-        """The values that it tries."""
+    def grid(self, labels: str) -> tuple[float, ...]:
+        """Return the values that it tries with such labels."""
         if self.method == "sgd":
             return RATES
-        scale = max(SCALES.get(part.partition("@")[0], 1) for part in self.method.split("+"))
-        return tuple(scale * radius for radius in RADII)
+        scale = math.prod(SCALES.get(part, 1) for part in self.method.split("+"))
+        return tuple(scale * radius for radius in RADII[labels])
 
 
 CHEAPER = (
@@ -157,9 +160,10 @@ class Frontier:
         """Tune and test the contestants."""
         contestants, tuning = self.setting.contestants, self.setting.tuning_seeds
         rows = [Row(contestant.method, contestant.epochs) for contestant in contestants]
-        tuned = self._all({c: c.grid for c in contestants}, "tuning", FIRST_TUNING_SEED, tuning)
+        grids = {c: c.grid(self.name.rpartition("-")[2]) for c in contestants}
+        tuned = self._all(grids, "tuning", FIRST_TUNING_SEED, tuning)
         for row, contestant in zip(rows, contestants, strict=True):
-            means = {v: float(np.mean([r.validation_score for r in tuned[contestant, v]])) for v in contestant.grid}
+            means = {v: float(np.mean([r.validation_score for r in tuned[contestant, v]])) for v in grids[contestant]}
             row.tried = {f"{value:g}": round(mean, 6) for value, mean in means.items()}
             row.chosen = max(means, key=lambda value: (means[value], -value))
         chosen = {c: (row.chosen,) for row, c in zip(rows, contestants, strict=True)}
@@ -258,7 +262,7 @@ def main() -> None:
             kept[setting] = {
                 "date": str(date.today()),
                 "recipe": frontier.recipe.model_dump(mode="json", include={"data", "model", "train"}),
-                "tuning": {"values": len(RADII), "seeds": frontier.setting.tuning_seeds},
+                "tuning": {"values": len(RATES), "seeds": frontier.setting.tuning_seeds},
                 "rows": [asdict(row) for row in rows],
             }
         args.results.write_text(json.dumps(kept, indent=1) + "\n")
