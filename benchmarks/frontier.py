@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ class Setting:
         contestants: who meets.
         tuning_seeds: runs of each value that is tried.
         seeds: runs of the test.
+        tuned_like: the setting with the same trainings, whose runs of the tuning serve here, too.
     """
 
     recipe: str
@@ -106,6 +107,12 @@ class Setting:
     contestants: tuple[Contestant, ...]
     tuning_seeds: int
     seeds: int
+    tuned_like: str | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether the last epoch counts, instead of the best one on validation."""
+        return "train.select=last" in self.different
 
 
 SETTINGS: dict[str, Setting] = {}
@@ -123,6 +130,12 @@ for noise, share in (("noisy", 0.4), ("clean", 0.0)):
         2,
         8,
     )
+
+
+_noisy = SETTINGS["digits-noisy"]
+SETTINGS["digits-noisy-last"] = replace(
+    _noisy, different=(*_noisy.different, "train.select=last"), tuned_like="digits-noisy"
+)
 
 
 @dataclass
@@ -154,16 +167,17 @@ class Frontier:
     def __init__(self, setting: str, out: Path, data_dir: Path | None, jobs: int, overrides: list[str]) -> None:
         self.setting = SETTINGS[setting]
         self.name, self.recipe = setting, load(self.setting.recipe, [*self.setting.different, *overrides])
-        self.folder, self.data_dir, self.jobs = out / setting, data_dir, jobs
+        self.out, self.data_dir, self.jobs = out, data_dir, jobs
 
     def rows(self) -> list[Row]:
         """Tune and test the contestants."""
         contestants, tuning = self.setting.contestants, self.setting.tuning_seeds
         rows = [Row(contestant.method, contestant.epochs) for contestant in contestants]
-        grids = {c: c.grid(self.name.rpartition("-")[2]) for c in contestants}
+        grids = {c: c.grid(self.name.split("-")[1]) for c in contestants}
         tuned = self._all(grids, "tuning", FIRST_TUNING_SEED, tuning)
+        last = self.setting.last
         for row, contestant in zip(rows, contestants, strict=True):
-            means = {v: float(np.mean([r.validation_score for r in tuned[contestant, v]])) for v in grids[contestant]}
+            means = {v: float(np.mean([_validation(r, last) for r in tuned[contestant, v]])) for v in grids[contestant]}
             row.tried = {f"{value:g}": round(mean, 6) for value, mean in means.items()}
             row.chosen = max(means, key=lambda value: (means[value], -value))
         chosen = {c: (row.chosen,) for row, c in zip(rows, contestants, strict=True)}
@@ -201,10 +215,13 @@ class Frontier:
     def _study(self, name: str, factor: float, first: int, seeds: int, **given: Any) -> Iterator[RunResult]:
         """Train a study's missing runs, and yield all its results, seed by seed."""
         train = self.recipe.train.model_copy(update={"epochs": round(factor * self.recipe.train.epochs)})
+        setting = self.name
+        if name.startswith("tuning") and self.setting.tuned_like is not None:
+            setting, train = self.setting.tuned_like, train.model_copy(update={"select": "best"})
         recipe = Recipe.model_validate(
             {**self.recipe.model_dump(), "train": train.model_dump(), "first_seed": first, "seeds": seeds, **given}
         )
-        study = Study(self.folder / name, recipe, self.data_dir, print)
+        study = Study(self.out / setting / name, recipe, self.data_dir, print)
         done, total = len(study.results()), len(study.runs)
         with closing(run_study(study, self.jobs, stack="auto")) as events:
             for event in events:
@@ -217,6 +234,11 @@ class Frontier:
         results = study.results()
         for run in sorted(results, key=lambda run: (run.variant, run.method, run.seed)):
             yield results[run]
+
+
+def _validation(run: RunResult, last: bool) -> float:
+    """Return the score on validation that chooses the value: of the best epoch, or of the last one."""
+    return run.history[-1].validation_score if last else run.validation_score
 
 
 def measured(frontier: Frontier, rows: list[Row], rounds: int) -> None:
