@@ -12,7 +12,7 @@ from bisam.combine import AfterStepCombine, Blend
 from bisam.testing import Net, batches, bits, run_steps
 from tests.makers import MAKERS
 from tests.reference import family
-from tests.steps import X, Y, sgd, turn
+from tests.steps import X, Y, build, sgd, turn
 
 
 def test_combine_with_an_engine_that_keeps_gradients_in_one_place():
@@ -367,3 +367,22 @@ def test_each_of_several_bases_has_its_own_rate_afterwards():
         weights.append([p.detach().clone() for p in params])
     for p, q in zip(*weights, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["gsam", "wsam", "looksam", "stablesam"])
+def test_a_gradient_at_w_that_somebody_writes_into_meanwhile_is_told(name):
+    """Combined in silence it would be the gradient at w + eps twice."""
+    model = Net()
+    opt = build(name, model)
+    own = [torch.zeros_like(p) for p in model.parameters()]
+    before = bits(model)
+
+    def with_buffers_of_ones_own():
+        for objective in opt.passes():
+            for p, buffer in zip(model.parameters(), own, strict=True):
+                p.grad = buffer.zero_()
+            objective(model(X), Y).backward()
+
+    with pytest.raises(RuntimeError, match=r"gradient of parameter .* at w was changed in place.*p\.grad\.clone"):
+        with_buffers_of_ones_own()
+    assert bits(model) == before

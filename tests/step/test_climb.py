@@ -191,3 +191,28 @@ def test_a_step_leaves_no_tensor_to_the_search_for_cycles(name):
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
+
+
+# -- the ends of float32 -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rho", "size"), [(1e35, 1e-10), (1e-30, 1e12), (1e25, 1e-14)])
+def test_a_radius_whose_ratio_to_the_gradient_float32_does_not_hold(rho, size):
+    gradient = torch.tensor([3.0, 4.0])
+    (eps,) = perturbations([nn.Parameter(torch.zeros(2))], [gradient * size], rho=rho)
+    torch.testing.assert_close(eps / rho, gradient.double() / 5, rtol=1e-5, atol=0)
+
+
+def test_groups_whose_radii_lie_as_far_apart_as_their_gradients():
+    params = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))]
+    groups = [{"params": params[:1], "rho": 1.0}, {"params": params[1:], "rho": 1e-20}]
+    opt = SAM(
+        torch.optim.SGD(groups, lr=0.1),
+        descent=lambda: (params[0] * torch.tensor([3.0, 4.0]) + params[1] * torch.tensor([12e20, 0.0])).sum(),
+    )
+    for objective in opt.passes():
+        if not objective.is_ascent:
+            moved = [p.detach().clone() for p in params]
+        objective().backward()
+    torch.testing.assert_close(moved[0], torch.tensor([3 / 13, 4 / 13]))
+    torch.testing.assert_close(moved[1] * 1e20, torch.tensor([12 / 13, 0.0]))

@@ -255,7 +255,10 @@ class Estimator:
                 return None, False
         if self.combine is None:
             return None, True
-        return (at_w if _lasts(at_w, context) else at_w.copy()), True
+        if not _lasts(at_w, context):
+            return at_w.copy(), True
+        at_w.watch()
+        return at_w, True
 
     @torch.no_grad()
     def _finish(self, context: StepContext, at_w: Vector | None) -> None:
@@ -269,6 +272,7 @@ class Estimator:
         if isinstance(self.ascent, StoredAscent) and self.ascent.remembers_gradient:
             self._remember(self.ascent, context)
         if self.combine is not None and at_w is not None and perturbed is not None:
+            self._check_kept(at_w, context)
             if any(param.grad is None for param in at_w.params):
                 at_w = at_w.only({param for param in at_w.params if param.grad is not None})  # a lone gradient stays
             place_gradients(at_w.params)
@@ -279,6 +283,20 @@ class Estimator:
             combine_(self.combine, at_w, at_w.gradients(), perturbed, memory, scale, climbed=climbed)
         elif isinstance(self.combine, EveryStepCombine) and at_w is None:
             combine_plain_(self.combine, _gradients(context.params), memory)
+
+    def _check_kept(self, at_w: Vector, context: StepContext) -> None:
+        """Refuse a gradient at w that is no longer one.
+
+        Raises:
+            RuntimeError: somebody kept it and wrote into it in a later pass.
+        """
+        changed = at_w.first_changed()
+        if changed is not None:
+            raise RuntimeError(
+                f"the gradient of parameter {context.model.params.name(changed)} at w was changed in place in a later "
+                f"pass of the step, and combine={self.combine!r} needs it: change a copy, p.grad.clone(), and let each "
+                "backward() make a gradient of its own"
+            )
 
     def _remember(self, ascent: StoredAscent, context: StepContext) -> None:
         gradient, scale = _gradients(context.params), context.scale()
@@ -302,7 +320,7 @@ def _length(vector: Vector, scale: Tensor | float | None) -> float:
 
 def _lasts(gradient: Vector, context: StepContext) -> bool:
     """Whether the passes to come leave the storage of a gradient alone: engines overwrite buckets and flat buffers."""
-    tensors = [tensor for part in gradient.parts for tensor in part.tensors]
+    tensors = [tensor for part in gradient.parts for tensor in part.entries]
     engine = context.model.distributed or context.hooked or any(tensor._is_view() for tensor in tensors)
     return gradient.on_host and not engine
 
