@@ -12,6 +12,7 @@ from bisam.choice import Vector
 from bisam.direction import Direction
 from bisam.geometry import Geometry, L2Ball
 from bisam.testing import Net, bits
+from tests.makers import MAKERS
 from tests.steps import moves, perturbations, sgd, turn
 
 
@@ -129,3 +130,36 @@ def test_a_direction_of_ones_own_may_change_the_data_after_it_took_the_norm(wher
         (eps,) = perturbations([nn.Parameter(W.clone())], [2 * W], rho=0.1, direction=Own())
     want = W.clamp(min=0)
     torch.testing.assert_close(eps.float(), 0.1 * want / want.norm(), rtol=1e-4, atol=1e-6)
+
+
+# -- gradients that lie in one place, as torch.autograd.grad returns them ----------------------------------------------
+
+
+@pytest.mark.parametrize("where", [contextlib.nullcontext, as_on_accelerator])
+@pytest.mark.parametrize("name", ["sam", "asam", "gsam", "wsam", "looksam", "stablesam", "vasso", "ssam", "asyncsam"])
+def test_gradients_in_one_place_are_worth_what_separate_ones_are(name, where):
+    ends = []
+    for separate in (True, False):
+        torch.manual_seed(0)
+        params = [nn.Parameter(torch.randn(4)) for _ in range(3)]
+        a, b, c = params
+        opt = MAKERS[name](
+            torch.optim.SGD(params, lr=0.05),
+            rho=0.3,
+            descent=lambda a=a, b=b, c=c: ((a + b) ** 2).sum() * (a * b).tanh().sum().detach() + 0.5 * c.sum(),
+        )
+        for _ in range(6):
+            with where():
+                for objective in opt.passes():
+                    loss = objective()
+                    loss.backward()
+                    found = torch.autograd.grad(opt.estimator.plain_descent(), params)
+                    for p, g in zip(params, found, strict=True):
+                        p.grad = g.clone() if separate else g
+            opt.step()
+            opt.zero_grad()
+        ends.append([p.detach() for p in params])
+    assert found[0] is found[1]
+    assert found[2].stride() == (0,)
+    for p, q in zip(*ends, strict=True):
+        torch.testing.assert_close(p, q)

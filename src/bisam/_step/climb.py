@@ -62,6 +62,7 @@ def climb(
     buckets = buckets_of(context.groups, context.model.params, sources)
     if not buckets:
         return
+    lent = lent or foreach.overlap([entry for bucket in buckets for entry in bucket.entries])
     for bucket in buckets:
         bucket.lent = lent
     with _without_autocast(buckets[0].weights[0].device.type):

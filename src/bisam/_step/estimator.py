@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .._validation import not_negative
+from .._vectors.foreach import overlap
 from .._vectors.shards import place_gradients
 from .._vectors.vector import Vector, unit_of
 from ..ascent import StoredAscent
@@ -280,9 +281,9 @@ class Estimator:
             saved = context.saved
             moved = 0 if saved is None else sum(map(len, saved.moving))
             climbed = not self.ascent_differs and moved == len(at_w.params)
-            combine_(self.combine, at_w, at_w.gradients(), perturbed, memory, scale, climbed=climbed)
+            combine_(self.combine, at_w, _apart(at_w.gradients()), perturbed, memory, scale, climbed=climbed)
         elif isinstance(self.combine, EveryStepCombine) and at_w is None:
-            combine_plain_(self.combine, _gradients(context.params), memory)
+            combine_plain_(self.combine, _apart(_gradients(context.params)), memory)
 
     def _check_kept(self, at_w: Vector, context: StepContext) -> None:
         """Refuse a gradient at w that is no longer one.
@@ -322,7 +323,17 @@ def _lasts(gradient: Vector, context: StepContext) -> bool:
     """Whether the passes to come leave the storage of a gradient alone: engines overwrite buckets and flat buffers."""
     tensors = [tensor for part in gradient.parts for tensor in part.entries]
     engine = context.model.distributed or context.hooked or any(tensor._is_view() for tensor in tensors)
-    return gradient.on_host and not engine
+    return gradient.on_host and not engine and not overlap(tensors)
+
+
+def _apart(gradients: Vector) -> Vector:
+    """Return gradients that lie each in a place of its own, to be written in place; where they do not, copies do."""
+    if not overlap([entry for part in gradients.parts for entry in part.entries]):
+        return gradients
+    for param in gradients.params:
+        if param.grad is not None:
+            param.grad = param.grad.clone(memory_format=torch.contiguous_format)
+    return gradients.gradients()
 
 
 def _gradients(params: Sequence[Tensor]) -> Vector:

@@ -36,6 +36,7 @@ __all__ = [
     "multiply",
     "norm",
     "norms",
+    "overlap",
     "replace_unless",
     "sign_power",
     "signs",
@@ -353,6 +354,17 @@ class _Bits:
         if list(map(Tensor.data_ptr, self._tensors)) != self._places:  # they have other storage now
             self._live = as_integers([tensor.detach() for tensor in self._tensors])
         torch._foreach_copy_(self._live, self._saved)
+
+
+def overlap(tensors: Sequence[Tensor]) -> bool:
+    """Whether two tensors, or two elements of one, lie in one place, so that no work may be done in place.
+
+    ``torch.autograd.grad`` returns such ones, and people put them into ``p.grad``.
+    """
+    places = list(filter(None, map(Tensor.data_ptr, tensors)))  # 0 where a tensor is empty
+    if len(set(places)) < len(places):
+        return True
+    return not all(map(Tensor.is_contiguous, tensors)) and any(0 in t.stride() and t.numel() > 1 for t in tensors)
 
 
 def _alike(tensors: list[Tensor]) -> list[list[Tensor]]:
