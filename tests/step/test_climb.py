@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bisam import METHODS, SAM, BiSAM
+from bisam import ASAM, METHODS, SAM, AsyncSAM, BiSAM
 from bisam.testing import Net, batches, run_steps
 from tests.makers import MAKERS
 from tests.steps import X, Y, moves, perturbations, sgd, turn
@@ -216,3 +216,25 @@ def test_groups_whose_radii_lie_as_far_apart_as_their_gradients():
         objective().backward()
     torch.testing.assert_close(moved[0], torch.tensor([3 / 13, 4 / 13]))
     torch.testing.assert_close(moved[1] * 1e20, torch.tensor([12 / 13, 0.0]))
+
+
+@pytest.mark.parametrize("weights", [1e-4, 1e-9, 1e-15])
+@pytest.mark.parametrize("size", [1e-14, 1e-6, 1.0])
+def test_a_perturbation_that_scales_with_small_weights_has_its_length(weights, size):
+    """The gradient times T^2 may have squares that float32 does not hold, where the gradient times T has none."""
+    w, g = torch.linspace(-1, 1, 50) * weights, torch.linspace(1, 2, 50)
+    (eps,) = perturbations([nn.Parameter(w)], [g * size], rho=0.5, method=ASAM, eta=0.0)
+    scale = w.double().abs()
+    want = 0.5 * scale**2 * g / (scale * g).norm()
+    torch.testing.assert_close(eps / weights, want / weights, rtol=1e-4, atol=1e-6)
+
+
+def test_a_weight_without_data_stays_where_the_ascent_is_at_hand():
+    model = Net()
+    model.later = nn.Linear(3, 3, device="meta")
+    opt = AsyncSAM(sgd(model), model=model)
+    for _ in range(2):
+        turn(opt, model)
+        opt.step()
+        opt.zero_grad()
+    assert opt.last.perturbed

@@ -121,7 +121,7 @@ def _move_by_host(buckets: Sequence[Bucket], size: Tensor | float) -> tuple[Tens
         As :func:`_move`.
     """
     parts = [bucket.entries_and_factor() for bucket in buckets]
-    own = [float(bucket.length_of_entries()) * abs(factor) for bucket, (_, factor) in zip(buckets, parts, strict=True)]
+    own = [bucket.reach(factor) for bucket, (_, factor) in zip(buckets, parts, strict=True)]
     norm = math.hypot(*own)
     perturbed = 0 < norm < math.inf and math.isfinite(float(size))
     if perturbed:

@@ -167,6 +167,15 @@ class Bucket(Part):
             factor /= root
         return self._entries, factor
 
+    def reach(self, factor: float) -> float:
+        """L2 norm of the entries times ``factor``, also where float32 does not hold their squares. Reads numbers."""
+        length = float(self.length_of_entries())
+        if not is_moderate(length):
+            largest = float(self.largest_entry())
+            if 0 < largest < math.inf:
+                length = float(norm_of(foreach.divided(self._entries, largest), self.shards)) * largest
+        return length * abs(factor)
+
     def look(self) -> tuple[list[Tensor], Tensor]:
         """Return the entries as they lie, and their unit: to read, not to change, and before they are multiplied."""
         if self._common is not None:
@@ -304,7 +313,7 @@ def buckets_of(groups: Iterable[dict[str, Any]], info: ParamInfo, sources: dict[
         if not group["rho"] > 0:
             still += [param for param in params if param.requires_grad]
             continue
-        grads = [param.grad for param in params] if sources is None else [sources.get(param) for param in params]
+        grads = [param.grad for param in params] if sources is None else [_found(sources, param) for param in params]
         moving = [
             (param, grad)
             for param, grad in zip(params, grads, strict=True)
@@ -314,6 +323,10 @@ def buckets_of(groups: Iterable[dict[str, Any]], info: ParamInfo, sources: dict[
         sign = -1 if group.get("maximize") else 1
         buckets += [Bucket(*part, info, float(group["rho"]), sign, still) for part in _alike(moving)]
     return buckets
+
+
+def _found(sources: dict[Tensor, Tensor], param: Tensor) -> Tensor | None:
+    return None if param.is_meta else sources.get(param)  # a weight that is not there yet cannot move
 
 
 def _alike(moving: list[tuple[Tensor, Tensor]]) -> Iterable[tuple[list[Tensor], list[Tensor], list[Tensor], Any]]:

@@ -25,6 +25,7 @@ __all__ = [
     "copies",
     "copy_",
     "div_",
+    "divided",
     "dot",
     "fisher_metric",
     "is_moderate",
@@ -189,6 +190,11 @@ def div_(tensors: list[Tensor], divisor: Tensor) -> None:
     """Divide by a 0-dim tensor in place."""
     if tensors:
         torch._foreach_div_(tensors, like(tensors[0], divisor))
+
+
+def divided(tensors: list[Tensor], divisor: float) -> list[Tensor]:
+    """Return each tensor over a number."""
+    return list(torch._foreach_div(tensors, divisor))
 
 
 def lerp_(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
