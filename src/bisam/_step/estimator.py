@@ -259,7 +259,8 @@ class Estimator:
         if not _lasts(at_w, context):
             return at_w.copy(), True
         at_w.watch()
-        return at_w, True
+        context.watched = at_w
+        return (at_w if context.overwrites is False else at_w.copy()), True
 
     @torch.no_grad()
     def _finish(self, context: StepContext, at_w: Vector | None) -> None:
@@ -273,7 +274,7 @@ class Estimator:
         if isinstance(self.ascent, StoredAscent) and self.ascent.remembers_gradient:
             self._remember(self.ascent, context)
         if self.combine is not None and at_w is not None and perturbed is not None:
-            self._check_kept(at_w, context)
+            self._check_watched(context)
             if any(param.grad is None for param in at_w.params):
                 at_w = at_w.only({param for param in at_w.params if param.grad is not None})  # a lone gradient stays
             place_gradients(at_w.params)
@@ -285,14 +286,18 @@ class Estimator:
         elif isinstance(self.combine, EveryStepCombine) and at_w is None:
             combine_plain_(self.combine, _apart(_gradients(context.params)), memory)
 
-    def _check_kept(self, at_w: Vector, context: StepContext) -> None:
-        """Refuse a gradient at w that is no longer one.
+    def _check_watched(self, context: StepContext) -> None:
+        """Look whether the gradient at w still is one; the first step has a copy of it, and tells of all others.
 
         Raises:
             RuntimeError: somebody kept it and wrote into it in a later pass.
         """
-        changed = at_w.first_changed()
-        if changed is not None:
+        if context.watched is None:
+            return
+        changed = context.watched.first_changed()
+        if context.overwrites is None:
+            context.overwrites = changed is not None
+        elif changed is not None and not context.overwrites:
             raise RuntimeError(
                 f"the gradient of parameter {context.model.params.name(changed)} at w was changed in place in a later "
                 f"pass of the step, and combine={self.combine!r} needs it: change a copy, p.grad.clone(), and let each "
