@@ -12,7 +12,7 @@ from bisam.combine import AfterStepCombine, Blend
 from bisam.testing import Net, batches, bits, run_steps
 from tests.makers import MAKERS
 from tests.reference import family
-from tests.steps import X, Y, sgd, turn
+from tests.steps import X, Y, build, sgd, turn
 
 
 def test_combine_with_an_engine_that_keeps_gradients_in_one_place():
@@ -367,3 +367,43 @@ def test_each_of_several_bases_has_its_own_rate_afterwards():
         weights.append([p.detach().clone() for p in params])
     for p, q in zip(*weights, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
+
+
+def into_buffers(opt, model, buffers):
+    """Take a step with gradients in buffers of one's own, the same in every pass."""
+    for objective in opt.passes():
+        for p, buffer in zip(model.parameters(), buffers, strict=True):
+            p.grad = buffer.zero_()
+        objective(model(X), Y).backward()
+    opt.step()
+    opt.zero_grad()
+
+
+def plainly(opt, model):
+    turn(opt, model)
+    opt.step()
+    opt.zero_grad()
+
+
+@pytest.mark.parametrize("name", ["gsam", "wsam", "looksam", "stablesam"])
+def test_gradients_in_the_same_buffers_in_every_pass(name):
+    """Combined as they are they would be the gradient at w + eps twice."""
+    ours, theirs = Net(), Net()
+    opt, other = build(name, ours), build(name, theirs)
+    for step in range(5):
+        into_buffers(opt, ours, [torch.zeros_like(p) for p in ours.parameters()])
+        plainly(other, theirs)
+        assert step > 0 or opt.last.perturbed
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["gsam", "wsam", "stablesam"])
+def test_a_gradient_at_w_that_somebody_writes_into_later_on_is_told(name):
+    model = Net()
+    opt = build(name, model)
+    plainly(opt, model)
+    before = bits(model)
+    with pytest.raises(RuntimeError, match=r"gradient of parameter .* at w was changed in place.*p\.grad\.clone"):
+        into_buffers(opt, model, [torch.zeros_like(p) for p in model.parameters()])
+    assert bits(model) == before

@@ -1,15 +1,17 @@
 """The fast path equals the general one and the paper, everywhere; and what it costs, counted."""
 
+import contextlib
 import math
 
 import pytest
 import torch
 from hypothesis import given
 from torch import nn
+from torch.autograd import forward_ad
 
 from bisam.bounds import LogBound, RampBound, ShiftedBound, SoftsignBound, TanhBound, as_bound
 from bisam.functional import lower_bound_loss, zero_one_loss
-from bisam.losses import _fast, functional
+from bisam.losses import _fast, _sweeps, functional
 from bisam.losses._autograd import LowerBound
 from bisam.testing import count_operations
 from tests.losses.problems import Arctan, problems
@@ -315,3 +317,28 @@ def test_without_gradients_no_slope_is_computed():
         value = lower_bound_loss(logits, target)
     assert len(without.names) < len(with_slopes.names) - 5
     assert value == lower_bound_loss(logits, target).detach()
+
+
+# -- what else may look on ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch itself, in its first dual number
+def test_forward_mode_is_refused_and_loses_no_tangent():
+    with forward_ad.dual_level():
+        logits = forward_ad.make_dual(torch.randn(3, 4), torch.randn(3, 4))
+        with pytest.raises(RuntimeError, match="jvp"):
+            lower_bound_loss(logits, torch.tensor([0, 1, 2]))
+
+
+@NAMED
+def test_a_default_device_is_not_remembered(name):
+    """The constants are kept from the first call on, which may be made under any default."""
+    logits, target = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    want = general(logits, target, name)
+    for forget in (_fast._scalar, _sweeps._made):
+        forget.cache_clear()
+    for default in ("meta", None):
+        with torch.device(default) if default else contextlib.nullcontext():
+            value = lower_bound_loss(logits.clone().requires_grad_(), target, bound=name)
+            value.backward()
+        torch.testing.assert_close(value.detach(), want)

@@ -203,3 +203,22 @@ def test_errors_name_the_argument_the_value_and_the_remedy(error, words, call):
 
 def test_the_example_runs():
     assert doctest.testmod(bisam.losses.head, extraglobs={"torch": torch, "nn": nn}).failed == 0
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), LowerBoundLoss()], ids=repr)
+def test_an_evaluation_computes_no_gradient(mode, loss, monkeypatch):
+    head, features, target = problem()
+    want = loss(head(features), target).detach()
+    monkeypatch.setattr(torch.autograd, "grad", None)
+    with mode():
+        value = ChunkedHeadLoss(head, loss, 4)(features.detach(), target)
+    torch.testing.assert_close(value, want)
+    assert not value.requires_grad
+
+
+def test_shapes_alone():
+    head = nn.Linear(4, 5, device="meta")
+    target = torch.zeros(6, dtype=torch.long, device="meta")
+    ChunkedHeadLoss(head, LowerBoundLoss(), 2)(torch.randn(6, 4, device="meta"), target).backward()
+    assert head.weight.grad.shape == (5, 4)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bisam import METHODS, SAM, BiSAM
+from bisam import ASAM, METHODS, SAM, AsyncSAM, BiSAM
 from bisam.testing import Net, batches, run_steps
 from tests.makers import MAKERS
 from tests.steps import X, Y, moves, perturbations, sgd, turn
@@ -191,3 +191,50 @@ def test_a_step_leaves_no_tensor_to_the_search_for_cycles(name):
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
+
+
+# -- the ends of float32 -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rho", "size"), [(1e35, 1e-10), (1e-30, 1e12), (1e25, 1e-14)])
+def test_a_radius_whose_ratio_to_the_gradient_float32_does_not_hold(rho, size):
+    gradient = torch.tensor([3.0, 4.0])
+    (eps,) = perturbations([nn.Parameter(torch.zeros(2))], [gradient * size], rho=rho)
+    torch.testing.assert_close(eps / rho, gradient.double() / 5, rtol=1e-5, atol=0)
+
+
+def test_groups_whose_radii_lie_as_far_apart_as_their_gradients():
+    params = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))]
+    groups = [{"params": params[:1], "rho": 1.0}, {"params": params[1:], "rho": 1e-20}]
+    opt = SAM(
+        torch.optim.SGD(groups, lr=0.1),
+        descent=lambda: (params[0] * torch.tensor([3.0, 4.0]) + params[1] * torch.tensor([12e20, 0.0])).sum(),
+    )
+    for objective in opt.passes():
+        if not objective.is_ascent:
+            moved = [p.detach().clone() for p in params]
+        objective().backward()
+    torch.testing.assert_close(moved[0], torch.tensor([3 / 13, 4 / 13]))
+    torch.testing.assert_close(moved[1] * 1e20, torch.tensor([12 / 13, 0.0]))
+
+
+@pytest.mark.parametrize("weights", [1e-4, 1e-9, 1e-15])
+@pytest.mark.parametrize("size", [1e-14, 1e-6, 1.0])
+def test_a_perturbation_that_scales_with_small_weights_has_its_length(weights, size):
+    """The gradient times T^2 may have squares that float32 does not hold, where the gradient times T has none."""
+    w, g = torch.linspace(-1, 1, 50) * weights, torch.linspace(1, 2, 50)
+    (eps,) = perturbations([nn.Parameter(w)], [g * size], rho=0.5, method=ASAM, eta=0.0)
+    scale = w.double().abs()
+    want = 0.5 * scale**2 * g / (scale * g).norm()
+    torch.testing.assert_close(eps / weights, want / weights, rtol=1e-4, atol=1e-6)
+
+
+def test_a_weight_without_data_stays_where_the_ascent_is_at_hand():
+    model = Net()
+    model.later = nn.Linear(3, 3, device="meta")
+    opt = AsyncSAM(sgd(model), model=model)
+    for _ in range(2):
+        turn(opt, model)
+        opt.step()
+        opt.zero_grad()
+    assert opt.last.perturbed

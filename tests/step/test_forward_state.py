@@ -211,3 +211,31 @@ def test_what_two_calls_a_pass_replace_is_put_back():
         expected = model.linear(X).tanh().detach()
         turn(opt, model)
         assert torch.equal(model.seen, expected)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_tensors_made_in_inference_mode_move_once_a_step(moves):
+    """Prototypes, say, that were computed there: outside of it nobody can write them."""
+
+    class Counts(nn.Linear):
+        def __init__(self):
+            super().__init__(6, 4)
+            with torch.inference_mode():
+                self.register_buffer("seen", torch.zeros(1))
+                self.kept = torch.zeros(1)
+
+        def forward(self, x):
+            if moves:
+                with torch.inference_mode():
+                    self.seen += 1
+                    self.kept += 1
+            return super().forward(x)
+
+    model = Counts().double()
+    with torch.inference_mode():
+        model.seen, model.kept = torch.zeros(1), torch.zeros(1)
+    opt = SAM(sgd(model), model=model)
+    for _ in range(3):
+        turn(opt, model)
+    assert opt.last.perturbed
+    assert (model.seen.item(), model.kept.item()) == ((3, 3) if moves else (0, 0))

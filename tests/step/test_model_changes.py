@@ -177,3 +177,16 @@ def test_names_follow_a_parametrization():
     for objective in opt.passes():
         objective(model(X), Y).backward()
     assert opt.last.perturbed
+
+
+def test_lazy_layers_get_their_shapes_in_the_first_pass():
+    model = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.Linear(8, 4))
+    model[2].requires_grad_(False)
+    opt = SAM(sgd(model), model=model, rho=0.1)
+    for step in range(2):
+        for objective in opt.passes():
+            objective(model(X), Y).backward()
+        assert model[1].num_batches_tracked == step + 1
+        torch.testing.assert_close(opt.last.norm, 0.1, rtol=1e-5, atol=0)
+        opt.step()
+        opt.zero_grad()

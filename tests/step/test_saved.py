@@ -1,5 +1,6 @@
 """What a step gives back: weights bit for bit, gradients, the random state, however it ends."""
 
+import contextlib
 import math
 import warnings
 
@@ -9,6 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bisam import SAM, BiSAM
+from bisam._vectors.host import as_on_accelerator
 from bisam.cadence import Every
 from bisam.combine import Blend
 from bisam.testing import Net, batches, bits, run_steps
@@ -107,6 +109,21 @@ def test_negative_zero_and_subnormal_weights_come_back():
             (zero * layer.bias.sum() + 0 * objective(torch.randn(2, 3), torch.tensor([0, 1]))).backward()
         torch.set_flush_denormal(False)
         assert bits(layer) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("where", [contextlib.nullcontext, as_on_accelerator])
+def test_weights_come_back_where_their_data_was_rebound_between_the_passes(dtype, where):
+    params = [nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(2, dtype=dtype))]
+    before = [p.detach().clone() for p in params]
+    opt = SAM(torch.optim.SGD(params, lr=0.1), descent=lambda: sum(p.abs().double().square().sum() for p in params))
+    with where():
+        for objective in opt.passes():
+            for p in params:
+                p.data = p.data.clone()  # as a module that moves, or is packed into one buffer
+            objective().backward()
+    assert opt.last.perturbed
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
 
 
 def test_restoring_does_not_drift_in_bf16():

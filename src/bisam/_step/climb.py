@@ -58,10 +58,11 @@ def climb(
     sources = None
     if stored is not None:
         vector = stored(context.params, context.base, context.memory)
-        sources = {p: t for part in vector.parts for p, t in zip(part.params, part.tensors, strict=True)}
+        sources = {p: t for part in vector.parts for p, t in zip(part.params, part.entries, strict=True)}
     buckets = buckets_of(context.groups, context.model.params, sources)
     if not buckets:
         return
+    lent = lent or foreach.overlap([entry for bucket in buckets for entry in bucket.entries])
     for bucket in buckets:
         bucket.lent = lent
     with _without_autocast(buckets[0].weights[0].device.type):
@@ -120,7 +121,7 @@ def _move_by_host(buckets: Sequence[Bucket], size: Tensor | float) -> tuple[Tens
         As :func:`_move`.
     """
     parts = [bucket.entries_and_factor() for bucket in buckets]
-    own = [float(bucket.length_of_entries()) * abs(factor) for bucket, (_, factor) in zip(buckets, parts, strict=True)]
+    own = [bucket.reach(factor) for bucket, (_, factor) in zip(buckets, parts, strict=True)]
     norm = math.hypot(*own)
     perturbed = 0 < norm < math.inf and math.isfinite(float(size))
     if perturbed:
@@ -161,18 +162,18 @@ def _move(buckets: Sequence[Bucket], size: Tensor | float) -> tuple[Tensor, Tens
     assert isinstance(size, Tensor)
     for bucket in buckets:
         if isinstance(bucket.due, Tensor) or bucket.due != 1.0:  # the geometry has not done it
-            foreach.mul_(bucket.tensors, bucket.due)
+            foreach.mul_(bucket.entries, bucket.due)
     norm = Vector(buckets).norm().to(size.device)
     perturbed = torch.isfinite(size) & torch.isfinite(norm) & (norm > 0)
     realised: list[Part] = []
     for bucket in buckets:
         foreach.mul_(foreach.as_integers(bucket.tensors), perturbed)
         if bucket.weights[0].dtype.itemsize > 2:
-            foreach.sub_(bucket.weights, bucket.tensors)
+            foreach.sub_(bucket.weights, bucket.entries)
             realised.append(bucket)
         else:  # a coarse dtype rounds small steps away: measure what is left of them
             before = foreach.copies(bucket.weights)
-            foreach.sub_(bucket.weights, bucket.tensors)
+            foreach.sub_(bucket.weights, bucket.entries)
             foreach.sub_(before, bucket.weights)
             realised.append(Part(bucket.params, before, bucket.shards))
     if any(bucket.weights[0].dtype.itemsize == 2 for bucket in buckets):

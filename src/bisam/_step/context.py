@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .._vectors.memory import Memory
+from .._vectors.vector import Vector
 from .first_look import FirstLook
 from .forward_state import ForwardState
 from .model import Averaging, ModelInfo
@@ -85,6 +86,8 @@ class StepContext:
         left: the loop that was left before its end, if none has come to its end since.
         thread: the thread that runs the step.
         hooked: the parameters on which somebody has a hook that runs when a gradient is complete.
+        watched: the gradient at w as the pass left it, and shared, while later passes run.
+        overwrites: whether somebody writes into it meanwhile; None until a step has shown it.
     """
 
     def __init__(self, base: Optimizer, model: ModelInfo, memory: Memory) -> None:
@@ -106,6 +109,8 @@ class StepContext:
         self._look: FirstLook | None = None
         self._looked = False
         self.hooked: list[Tensor] = []
+        self.watched: Vector | None = None
+        self.overwrites: bool | None = None
         self._versions: list[int] = []
 
     @property
@@ -297,7 +302,7 @@ class StepContext:
             self.left, self._looked = None, self._looked or self._look is not None
         else:
             self.memory.discard()
-        self._look = None
+        self._look = self.watched = None
         self.passes = []
         self.saved = None
         self._retire()

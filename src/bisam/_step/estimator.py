@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .._validation import not_negative
+from .._vectors.foreach import overlap
 from .._vectors.shards import place_gradients
 from .._vectors.vector import Vector, unit_of
 from ..ascent import StoredAscent
@@ -255,7 +256,11 @@ class Estimator:
                 return None, False
         if self.combine is None:
             return None, True
-        return (at_w if _lasts(at_w, context) else at_w.copy()), True
+        if not _lasts(at_w, context):
+            return at_w.copy(), True
+        at_w.watch()
+        context.watched = at_w
+        return (at_w if context.overwrites is False else at_w.copy()), True
 
     @torch.no_grad()
     def _finish(self, context: StepContext, at_w: Vector | None) -> None:
@@ -269,6 +274,7 @@ class Estimator:
         if isinstance(self.ascent, StoredAscent) and self.ascent.remembers_gradient:
             self._remember(self.ascent, context)
         if self.combine is not None and at_w is not None and perturbed is not None:
+            self._check_watched(context)
             if any(param.grad is None for param in at_w.params):
                 at_w = at_w.only({param for param in at_w.params if param.grad is not None})  # a lone gradient stays
             place_gradients(at_w.params)
@@ -276,9 +282,27 @@ class Estimator:
             saved = context.saved
             moved = 0 if saved is None else sum(map(len, saved.moving))
             climbed = not self.ascent_differs and moved == len(at_w.params)
-            combine_(self.combine, at_w, at_w.gradients(), perturbed, memory, scale, climbed=climbed)
+            combine_(self.combine, at_w, _apart(at_w.gradients()), perturbed, memory, scale, climbed=climbed)
         elif isinstance(self.combine, EveryStepCombine) and at_w is None:
-            combine_plain_(self.combine, _gradients(context.params), memory)
+            combine_plain_(self.combine, _apart(_gradients(context.params)), memory)
+
+    def _check_watched(self, context: StepContext) -> None:
+        """Look whether the gradient at w still is one; the first step has a copy of it, and tells of all others.
+
+        Raises:
+            RuntimeError: somebody kept it and wrote into it in a later pass.
+        """
+        if context.watched is None:
+            return
+        changed = context.watched.first_changed()
+        if context.overwrites is None:
+            context.overwrites = changed is not None
+        elif changed is not None and not context.overwrites:
+            raise RuntimeError(
+                f"the gradient of parameter {context.model.params.name(changed)} at w was changed in place in a later "
+                f"pass of the step, and combine={self.combine!r} needs it: change a copy, p.grad.clone(), and let each "
+                "backward() make a gradient of its own"
+            )
 
     def _remember(self, ascent: StoredAscent, context: StepContext) -> None:
         gradient, scale = _gradients(context.params), context.scale()
@@ -302,9 +326,19 @@ def _length(vector: Vector, scale: Tensor | float | None) -> float:
 
 def _lasts(gradient: Vector, context: StepContext) -> bool:
     """Whether the passes to come leave the storage of a gradient alone: engines overwrite buckets and flat buffers."""
-    tensors = [tensor for part in gradient.parts for tensor in part.tensors]
+    tensors = [tensor for part in gradient.parts for tensor in part.entries]
     engine = context.model.distributed or context.hooked or any(tensor._is_view() for tensor in tensors)
-    return gradient.on_host and not engine
+    return gradient.on_host and not engine and not overlap(tensors)
+
+
+def _apart(gradients: Vector) -> Vector:
+    """Return gradients that lie each in a place of its own, to be written in place; where they do not, copies do."""
+    if not overlap([entry for part in gradients.parts for entry in part.entries]):
+        return gradients
+    for param in gradients.params:
+        if param.grad is not None:
+            param.grad = param.grad.clone(memory_format=torch.contiguous_format)
+    return gradients.gradients()
 
 
 def _gradients(params: Sequence[Tensor]) -> Vector:

@@ -76,7 +76,8 @@ class ForwardState:
 
     def _has_changed(self, module: nn.Module, name: str, tensor: Tensor) -> bool:
         before, mark = self._attributes_before.get((module, name), (None, None))
-        return before is None or before() is not tensor or _mark(tensor) != mark
+        unseen = tensor.is_inference()  # it has no version
+        return before is None or before() is not tensor or unseen or _mark(tensor) != mark
 
     def restore(self) -> None:
         """Put it back, also where a layer has put a new tensor in place of the old one."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from .._vectors.vector import ParamInfo
@@ -102,9 +103,10 @@ class ModelInfo:
         needing = [param.requires_grad for param in self._parameters]
         if needing != self._needing:
             still = [param for param, needs in zip(self._parameters, needing, strict=True) if not needs]
-            self._needing, self._frozen = needing, [param for param in still if not hasattr(param, "device_mesh")]
-            size = sum(param.numel() for param in self._frozen)
-            self.copies_frozen = 2 * size <= sum(param.numel() for param in self._parameters)
+            self._frozen = [param for param in still if not hasattr(param, "device_mesh")]
+            lazy = any(map(is_lazy, self._parameters))  # without a size until the first forward pass
+            self._needing = [] if lazy else needing
+            self.copies_frozen = lazy or 2 * _size(self._frozen) <= _size(self._parameters)
         return self._frozen
 
     # -- engines' wrappers (DDP, FSDP) ---------------------------------------------------------------------------
@@ -159,6 +161,10 @@ class Averaging:
             if before != ours and module.require_backward_grad_sync == ours:
                 module.require_backward_grad_sync = before
         self._before = []
+
+
+def _size(params: Sequence[Tensor]) -> int:
+    return sum(map(Tensor.numel, params))
 
 
 def _children(modules: Sequence[nn.Module]) -> list[nn.Module | None]:

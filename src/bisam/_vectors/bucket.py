@@ -53,8 +53,7 @@ class Bucket(Part):
     ) -> None:
         self.due: Tensor | float = 1.0
         self.lent = False
-        self._entries = tensors
-        self._factor: float | None = None  # ``tensors`` are the entries times this
+        self._factor: float | None = None  # what the kept entries are still to be multiplied by
         self._common: CommonUnit | None = None
         self._unit: Tensor | None = None
         super().__init__(params, tensors, shards)
@@ -66,7 +65,7 @@ class Bucket(Part):
     # -- what a geometry asks ------------------------------------------------------------------------------------
 
     @property
-    def tensors(self) -> list[Tensor]:
+    def entries(self) -> list[Tensor]:
         """The gradient of each parameter, in units of ``unit``. A geometry replaces them in place."""
         if self._common is not None:
             self._common.by_largest()
@@ -74,9 +73,11 @@ class Bucket(Part):
         self._multiply_out()
         return self._entries
 
-    @tensors.setter
-    def tensors(self, tensors: list[Tensor]) -> None:
-        self._entries = tensors
+    def _replace(self, tensors: list[Tensor]) -> None:
+        if self._common is not None:
+            self._common.by_largest()
+        self._factor, self.lent = None, False
+        super()._replace(tensors)
 
     @property
     def kind(self) -> tuple[torch.device, torch.dtype]:
@@ -108,7 +109,7 @@ class Bucket(Part):
     def norm(self, order: float = 2.0) -> Tensor:
         """Norm of ``tensors`` over all shards, ``torch.inf`` for the largest magnitude: 0-dim, in float32 or better."""
         if order != 2.0:
-            return norm_of(self.tensors, self.shards, order)
+            return norm_of(self.entries, self.shards, order)
         if self._common is not None:
             self._common.by_norm()
         length = self.length_of_entries()
@@ -126,8 +127,11 @@ class Bucket(Part):
             divisor = float(length)
             factor = float(self.due) / divisor if divisor else math.nan  # along a zero gradient there is no way
             self._factor = factor if self._factor is None else self._factor * factor
+            if self._given:  # they are looked at while nobody asks
+                self._own()
+                self._multiply_out()
         else:
-            foreach.div_(self.tensors, length / self.due)
+            foreach.div_(self.entries, length / self.due)
         self.due = 1.0
 
     def multiply(self, scale: Scale) -> None:
@@ -155,8 +159,22 @@ class Bucket(Part):
 
     def entries_and_factor(self) -> tuple[list[Tensor], float]:
         """Return the entries, and the number that makes them ``tensors`` times what is due. Reads a number."""
-        factor = float(self.due)
-        return self._entries, factor if self._factor is None else self._factor * factor
+        factor = float(self.due) if self._factor is None else self._factor * float(self.due)
+        if factor and not 1e-30 < abs(factor) < 1e30:  # float32 holds the product, and may not hold the factor
+            root = math.sqrt(abs(factor))
+            self._own()
+            foreach.mul_(self._entries, root)
+            factor /= root
+        return self._entries, factor
+
+    def reach(self, factor: float) -> float:
+        """L2 norm of the entries times ``factor``, also where float32 does not hold their squares. Reads numbers."""
+        length = float(self.length_of_entries())
+        if not is_moderate(length):
+            largest = float(self.largest_entry())
+            if 0 < largest < math.inf:
+                length = float(norm_of(foreach.divided(self._entries, largest), self.shards)) * largest
+        return length * abs(factor)
 
     def look(self) -> tuple[list[Tensor], Tensor]:
         """Return the entries as they lie, and their unit: to read, not to change, and before they are multiplied."""
@@ -252,7 +270,8 @@ class CommonUnit:
             return
         place = reduction_device(bucket.weights[0].device for bucket in self._buckets)
         own = [bucket.largest_entry() for bucket in self._buckets]
-        self._size = size = torch.stack([largest.to(place) for largest in own]).amax()
+        scaled = [(largest * self._relative(b)).to(place) for largest, b in zip(own, self._buckets, strict=True)]
+        self._size = size = torch.stack(scaled).amax()
         common = torch.where(size > 0, size, 1)
         dtypes = {bucket.weights[0].dtype for bucket in self._buckets}
         one_unit = len(dtypes) == 1 and next(iter(dtypes)).itemsize > 2
@@ -294,7 +313,7 @@ def buckets_of(groups: Iterable[dict[str, Any]], info: ParamInfo, sources: dict[
         if not group["rho"] > 0:
             still += [param for param in params if param.requires_grad]
             continue
-        grads = [param.grad for param in params] if sources is None else [sources.get(param) for param in params]
+        grads = [param.grad for param in params] if sources is None else [_found(sources, param) for param in params]
         moving = [
             (param, grad)
             for param, grad in zip(params, grads, strict=True)
@@ -306,6 +325,10 @@ def buckets_of(groups: Iterable[dict[str, Any]], info: ParamInfo, sources: dict[
     return buckets
 
 
+def _found(sources: dict[Tensor, Tensor], param: Tensor) -> Tensor | None:
+    return None if param.is_meta else sources.get(param)  # a weight that is not there yet cannot move
+
+
 def _alike(moving: list[tuple[Tensor, Tensor]]) -> Iterable[tuple[list[Tensor], list[Tensor], list[Tensor], Any]]:
     """Sort parameters and gradients by device, dtype and sharding: (params, gradients, weights, shards) of each."""
     params = [param for param, _ in moving]
@@ -314,7 +337,8 @@ def _alike(moving: list[tuple[Tensor, Tensor]]) -> Iterable[tuple[list[Tensor], 
     parts: dict[tuple[Any, ...], tuple[list[Tensor], list[Tensor], list[Tensor], Any]] = {}
     for param, grad in moving:
         shards = shards_of(param)
-        weight = real(local(param.detach()))
+        itself = shards is None and not param.is_complex()  # so that it is met where it lies, if its data is rebound
+        weight = param if itself else real(local(param.detach()))
         part = parts.setdefault((weight.device, weight.dtype, shards), ([], [], [], shards))
         for whole, one in zip(part[:3], (param, real(local(grad, shards)), weight), strict=True):
             whole.append(one)

@@ -25,6 +25,7 @@ __all__ = [
     "copies",
     "copy_",
     "div_",
+    "divided",
     "dot",
     "fisher_metric",
     "is_moderate",
@@ -36,6 +37,7 @@ __all__ = [
     "multiply",
     "norm",
     "norms",
+    "overlap",
     "replace_unless",
     "sign_power",
     "signs",
@@ -190,6 +192,11 @@ def div_(tensors: list[Tensor], divisor: Tensor) -> None:
         torch._foreach_div_(tensors, like(tensors[0], divisor))
 
 
+def divided(tensors: list[Tensor], divisor: float) -> list[Tensor]:
+    """Return each tensor over a number."""
+    return list(torch._foreach_div(tensors, divisor))
+
+
 def lerp_(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
     """Replace each tensor in place by (1 - weight) tensor + weight end."""
     if tensors:
@@ -291,16 +298,21 @@ def as_integers(tensors: Sequence[Tensor]) -> list[Tensor]:
 class Snapshot:
     """Copies of tensors that come back bit for bit: -0.0, subnormal numbers and NaN payloads included.
 
-    The tensors are written in place and keep their storage. A copy on the CPU keeps all bits; on an accelerator they
-    are read and written as integers. Those whose elements have no bits of their own (sparse, quantized or expanded
-    views) are cloned one by one, and written back only if they have changed.
+    The tensors are written in place and keep their storage, also one that they were given meanwhile (``p.data = ...``).
+    A copy on the CPU keeps all bits; on an accelerator they are read and written as integers. Those whose elements have
+    no bits of their own (sparse, quantized or expanded views) are cloned one by one, and written back only if they have
+    changed; those of inference mode, in which alone they can change, are written back in it.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._rows: list[tuple[list[Tensor], Tensor]] = []
-        self._parts: list[tuple[list[Tensor], list[Tensor]]] = []
+        self._parts: list[_Bits] = []
         self._odd: list[tuple[Tensor, Tensor, int]] = []
+        self._inference: list[tuple[Tensor, Tensor]] = []
         every = list(tensors)
+        if any(map(Tensor.is_inference, every)):
+            self._inference = [(t, t.detach().clone()) for t in every if t.is_inference()]
+            every = [tensor for tensor in every if not tensor.is_inference()]
         if every:
             with torch.no_grad():
                 for part in _alike(every):
@@ -316,21 +328,49 @@ class Snapshot:
         if can_read(part[0].device) and part[0].dtype in _COPIED_AS_THEY_ARE:
             self._rows += [(piece, concatenate(piece)) for piece in _in_parts(part)]
         else:
-            bits = as_integers([tensor.detach() for tensor in part])
-            self._parts.append((bits, list(torch._foreach_add(bits, 0))))
+            self._parts.append(_Bits(part))
 
     def restore(self) -> None:
         """Write the copies back."""
+        if self._inference:
+            with torch.inference_mode():
+                for tensor, copy in self._inference:
+                    tensor.copy_(copy)
         if not (self._rows or self._parts or self._odd):
             return
         with torch.no_grad():
             for live, row in self._rows:
                 torch._foreach_copy_(live, split(row, live))
-            for live, saved in self._parts:
-                torch._foreach_copy_(live, saved)
+            for part in self._parts:
+                part.restore()
             for tensor, copy, version in self._odd:
                 if tensor._version != version:
                     tensor.copy_(copy)
+
+
+class _Bits:
+    """Copies of the bits of tensors of one device and dtype, as integers."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors, self._places = tensors, list(map(Tensor.data_ptr, tensors))
+        self._live = as_integers([tensor.detach() for tensor in tensors])
+        self._saved = list(torch._foreach_add(self._live, 0))
+
+    def restore(self) -> None:
+        if list(map(Tensor.data_ptr, self._tensors)) != self._places:  # they have other storage now
+            self._live = as_integers([tensor.detach() for tensor in self._tensors])
+        torch._foreach_copy_(self._live, self._saved)
+
+
+def overlap(tensors: Sequence[Tensor]) -> bool:
+    """Whether two tensors, or two elements of one, lie in one place, so that no work may be done in place.
+
+    ``torch.autograd.grad`` returns such ones, and people put them into ``p.grad``.
+    """
+    places = list(filter(None, map(Tensor.data_ptr, tensors)))  # 0 where a tensor is empty
+    if len(set(places)) < len(places):
+        return True
+    return not all(map(Tensor.is_contiguous, tensors)) and any(0 in t.stride() and t.numel() > 1 for t in tensors)
 
 
 def _alike(tensors: list[Tensor]) -> list[list[Tensor]]:

@@ -232,7 +232,7 @@ def _entry(entries: Mapping[Tensor, Tensor], param: Tensor) -> Tensor:
 
 
 def _by_param(vector: Vector) -> dict[Tensor, Tensor]:
-    return {p: t for part in vector.parts for p, t in zip(part.params, part.tensors, strict=True)}
+    return {p: t for part in vector.parts for p, t in zip(part.params, part.entries, strict=True)}
 
 
 def _alike(known: Vector, beside: Vector) -> bool:

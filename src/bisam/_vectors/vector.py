@@ -7,7 +7,6 @@ and none reads a value back to the host.
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -24,11 +23,10 @@ __all__ = ["ParamInfo", "Part", "Vector", "are_plain", "norm_of", "real", "reduc
 _LARGE = 1 << 16
 
 
-@dataclass
 class Part:
     """Entries of a vector that lie on one device, have one dtype, and are sharded in one way.
 
-    Attributes:
+    Args:
         params: the parameters that the entries belong to.
         tensors: the entries of each, as they lie in this process; complex ones as pairs of reals.
         shards: how they are sharded over processes; None where they are whole.
@@ -36,45 +34,76 @@ class Part:
         fresh: whether ``tensors`` were made for this part.
     """
 
-    params: list[Tensor]
-    tensors: list[Tensor]
-    shards: Shards | None
-    row: Tensor | None = field(default=None, kw_only=True)
-    fresh: bool = field(default=False, kw_only=True)
-    _length: "Length | None" = field(default=None, init=False, repr=False, compare=False)
+    def __init__(
+        self,
+        params: list[Tensor],
+        tensors: list[Tensor],
+        shards: Shards | None,
+        *,
+        row: Tensor | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self.params, self.shards, self.row, self.fresh = params, shards, row, fresh
+        self._entries = tensors
+        self._given = False
+        self._length: Length | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The entries of each parameter. Change them in place, or give the part another list.
+
+        Who holds them may change them at any time, also where nobody sees it (``.data``): from here on nothing is
+        remembered of them.
+        """
+        self._given = True
+        return self.entries
+
+    @tensors.setter
+    def tensors(self, tensors: list[Tensor]) -> None:
+        self._replace(tensors)
+
+    def _replace(self, tensors: list[Tensor]) -> None:
+        self._entries, self._given, self.row, self.fresh = tensors, True, None, False
+
+    @property
+    def entries(self) -> list[Tensor]:
+        """What :attr:`tensors` are, for those who are done with them at once."""
+        return self._entries
 
     @property
     def kind(self) -> tuple[torch.device, torch.dtype]:
         """Device and dtype of the entries."""
-        return _kind(self.tensors[0])
+        return _kind(self._entries[0])
 
     @property
     def blocks(self) -> list[Tensor]:
         """The entries in as few tensors as possible."""
-        return self.tensors if self.row is None else [self.row]
+        return self.entries if self.row is None else [self.row]
 
     def as_row(self) -> Tensor:
         """Return the entries in one row: shared if they lie in one, else copied."""
-        return foreach.concatenate(self.tensors) if self.row is None else self.row
+        return foreach.concatenate(self.entries) if self.row is None else self.row
 
     def in_row(self, row: Tensor) -> "Part":
         """Return the part of the same parameters whose entries are views of ``row``."""
-        return Part(self.params, foreach.split(row, self.tensors), self.shards, row=row)
+        return Part(self.params, foreach.split(row, self.entries), self.shards, row=row)
 
     def lerp(self, ends: list[Tensor], weight: float) -> "Part":
         """Return (1 - weight) self + weight ends: in a row where the tensors are small, as many kernels are dear."""
-        if sum(map(Tensor.numel, self.tensors)) < _LARGE * len(self.tensors):
+        if sum(map(Tensor.numel, self.entries)) < _LARGE * len(self.entries):
             blend = self.in_row(self.as_row().clone() if self.row is not None else self.as_row())
-            foreach.lerp_(blend.tensors, ends, weight)
+            foreach.lerp_(blend.entries, ends, weight)
             return blend
-        return Part(self.params, foreach.lerp(self.tensors, ends, weight), self.shards, fresh=True)
+        return Part(self.params, foreach.lerp(self.entries, ends, weight), self.shards, fresh=True)
 
     def norm(self, order: float = 2.0) -> Tensor:
         """Norm over all shards, ``torch.inf`` for the largest magnitude: 0-dim, in float32 or better."""
-        return norm_of(self.tensors, self.shards, order) if order != 2.0 else self._l2_norm(self.tensors)
+        return norm_of(self.entries, self.shards, order) if order != 2.0 else self._l2_norm(self.entries)
 
     def _l2_norm(self, tensors: list[Tensor]) -> Tensor:
         """L2 norm of the entries, taken once until they change."""
+        if self._given:
+            return norm_of(tensors, self.shards)
         versions = list(map(_version, tensors))
         if self._length is None or self._length.tensors is not tensors or self._length.versions != versions:
             self._length = Length(norm_of(tensors, self.shards), tensors, versions)
@@ -105,6 +134,7 @@ class Vector:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = list(parts)
+        self._watched: list[list[int]] | None = None
 
     @classmethod
     def of(cls, entries: Iterable[tuple[Tensor, Tensor]]) -> "Vector":
@@ -119,7 +149,7 @@ class Vector:
             here = real(local(entry, shards))
             part = parts.setdefault((here.device, here.dtype, shards), Part([], [], shards))
             part.params.append(param)
-            part.tensors.append(here)
+            part.entries.append(here)
         return cls(list(parts.values()))
 
     @property
@@ -139,6 +169,21 @@ class Vector:
         """The parameters, part by part."""
         return [param for part in self.parts for param in part.params]
 
+    def watch(self) -> None:
+        """Remember the entries' versions, for :meth:`first_changed`."""
+        self._watched = self._versions()
+
+    def first_changed(self) -> Tensor | None:
+        """Return the first parameter whose entries somebody has changed in place since :meth:`watch`, if any."""
+        if self._watched is None or self._versions() == self._watched:
+            return None
+        now = [version for part in self._versions() for version in part]
+        before = [version for part in self._watched for version in part]
+        return next(p for p, old, new in zip(self.params, before, now, strict=True) if old != new)
+
+    def _versions(self) -> list[list[int]]:
+        return [list(map(_version, part.entries)) for part in self.parts]
+
     def copy(self) -> "Vector":
         """Return a copy in float32 or better, in rows."""
         rows = [foreach.concatenate(part.blocks) for part in self.parts]
@@ -155,7 +200,7 @@ class Vector:
             return self
         parts = []
         for part in self.parts:
-            left = [(p, t) for p, t in zip(part.params, part.tensors, strict=True) if p in params]
+            left = [(p, t) for p, t in zip(part.params, part.entries, strict=True) if p in params]
             if left:
                 parts.append(Part([p for p, _ in left], [t for _, t in left], part.shards))
         return Vector(parts)
@@ -216,7 +261,7 @@ class Vector:
             if weight == 1:
                 return other.copy()
             parts = zip(self.parts, other.parts, strict=True)
-            return Vector([mine.lerp(theirs.tensors, float(weight)) for mine, theirs in parts])
+            return Vector([mine.lerp(theirs.entries, float(weight)) for mine, theirs in parts])
         both = zip(self.rows(), other.rows(), strict=True)
         return self.of_rows([torch.lerp(a, b.to(a.dtype), foreach.like(a, weight)) for a, b in both])
 
@@ -289,7 +334,7 @@ class Vector:
     def _pairs(self, other: "Vector") -> Iterable[tuple[list[Tensor], list[Tensor]]]:
         for mine, theirs in zip(self.parts, other.parts, strict=True):
             apart = mine.row is None or theirs.row is None
-            yield (mine.tensors, theirs.tensors) if apart else (mine.blocks, theirs.blocks)
+            yield (mine.entries, theirs.entries) if apart else (mine.blocks, theirs.blocks)
 
 
 class ParamInfo(NamedTuple):
@@ -325,7 +370,7 @@ def unit_of(vector: Vector, max_abs: Tensor) -> Tensor:
     In that unit neither products nor squares of entries overflow, they vanish only where they do not count, and nothing
     is rounded.
     """
-    narrow = any(part.tensors[0].dtype == torch.float32 for part in vector.parts)
+    narrow = any(part.kind[1] == torch.float32 for part in vector.parts)
     most = 126 if narrow else 1022  # both the unit and its inverse must exist in that dtype
     exponent = torch.floor(torch.log2(max_abs)).clamp(-most, most)
     return torch.where((max_abs > 0) & max_abs.isfinite(), torch.exp2(exponent), 1)

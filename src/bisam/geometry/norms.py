@@ -34,7 +34,7 @@ class PNormBall(Geometry):
         gradient = Vector(buckets)
         if self.p == torch.inf:
             for bucket in buckets:
-                foreach.copy_(bucket.tensors, foreach.signs(bucket.tensors))
+                foreach.copy_(bucket.entries, foreach.signs(bucket.entries))
             return
         q = self.p / (self.p - 1)
         length = gradient.norm(q).pow(q - 1)
@@ -76,11 +76,11 @@ class SpectralBall(Geometry):
         rest = []
         for bucket in buckets:
             is_matrix = [p.dim() >= 2 and not p.is_complex() for p in bucket.params]
-            matrices = [t for t, chosen in zip(bucket.tensors, is_matrix, strict=True) if chosen]
+            matrices = [t for t, chosen in zip(bucket.entries, is_matrix, strict=True) if chosen]
             if matrices:
                 foreach.copy_(matrices, self._polar_factors(matrices))
             others = [
-                (p, t) for p, t, chosen in zip(bucket.params, bucket.tensors, is_matrix, strict=True) if not chosen
+                (p, t) for p, t, chosen in zip(bucket.params, bucket.entries, is_matrix, strict=True) if not chosen
             ]
             if others:
                 rest.append(Part([p for p, _ in others], [t for _, t in others], None))

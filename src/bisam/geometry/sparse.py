@@ -86,7 +86,7 @@ class SparseSupport(Wrapper, Geometry):
         if gradient is not None:
             self._redraw(gradient.only(set(resting.params)), [bucket.rho for bucket in left], resting, memory)
         for bucket, part in zip(left, resting.parts, strict=True):
-            bucket.multiply(part.in_row((1 - part.as_row()).to(bucket.weights[0].dtype)).tensors)
+            bucket.multiply(part.in_row((1 - part.as_row()).to(bucket.weights[0].dtype)).entries)
 
     def _redraw(self, gradient: Vector, radii: Sequence[float], resting: Vector, memory: Memory) -> None:
         """Drop and grow: write the mask of the steps to come."""
@@ -105,7 +105,7 @@ class SparseSupport(Wrapper, Geometry):
         drawn = []
         for number, (part, rest, keep) in enumerate(zip(gradient.parts, rests, kept, strict=True)):
             place = 0 if part.shards is None else part.shards.number
-            draws = 1 - uniform(part.tensors, self.seed, step, number, place)  # above zero
+            draws = 1 - uniform(part.entries, self.seed, step, number, place)  # above zero
             eligible = torch.where(room.to(rest.device), rest > 0, True) & ~keep  # at first none rests: any may grow
             drawn.append(draws * eligible)
         grown = mark_largest(drawn, gradient, missing)

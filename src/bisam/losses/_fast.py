@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from ._autograd import lower_bound_slope, wide_dtype
 from ._sweeps import Buffers, Sweeps, sweeps_of
@@ -92,9 +93,10 @@ def _plain(tensor: Tensor) -> bool:
 
 
 def transformed() -> bool:
-    """Whether a compiler, a tracer or a transform of ``torch.func`` looks on; they take no work in place."""
+    """Whether a compiler, a tracer, ``torch.func`` or forward mode looks on; they need the operations themselves."""
     return (
         torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._get_tracing_state() is not None
     )
@@ -146,8 +148,8 @@ def _run(logits: Tensor, target: Tensor, choices: _Choices, slopes: bool) -> tup
 
 @lru_cache(maxsize=256)
 def _scalar(value: float, dtype: torch.dtype) -> Tensor:
-    """A number as a tensor, which small kernels take faster than Python's."""
-    return torch.tensor(value, dtype=dtype)
+    """A number as a tensor on the CPU, which small kernels take faster than Python's; it goes with every device."""
+    return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 def _look(target: Tensor, ignore_index: int) -> _Rows:

@@ -66,9 +66,9 @@ class _Log(Sweeps):
     holes = True  # e^-F is infinite, and w is 0
 
     def __init__(self, dtype: torch.dtype) -> None:
-        b = torch.tensor(1 - 1 / math.e, dtype=dtype)
+        b = _constant(1 - 1 / math.e, dtype)
         self.a, self.factor = (1 - b.double()).to(dtype), b.item()  # a + b is exactly 1
-        self.scale = torch.tensor(-_LOG2_E, dtype=dtype)
+        self.scale = _constant(-_LOG2_E, dtype)
 
     def weights(self, margin: Tensor, out: Buffers) -> tuple[Tensor, ...]:
         return (torch.add(self.a, margin.mul_(self.scale).exp2_(), alpha=self.factor, out=out[0]).reciprocal_(),)
@@ -83,8 +83,8 @@ class _Tanh(Sweeps):
     buffers = 2
 
     def __init__(self, alpha: float, mu: float, dtype: torch.dtype) -> None:
-        self.slope, self.factor = torch.tensor(-2 * alpha, dtype=dtype), 4 * alpha
-        self.top = torch.tensor(mu * _LOG2_E, dtype=dtype)
+        self.slope, self.factor = _constant(-2 * alpha, dtype), 4 * alpha
+        self.top = _constant(mu * _LOG2_E, dtype)
         self.twice = 2 * self.top.item()
 
     def weights(self, margin: Tensor, out: Buffers) -> tuple[Tensor, ...]:
@@ -121,7 +121,7 @@ class _Softsign(Sweeps):
 
     def __init__(self, alpha: float, mu: float, dtype: torch.dtype) -> None:
         self.factor, self.scale, self.limit = alpha, alpha * mu * _LOG2_E, 1e30 / max(1.0, alpha)
-        self.one = torch.ones((), dtype=dtype)
+        self.one = _constant(1.0, dtype)
 
     def weights(self, margin: Tensor, out: Buffers) -> tuple[Tensor, ...]:
         size = torch.abs(margin.clamp_(-self.limit, self.limit), out=out[0])
@@ -147,6 +147,11 @@ class _Shifted(Sweeps):
 
 
 _OF_ALPHA: dict[type[Bound], type[Sweeps]] = {TanhBound: _Tanh, RampBound: _Ramp, SoftsignBound: _Softsign}
+
+
+def _constant(value: float, dtype: torch.dtype) -> Tensor:
+    """A number as a tensor on the CPU, whatever the user's default device: it is kept, and goes with every device."""
+    return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 @lru_cache(maxsize=64)

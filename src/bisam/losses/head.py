@@ -6,6 +6,7 @@ head's weights and the features get; the backward multiplies by the gradient of 
 many as on the plain path: three.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -188,20 +189,29 @@ def _head_loss(
     if samples is not None:
         count("samples", samples)
     device = features.device.type
-    if torch.is_autocast_enabled(device):
+    may_cast = torch.amp.is_autocast_available(device)
+    if may_cast and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         features, weight = features.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     else:
         features = features.to(weight.dtype)
     features, target = features.reshape(-1, features.shape[-1]), target.reshape(-1).long()
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(device, enabled=False) if may_cast else contextlib.nullcontext():
         if transformed():
             return _plain(features, weight, bias, target, loss)
         if samples is None:
             samples = max(1, _CHUNK // max(1, len(weight)))
+        if not (torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (features, weight, bias))):
+            return _value(features, weight, bias, target, loss, samples)
         value: Tensor = _Chunked.apply(features, weight, bias, target, loss, samples)
     return value
+
+
+def _value(features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, loss: _Loss, samples: int) -> Tensor:
+    """The loss alone, where nobody can ask for its gradient."""
+    with torch.no_grad():
+        return _summed_up(_Sums(features, weight, bias, (False, False, False)), target, loss, samples)[0]
 
 
 def _plain(features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, loss: _Loss) -> Tensor:
@@ -228,13 +238,10 @@ class _Chunked(torch.autograd.Function):
     ) -> Tensor:
         needed = ctx.needs_input_grad[:3]
         sums = _Sums(features, weight, bias, needed)
-        each = _summed(loss)
-        for start in range(0, len(features), samples):
-            sums.add(slice(start, start + samples), target, each)
-        number = (target != loss.ignore_index).sum().clamp(min=1) if loss.reduction == "mean" else 1
-        ctx.loss, ctx.number = loss, number
+        value, ctx.number = _summed_up(sums, target, loss, samples)
+        ctx.loss = loss
         ctx.save_for_backward(features, weight, bias, target, *sums.gradients)
-        return sums.value / number
+        return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -266,6 +273,15 @@ def _summed(loss: _Loss) -> Callable[[Tensor, Tensor], Tensor]:
     return nn.CrossEntropyLoss(ignore_index=loss.ignore_index, label_smoothing=loss.label_smoothing, reduction="sum")
 
 
+def _summed_up(sums: "_Sums", target: Tensor, loss: _Loss, samples: int) -> tuple[Tensor, Tensor | int]:
+    """Add all chunks of ``samples``; return the reduced loss, and what its sum was divided by."""
+    each = _summed(loss)
+    for start in range(0, len(sums), samples):
+        sums.add(slice(start, start + samples), target, each)
+    number = (target != loss.ignore_index).sum().clamp(min=1) if loss.reduction == "mean" else 1
+    return sums.value / number, number
+
+
 class _Sums:
     """What the chunks add up to: the value, and the gradients that are needed of features, weight and bias."""
 
@@ -281,6 +297,10 @@ class _Sums:
     def gradients(self) -> tuple[Tensor | None, ...]:
         """Those of features (N, D), weight (K, D) and bias (K,); None where they are not needed."""
         return self._of_features, self._of_weight, self._of_bias
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._features)
 
     def add(self, some: slice, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
         """Add one chunk of samples."""
