@@ -1,9 +1,10 @@
-"""What the site takes from elsewhere as it is built: changelog and contributing, commands, recipes and their fields.
+"""What the site takes from elsewhere as it is built: changelog, contributing, commands, recipes, fields, a picture.
 
 MkDocs calls these functions (``hooks`` in mkdocs.yml). A page asks for a part by ``<!-- generated: NAME -->``.
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -22,11 +23,16 @@ from bisam_lab import recipe as recipes
 from bisam_lab.cli.app import app
 from bisam_lab.recipe import Recipe
 
+sys.path.insert(0, str(Path(__file__).parent))
+from frontier_tables import figure
+
 __all__ = ["commands", "fields", "on_files", "on_page_markdown", "on_post_build", "shipped"]
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Pages of the site that are files beside ``docs``.
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
+#: A picture that is drawn from the results as the site is built.
+FRONTIER = "images/frontier.svg"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -34,6 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in OUTSIDE:
         text = (ROOT / name).read_text().replace("](docs/", "](")
         files.append(File.generated(config, name.lower(), content=text))
+    files.append(File.generated(config, FRONTIER, content=figure()))
     return files
 
 
@@ -143,8 +150,13 @@ def shipped() -> str:
     return "\n".join(rows)
 
 
+def frontier_figure() -> str:
+    """Return the picture of the frontier, which :func:`on_files` draws."""
+    return f"![Points above SGD against passes, method by method]({FRONTIER})"
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("[", "\\[").replace("\n", " ")
 
 
-_PARTS = {"commands": commands, "fields": fields, "recipes": shipped}
+_PARTS = {"commands": commands, "fields": fields, "recipes": shipped, "frontier": frontier_figure}

@@ -4,7 +4,8 @@
     python docs/tables.py --check    # change nothing; exit 1 where a page is stale
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``, in a docstring between ``.. table: NAME`` and
-``.. end``. A test counts in the matrix if it, or its module, is marked ``matrix(COLUMN)`` and its id names a method.
+``.. end``, in code between ``# table: NAME`` and ``# end``. A test counts in the matrix if it, or its module, is marked
+``matrix(COLUMN)`` and its id names a method.
 """
 
 import argparse
@@ -25,10 +26,16 @@ from bisam import METHODS, Method
 from bisam.testing import BATTERY
 from bisam_lab.bench.result import quartiles
 
+sys.path.insert(0, str(Path(__file__).parent))
+import frontier_tables as frontier
+
 __all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurements", "of_the_tests", "stale"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/methods.md", "docs/cost.md", "src/bisam/__init__.py")
+PAGES = (
+    *("README.md", "docs/methods.md", "docs/cost.md", "docs/frontier.md"),
+    *("src/bisam/__init__.py", "src/bisam/recommendation.py"),
+)
 COMMAND = "make tables (or python docs/tables.py)"
 COMBINATIONS = "combinations"
 #: What `make bench` has measured, section by section.
@@ -241,7 +248,13 @@ def of_the_measurements() -> dict[str, str]:
     """Return a table for each section of the targets, and the one of README.md."""
     sections = json.loads(RESULTS.read_text())["sections"]
     tables = {f"targets-{name}": _section(sections[name]) for name in SECTIONS}
-    return {**tables, "cost": _steps(sections["step"])}
+    numbers = [f"    {_as_code(row)}," for row in frontier.measured()]
+    return {**tables, "cost": _steps(sections["step"]), **frontier.tables(), "measured": "\n".join(numbers)}
+
+
+def _as_code(row: tuple[object, ...]) -> str:
+    """Return a row as our formatter writes it."""
+    return f"({', '.join(json.dumps(value) for value in row)})"
 
 
 def _section(section: Mapping[str, Any]) -> str:
@@ -286,9 +299,11 @@ def fill(text: str, tables: Mapping[str, str]) -> str:
     """Return ``text`` with its tables replaced by those of the same name in ``tables``; others stay."""
 
     def replaced(found: re.Match[str]) -> str:
-        return f"{found[1]}\n\n{tables[found[2]]}\n\n{found[3]}" if found[2] in tables else found[0]
+        space = "\n" if found[1].startswith("#") else "\n\n"
+        return f"{found[1]}{space}{tables[found[2]]}{space}{found[3]}" if found[2] in tables else found[0]
 
-    return re.sub(r"((?:<!--|\.\.) table: ([\w-]+)(?: -->)?)\n.*?((?:<!--|\.\.) end)", replaced, text, flags=re.DOTALL)
+    begin, end = r"(?:<!--|\.\.|#) table: ([\w-]+)(?: -->)?", r" *(?:<!--|\.\.|#) end"
+    return re.sub(rf"({begin})\n.*?({end})", replaced, text, flags=re.DOTALL)
 
 
 def stale(tables: Mapping[str, str]) -> dict[Path, str]:

@@ -75,6 +75,7 @@ from .methods import (
 )
 from .optimizer import SharpnessAware
 from .radius_sweep import RadiusResult, RhoRange, rho_range
+from .recommendation import Recommendation, recommend
 from .schedule import RhoScheduler
 
 __version__ = "0.1.0"
@@ -107,6 +108,7 @@ __all__ = [
     "MomentumSAM",
     "Objective",
     "RadiusResult",
+    "Recommendation",
     "RhoRange",
     "RhoScheduler",
     "ScaledBall",
@@ -127,5 +129,6 @@ __all__ = [
     "loops",
     "losses",
     "radius",
+    "recommend",
     "rho_range",
 ]

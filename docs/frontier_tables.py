@@ -1,0 +1,233 @@
+"""What the frontier of accuracy against cost looks like: tables and a figure from ``results/frontier.json``."""
+
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bisam_lab.run.result import RunResult
+from bisam_lab.statistics import Comparison, compare
+
+__all__ = ["figure", "measured", "tables"]
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results" / "frontier.json"
+SUB_BATCH = ROOT / "results" / "sub_batch.json"
+#: Each data set, and how its two settings are called.
+TITLES = {
+    "digits-noisy": "digits, 40 % wrong",
+    "digits-noisy-last": "digits, 40 % wrong, last epoch",
+    "digits-clean": "digits, clean",
+    "fashion-noisy": "Fashion-MNIST, 40 % wrong",
+    "fashion-clean": "Fashion-MNIST, clean",
+    "cifar10-noisy": "CIFAR-10, 40 % wrong",
+    "cifar10-clean": "CIFAR-10, clean",
+}
+#: What one writes for a contestant whose name is not its class; the others are found by their names.
+CALLS = {
+    "sgd": "base",
+    "sam": "SAM(base, model=model)",
+    "bisam-log": "BiSAM(base, model=model)",
+    "looksam": "LookSAM(base, model=model)",
+    "momentumsam": "MomentumSAM(base, model=model)",
+    "asyncsam": "AsyncSAM(base, model=model)",
+    "subbatch": "SAM(base, model=model) with bisam.loops.SubBatch(0.25)",
+    "tailsam@tail=0.2": "TailSAM(base, model=model, total_steps=steps, tail=0.2)",
+    "tailsam@tail=0.4": "TailSAM(base, model=model, total_steps=steps, tail=0.4)",
+    "bisam-log+tailsam@tail=0.2": "TailSAM(base, model=model, total_steps=steps, tail=0.2, ascent=LowerBoundLoss())",
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One row of a setting: its stored numbers, and its differences to SGD and to SAM at the recipe's epochs."""
+
+    name: str
+    stored: Mapping[str, Any]
+    to_sgd: Comparison
+    to_sam: Comparison
+
+    @property
+    def tuned(self) -> str:
+        """The number that the tuning has chosen."""
+        return f"{'lr' if self.stored['method'] == 'sgd' else 'rho'} {self.stored['chosen']:g}"
+
+    @property
+    def passes(self) -> float:
+        """Of its whole training, as a multiple of SGD's."""
+        return float(self.stored["passes"])
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row["method"]) if row["epochs"] == 1 else f"{row['method']}, {row['epochs']:g} x epochs"
+
+
+def _setting(stored: Mapping[str, Any]) -> list[Contestant]:
+    runs = [
+        RunResult(_name(row), seed, "ok", score, math.nan, 0, 1.0, 1.0)
+        for row in stored["rows"]
+        for seed, score in enumerate(row["scores"])
+    ]
+    to_sgd, to_sam = ({found.method: found for found in compare(runs, name)} for name in ("sgd", "sam"))
+    return [Contestant(n := _name(row), row, to_sgd[n], to_sam[n]) for row in stored["rows"]]
+
+
+def _settings() -> dict[str, tuple[Mapping[str, Any], list[Contestant]]]:
+    kept = json.loads(RESULTS.read_text())
+    return {name: (kept[name], _setting(kept[name])) for name in TITLES if name in kept}
+
+
+def tables() -> dict[str, str]:
+    """Return a table for each setting, by name, and that of the directions of parts of a batch."""
+    each = {f"frontier-{name}": _table(stored, rows) for name, (stored, rows) in _settings().items()}
+    return {**each, "sub-batch": _directions()}
+
+
+def _table(stored: Mapping[str, Any], rows: list[Contestant]) -> str:
+    head = ["method", "chosen", "test accuracy %", "minus SGD", "minus SAM", "passes", "seconds"]
+    lines = [f"| {' | '.join(head)} |", "|---|---:|---:|---:|---:|---:|---:|"]
+    for row in rows:
+        edge = " (at the grid's edge)" if _at_edge(row.stored) else ""
+        failed = f", {row.stored['failed']} failed" if row.stored["failed"] else ""
+        seconds = row.stored["seconds"]
+        cells = [
+            row.name,
+            f"{row.tuned}{edge}",
+            f"{row.to_sgd.mean:.2f} ± {row.to_sgd.std:.2f}{failed}",
+            _difference(row.to_sgd),
+            _difference(row.to_sam),
+            f"{row.passes:.2f}",
+            f"{seconds[1]:.2f} [{seconds[0]:.2f}, {seconds[2]:.2f}]" if seconds else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    data, tuning = stored["recipe"]["data"], stored["tuning"]
+    size = f" at {data['image_size']} x {data['image_size']} pixels" if data["image_size"] else ""
+    caption = (
+        f"{stored['date']}: {data['train_size']} training images{size}, {stored['recipe']['train']['epochs']} epochs, "
+        f"n = {len(stored['rows'][0]['scores'])}; {tuning['values']} values tried, each on {tuning['seeds']} seeds."
+    )
+    return "\n".join([caption, "", *lines])
+
+
+def _at_edge(row: Mapping[str, Any]) -> bool:
+    tried = [float(value) for value in row["tried"]]
+    return bool(math.isclose(row["chosen"], min(tried)) or math.isclose(row["chosen"], max(tried)))
+
+
+def _difference(found: Comparison) -> str:
+    """Return a paired difference with its interval; a star marks what Holm's correction leaves significant."""
+    if not found.differences:
+        return ""
+    star = "*" if found.p_adjusted < 1 - found.level else ""
+    return f"{found.difference:+.2f}{star} [{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def _directions() -> str:
+    """Return the cosines between the gradient of a part of a batch and that of the whole batch."""
+    lines = ["| data | part of the batch | first epoch | middle | last epoch |", "|---|---|---:|---:|---:|"]
+    for name, stored in json.loads(SUB_BATCH.read_text()).items():
+        seeds = stored["seeds"]
+        for share in ("0.5", "0.25", "0.125", "another batch"):
+            each = np.array([[row[share] for row in rows] for rows in seeds])
+            at = (each[:, 0], each[:, each.shape[1] // 2], each[:, -1])
+            cells = [f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in at]
+            lines.append(f"| {name}, n = {len(seeds)} | {share} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def measured() -> Iterator[tuple[object, ...]]:
+    """Yield what :func:`bisam.recommend` knows: setting, what one writes, passes, what was tuned, and the gain.
+
+    That is what was measured with the best epoch of each run, of the contestants that can be written in one line.
+    """
+    for setting, (stored, rows) in _settings().items():
+        if stored["recipe"]["train"]["select"] != "best":
+            continue
+        for row in rows:
+            if (call := _call(row.stored)) is not None:
+                gain = row.to_sgd
+                numbers = (gain.difference, gain.low, gain.high) if gain.differences else (0.0, 0.0, 0.0)
+                yield setting, call, round(row.passes, 2), row.tuned, *(round(number, 2) for number in numbers)
+
+
+def _call(row: Mapping[str, Any]) -> str | None:
+    call = CALLS.get(row["method"])
+    if call is None or row["epochs"] == 1:
+        return call
+    return f"{call}, for {row['epochs']:g} times the epochs"
+
+
+def figure() -> str:
+    """Return the frontier as an SVG: points above SGD against passes. Settings with wrong labels above, clean below."""
+    every = _settings()
+    lines = [[name for name in every if "-noisy" in name], [name for name in every if "-clean" in name]]
+    columns = max(map(len, lines))
+    with mpl.rc_context({"font.size": 9, "svg.hashsalt": "bisam"}):
+        drawn = Figure(figsize=(4.6 * columns, 7), layout="constrained")
+        for axes, names in zip(drawn.subplots(2, columns, squeeze=False), lines, strict=True):
+            for place, name in zip(axes, names, strict=False):
+                _draw(place, every[name][1], TITLES[name])
+            for place in axes[len(names) :]:
+                place.set_axis_off()
+        out = io.StringIO()
+        drawn.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _draw(axes: Axes, rows: list[Contestant], title: str) -> None:
+    """Draw SGD's line, and each other contestant with its interval in the colour of its kind."""
+    plain = sorted(
+        (row.passes, row.to_sgd.difference if row.to_sgd.differences else 0.0) for row in rows if _plain(row)
+    )
+    axes.plot(*zip(*plain, strict=True), color="0.5", marker="s", markersize=4, label="SGD, and for longer")
+    for label, colour in KINDS.items():
+        mine = [row for row in rows if not _plain(row) and _kind(row) == label]
+        middle = np.array([row.to_sgd.difference for row in mine])
+        ends = np.array([(row.to_sgd.low, row.to_sgd.high) for row in mine]).reshape(-1, 2)
+        axes.errorbar(
+            [row.passes for row in mine],
+            middle,
+            [middle - ends[:, 0], ends[:, 1] - middle],
+            fmt="o",
+            color=colour,
+            markersize=4,
+            elinewidth=0.6,
+            label=label,
+        )
+        for row in mine if label != "under BiSAM's bound" else ():
+            place = (row.passes, row.to_sgd.difference)
+            axes.annotate(row.name, place, xytext=(4, 3), fontsize=6, textcoords="offset points")
+    axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlabel="passes, as a multiple of SGD's", ylabel="points above SGD")
+    axes.set_title(title, fontsize="medium")
+    axes.legend(frameon=False, fontsize=7)
+
+
+def _plain(row: Contestant) -> bool:
+    return bool(row.stored["method"] == "sgd")
+
+
+def _kind(row: Contestant) -> str:
+    """Return the kind of a contestant that is not SGD."""
+    for start, kind in zip(("bisam", "tailsam"), KINDS, strict=False):
+        if row.name.startswith(start):
+            return kind
+    return "SAM, and for shorter" if row.stored["method"] == "sam" else "other methods"
+
+
+#: Colour of each kind of contestant.
+KINDS = {
+    "under BiSAM's bound": "tab:red",
+    "TailSAM": "tab:orange",
+    "SAM, and for shorter": "tab:blue",
+    "other methods": "tab:green",
+}

@@ -1,0 +1,93 @@
+"""What to use for a budget, in one line: the best of what was measured on the frontier of accuracy against cost."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from ._validation import finite
+
+__all__ = ["Gain", "Recommendation", "recommend"]
+
+
+class Gain(NamedTuple):
+    """Points of test accuracy above SGD, a mean over paired seeds with its 95 % interval.
+
+    Attributes:
+        setting: the data, and whether their labels were noisy or clean.
+        tuned: the radius, or SGD's learning rate, that was the best on validation.
+        mean: of the differences to SGD with its usual number of epochs.
+        low: lower end of the interval.
+        high: upper end of the interval.
+    """
+
+    setting: str
+    tuned: str
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}] points on {self.setting} ({self.tuned})"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to use.
+
+    Attributes:
+        call: what to write around the optimizer ``base``.
+        passes: of a whole training, as a multiple of SGD's.
+        gains: above SGD with its usual number of epochs, one for each setting that was measured.
+    """
+
+    call: str
+    passes: float
+    gains: tuple[Gain, ...]
+
+    def __str__(self) -> str:
+        return f"{self.call}: {self.passes:.2f} x the passes of SGD; {', '.join(map(str, self.gains))}"
+
+
+def recommend(budget: float, labels: Literal["clean", "noisy"] | None = None) -> Recommendation:
+    """Return the method with the largest mean gain that was measured within a budget; ``print`` it.
+
+    The numbers are those of ``docs/frontier.md``: small images, equal tuning, paired fresh seeds. They are no promise
+    for other data, and the best of several measured means is a little too good. SGD for longer is among the choices.
+
+    Example:
+        >>> print(recommend(1.2).call.partition("(")[0])
+        TailSAM
+
+    Args:
+        budget: what a training may cost, as a multiple of SGD's passes, >= 1.
+        labels: those of the training set: ``"clean"``, or ``"noisy"`` where many are wrong; None is the mean of both.
+
+    Raises:
+        ValueError: a budget below 1, or other labels.
+    """
+    finite("budget", budget)
+    if budget < 1:
+        raise ValueError(f"budget={budget!r} must be 1 or more: it is a multiple of what SGD costs")
+    if labels not in ("clean", "noisy", None):
+        raise ValueError(f"labels={labels!r} must be 'clean', 'noisy' or None")
+    found = [each for each in _recommendations(labels) if each.passes <= budget + TOLERANCE]
+    return max(found, key=lambda each: (sum(gain.mean for gain in each.gains), -each.passes))
+
+
+def _recommendations(labels: str | None) -> Iterator[Recommendation]:
+    """Yield what was measured in every setting with such labels."""
+    settings = [name for name in dict.fromkeys(row[0] for row in _MEASURED) if labels is None or name.endswith(labels)]
+    for call in dict.fromkeys(row[1] for row in _MEASURED):
+        rows = [row for row in _MEASURED if row[1] == call and row[0] in settings]
+        if len(rows) == len(settings):
+            yield Recommendation(call, max(row[2] for row in rows), tuple(Gain(row[0], *row[3:]) for row in rows))
+
+
+#: A training of whole epochs, with a whole number of steps in its tail, meets a budget only nearly.
+TOLERANCE = 0.05
+#: Setting, what one writes, passes, the tuned number, and the gain with its interval; ``make tables`` writes it from
+#: the results.
+_MEASURED: tuple[tuple[str, str, float, str, float, float, float], ...] = (
+    # table: measured
+    # end
+)
