@@ -27,6 +27,7 @@ TITLES = {
     "digits-noisy-last": "digits, 40 % wrong, last epoch",
     "digits-clean": "digits, clean",
     "fashion-noisy": "Fashion-MNIST, 40 % wrong",
+    "fashion-noisy-rate": "Fashion-MNIST, 40 % wrong, learning rate 0.4",
     "fashion-clean": "Fashion-MNIST, clean",
     "cifar10-noisy": "CIFAR-10, 40 % wrong",
     "cifar10-clean": "CIFAR-10, clean",
@@ -42,7 +43,7 @@ CALLS = {
     "subbatch": "SAM(base, model=model) with bisam.loops.SubBatch(0.25)",
     "tailsam@tail=0.2": "TailSAM(base, model=model, total_steps=steps, tail=0.2)",
     "tailsam@tail=0.4": "TailSAM(base, model=model, total_steps=steps, tail=0.4)",
-    "bisam-log+tailsam@tail=0.2": "TailSAM(base, model=model, total_steps=steps, tail=0.2, ascent=LowerBoundLoss())",
+    "bisam-log+tailsam@tail=0.2": "BiSAM(base, model=model, cadence=Tail(steps, 0.2))",
 }
 
 
@@ -92,8 +93,9 @@ def tables() -> dict[str, str]:
 
 
 def _table(stored: Mapping[str, Any], rows: list[Contestant]) -> str:
-    head = ["method", "chosen", "test accuracy %", "minus SGD", "minus SAM", "passes", "seconds"]
-    lines = [f"| {' | '.join(head)} |", "|---|---:|---:|---:|---:|---:|---:|"]
+    timed = any(row["seconds"] for row in stored["rows"])
+    head = ["method", "chosen", "test accuracy %", "minus SGD", "minus SAM", "passes", *["seconds"] * timed]
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     for row in rows:
         edge = " (at the grid's edge)" if _at_edge(row.stored) else ""
         failed = f", {row.stored['failed']} failed" if row.stored["failed"] else ""
@@ -105,7 +107,7 @@ def _table(stored: Mapping[str, Any], rows: list[Contestant]) -> str:
             _difference(row.to_sgd),
             _difference(row.to_sam),
             f"{row.passes:.2f}",
-            f"{seconds[1]:.2f} [{seconds[0]:.2f}, {seconds[2]:.2f}]" if seconds else "",
+            *[f"{seconds[1]:.2f} [{seconds[0]:.2f}, {seconds[2]:.2f}]" if seconds else ""] * timed,
         ]
         lines.append(f"| {' | '.join(cells)} |")
     data, tuning = stored["recipe"]["data"], stored["tuning"]
@@ -126,6 +128,8 @@ def _difference(found: Comparison) -> str:
     """Return a paired difference with its interval; a star marks what Holm's correction leaves significant."""
     if not found.differences:
         return ""
+    if not any(found.differences):
+        return "equal"
     star = "*" if found.p_adjusted < 1 - found.level else ""
     return f"{found.difference:+.2f}{star} [{found.low:+.2f}, {found.high:+.2f}]"
 
@@ -154,7 +158,7 @@ def measured() -> Iterator[tuple[object, ...]]:
         for row in rows:
             if (call := _call(row.stored)) is not None:
                 gain = row.to_sgd
-                numbers = (gain.difference, gain.low, gain.high) if gain.differences else (0.0, 0.0, 0.0)
+                numbers = (gain.difference, gain.low, gain.high) if any(gain.differences) else (0.0, 0.0, 0.0)
                 yield setting, call, round(row.passes, 2), row.tuned, *(round(number, 2) for number in numbers)
 
 
@@ -177,39 +181,41 @@ def figure() -> str:
                 _draw(place, every[name][1], TITLES[name])
             for place in axes[len(names) :]:
                 place.set_axis_off()
+        drawn.legend(*drawn.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
         out = io.StringIO()
         drawn.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
 
 
 def _draw(axes: Axes, rows: list[Contestant], title: str) -> None:
-    """Draw SGD's line, and each other contestant with its interval in the colour of its kind."""
+    """Draw SGD's line, and each cheaper contestant with its interval in the colour of its kind."""
     plain = sorted(
         (row.passes, row.to_sgd.difference if row.to_sgd.differences else 0.0) for row in rows if _plain(row)
     )
     axes.plot(*zip(*plain, strict=True), color="0.5", marker="s", markersize=4, label="SGD, and for longer")
-    for label, colour in KINDS.items():
-        mine = [row for row in rows if not _plain(row) and _kind(row) == label]
+    for kind, colour in KINDS.items():
+        mine = [row for row in rows if not _plain(row) and _kind(row) == kind and (row.passes < 1.8 or kind == SAM)]
         middle = np.array([row.to_sgd.difference for row in mine])
         ends = np.array([(row.to_sgd.low, row.to_sgd.high) for row in mine]).reshape(-1, 2)
-        axes.errorbar(
-            [row.passes for row in mine],
-            middle,
-            [middle - ends[:, 0], ends[:, 1] - middle],
-            fmt="o",
-            color=colour,
-            markersize=4,
-            elinewidth=0.6,
-            label=label,
-        )
-        for row in mine if label != "under BiSAM's bound" else ():
-            place = (row.passes, row.to_sgd.difference)
-            axes.annotate(row.name, place, xytext=(4, 3), fontsize=6, textcoords="offset points")
+        lengths = np.nan_to_num([middle - ends[:, 0], ends[:, 1] - middle])
+        places = [row.passes for row in mine]
+        axes.errorbar(places, middle, lengths, fmt="o", color=colour, markersize=4, elinewidth=0.5, label=kind)
+    named = [row for row in rows if not _plain(row) and _kind(row) != BOUND and (row.passes < 1.8 or _kind(row) == SAM)]
+    axes.margins(x=0.15)
+    low, high = axes.get_ylim()
+    written: list[tuple[float, float]] = []
+    for row in sorted(named, key=lambda row: row.to_sgd.difference):
+        height = row.to_sgd.difference
+        for x, y in written:  # no name on another one
+            if abs(x - row.passes) < 0.25 and abs(y - height) < 0.035 * (high - low):
+                height = y + 0.035 * (high - low)
+        written.append((row.passes, height))
+        words = row.name.replace("tailsam@", "").replace("every@", "every ").replace(" epochs", "")
+        axes.text(row.passes + 0.015, height, words, fontsize=6, va="bottom")
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set(xlabel="passes, as a multiple of SGD's", ylabel="points above SGD")
     axes.set_title(title, fontsize="medium")
-    axes.legend(frameon=False, fontsize=7)
 
 
 def _plain(row: Contestant) -> bool:
@@ -221,13 +227,9 @@ def _kind(row: Contestant) -> str:
     for start, kind in zip(("bisam", "tailsam"), KINDS, strict=False):
         if row.name.startswith(start):
             return kind
-    return "SAM, and for shorter" if row.stored["method"] == "sam" else "other methods"
+    return SAM if row.stored["method"] == "sam" else "other methods"
 
 
+BOUND, SAM = "under BiSAM's bound", "SAM, and for shorter"
 #: Colour of each kind of contestant.
-KINDS = {
-    "under BiSAM's bound": "tab:red",
-    "TailSAM": "tab:orange",
-    "SAM, and for shorter": "tab:blue",
-    "other methods": "tab:green",
-}
+KINDS = {BOUND: "tab:red", "TailSAM": "tab:orange", SAM: "tab:blue", "other methods": "tab:green"}

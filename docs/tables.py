@@ -33,7 +33,7 @@ __all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurem
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
-    *("README.md", "docs/methods.md", "docs/cost.md", "docs/frontier.md"),
+    *("README.md", "docs/methods.md", "docs/cost.md", "docs/frontier.md", "docs/which-method.md"),
     *("src/bisam/__init__.py", "src/bisam/recommendation.py"),
 )
 COMMAND = "make tables (or python docs/tables.py)"

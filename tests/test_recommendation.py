@@ -62,7 +62,7 @@ def test_what_it_says_can_be_written():
     assert {"base", "SAM(base, model=model)", "TailSAM(base, model=model, total_steps=steps, tail=0.2)"} < calls
     for call in calls:
         model = Net()
-        names = {**vars(bisam), "base": sgd(model, momentum=0.9), "model": model, "steps": 10}
+        names = {**vars(bisam), **vars(bisam.cadence), "base": sgd(model, momentum=0.9), "model": model, "steps": 10}
         code, _, more = call.partition(" with ")
         assert isinstance(eval(code.partition(", for ")[0], names), Optimizer)
         if more:
