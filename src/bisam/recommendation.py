@@ -119,5 +119,18 @@ _MEASURED: tuple[tuple[str, str, float, str, float, float, float], ...] = (
     ("digits-clean", "BiSAM(base, model=model, cadence=Tail(steps, 0.2))", 1.2, "rho 0.2", 0.0, 0.0, 0.0),
     ("digits-clean", "MomentumSAM(base, model=model)", 1.0, "rho 0.8", 0.02, -1.16, 1.19),
     ("digits-clean", "AsyncSAM(base, model=model)", 1.0, "rho 0.2", 0.92, 0.06, 1.79),
+    ("fashion-noisy", "base", 1.0, "lr 0.4", 0.0, 0.0, 0.0),
+    ("fashion-noisy", "base, for 1.2 times the epochs", 1.2, "lr 0.4", -0.72, -1.36, -0.08),
+    ("fashion-noisy", "base, for 2 times the epochs", 2.0, "lr 0.1", -4.7, -6.22, -3.19),
+    ("fashion-noisy", "SAM(base, model=model)", 2.0, "rho 0.2", 0.74, -0.52, 2.0),
+    ("fashion-noisy", "SAM(base, model=model), for 0.5 times the epochs", 1.07, "rho 0.1", -0.36, -1.57, 0.85),
+    ("fashion-noisy", "BiSAM(base, model=model)", 2.0, "rho 0.1", 0.71, -0.35, 1.76),
+    ("fashion-noisy", "TailSAM(base, model=model, total_steps=steps, tail=0.2)", 1.2, "rho 0.8", 0.28, -1.03, 1.59),
+    ("fashion-noisy", "TailSAM(base, model=model, total_steps=steps, tail=0.4)", 1.4, "rho 0.8", 1.43, 0.75, 2.1),
+    ("fashion-noisy", "LookSAM(base, model=model)", 1.2, "rho 0.025", -7.55, -10.04, -5.07),
+    ("fashion-noisy", "SAM(base, model=model) with bisam.loops.SubBatch(0.25)", 1.25, "rho 0.4", -0.03, -1.44, 1.38),
+    ("fashion-noisy", "BiSAM(base, model=model, cadence=Tail(steps, 0.2))", 1.2, "rho 0.8", 0.73, -0.36, 1.82),
+    ("fashion-noisy", "MomentumSAM(base, model=model)", 1.0, "rho 0.8", 0.88, 0.09, 1.67),
+    ("fashion-noisy", "AsyncSAM(base, model=model)", 1.0, "rho 0.2", -0.07, -1.37, 1.23),
     # end
 )
