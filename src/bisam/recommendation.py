@@ -132,5 +132,18 @@ _MEASURED: tuple[tuple[str, str, float, str, float, float, float], ...] = (
     ("fashion-noisy", "BiSAM(base, model=model, cadence=Tail(steps, 0.2))", 1.2, "rho 0.8", 0.73, -0.36, 1.82),
     ("fashion-noisy", "MomentumSAM(base, model=model)", 1.0, "rho 0.8", 0.88, 0.09, 1.67),
     ("fashion-noisy", "AsyncSAM(base, model=model)", 1.0, "rho 0.2", -0.07, -1.37, 1.23),
+    ("cifar10-noisy", "base", 1.0, "lr 0.05", 0.0, 0.0, 0.0),
+    ("cifar10-noisy", "base, for 1.2 times the epochs", 1.17, "lr 0.1", 1.19, -0.35, 2.73),
+    ("cifar10-noisy", "base, for 2 times the epochs", 2.0, "lr 0.1", 3.29, 2.35, 4.24),
+    ("cifar10-noisy", "SAM(base, model=model)", 2.0, "rho 0.1", -1.85, -3.39, -0.31),
+    ("cifar10-noisy", "SAM(base, model=model), for 0.5 times the epochs", 1.0, "rho 0.1", -4.82, -6.15, -3.5),
+    ("cifar10-noisy", "BiSAM(base, model=model)", 2.0, "rho 0.1", -2.21, -3.56, -0.85),
+    ("cifar10-noisy", "TailSAM(base, model=model, total_steps=steps, tail=0.2)", 1.2, "rho 0.4", 0.55, -0.46, 1.56),
+    ("cifar10-noisy", "TailSAM(base, model=model, total_steps=steps, tail=0.4)", 1.4, "rho 0.1", 0.15, -0.94, 1.24),
+    ("cifar10-noisy", "LookSAM(base, model=model)", 1.2, "rho 0.05", -15.41, -17.23, -13.58),
+    ("cifar10-noisy", "SAM(base, model=model) with bisam.loops.SubBatch(0.25)", 1.25, "rho 0.1", -0.88, -2.57, 0.82),
+    ("cifar10-noisy", "BiSAM(base, model=model, cadence=Tail(steps, 0.2))", 1.2, "rho 0.1", 0.5, -0.49, 1.48),
+    ("cifar10-noisy", "MomentumSAM(base, model=model)", 1.0, "rho 0.4", 0.97, -0.36, 2.3),
+    ("cifar10-noisy", "AsyncSAM(base, model=model)", 1.0, "rho 0.2", -1.81, -2.64, -0.99),
     # end
 )
