@@ -114,8 +114,9 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     vars(reader).update(torch=torch, model=model, loader=torch.utils.data.DataLoader(data, 8))
     before = copy.deepcopy(model.state_dict())
     run_page(page, vars(reader))
+    loops = any(".step()" in block.text for block in blocks(page) if block.language == "python")
     moved = any(not torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert moved or page == "docs/own.md", "the loops train nothing"
+    assert moved or not loops or page == "docs/own.md", "the loops train nothing"
 
 
 @pytest.mark.parametrize("page", pages_with("console"))
