@@ -70,7 +70,7 @@ def test_foreach_is_called_in_one_package(path):
 
 
 def test_docstring_examples():
-    for name in ("losses.functional", "losses.language", "losses.modules", "methods"):
+    for name in ("losses.functional", "losses.head", "losses.language", "losses.modules", "methods", "recommendation"):
         module = sys.modules[f"bisam.{name}"]
         results = doctest.testmod(module, extraglobs={"torch": torch})
         assert results.attempted > 0

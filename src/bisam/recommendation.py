@@ -56,7 +56,7 @@ def recommend(budget: float, labels: Literal["clean", "noisy"] | None = None) ->
 
     Example:
         >>> print(recommend(1.2).call.partition("(")[0])
-        TailSAM
+        MomentumSAM
 
     Args:
         budget: what a training may cost, as a multiple of SGD's passes, >= 1.
