@@ -31,6 +31,7 @@ from bisam_lab.recipe import Recipe, load
 from bisam_lab.run.result import RunResult
 from bisam_lab.study.folder import Study
 from bisam_lab.study.pool import run_study
+from bisam_lab.tuning.tuning import FIRST_SEED
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "frontier.json"
 #: Values that each contestant tries: SGD of its learning rate, in units of the recipe's, SAM of its radius, which noise
@@ -42,7 +43,6 @@ RADII = {
 }
 #: How many times SAM's radii others take, by part, so that the best value lies inside of what is tried.
 SCALES = {"asam": 4, "samon": 4, "momentumsam": 4, "aesam": 4, "asyncsam": 2, "looksam": 0.25, "wsam": 0.25}
-FIRST_TUNING_SEED = 1000
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Frontier:
         contestants, tuning = self.setting.contestants, self.setting.tuning_seeds
         rows = [Row(contestant.method, contestant.epochs) for contestant in contestants]
         grids = {c: c.grid(self.name.split("-")[1], self.recipe.train.lr) for c in contestants}
-        tuned = self._all(grids, "tuning", FIRST_TUNING_SEED, tuning)
+        tuned = self._all(grids, "tuning", FIRST_SEED, tuning)
         last = self.setting.last
         for row, contestant in zip(rows, contestants, strict=True):
             means = {v: float(np.mean([_validation(r, last) for r in tuned[contestant, v]])) for v in grids[contestant]}
