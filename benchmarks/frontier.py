@@ -259,8 +259,7 @@ def _validation(run: RunResult, last: bool) -> float:
 
 def measured(frontier: Frontier, rows: list[Row], rounds: int) -> None:
     """Measure a step of each method beside one of SGD, and enter what its whole training takes."""
-    # A tail has steps of two kinds, and a short measurement ends before it begins.
-    methods = tuple(dict.fromkeys(row.method for row in rows if "tailsam" not in row.method))
+    methods = tuple(dict.fromkeys(row.method for row in rows))
     report = bench(
         frontier.recipe.model_copy(update={"methods": methods}),
         rounds=rounds,

@@ -54,6 +54,30 @@ def test_an_adaptive_cadence_runs_through_its_course(report):
     assert row.passes.low * steps == pytest.approx(round(row.passes.low * steps)), "whole passes of whole cycles"
 
 
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [("tailsam@tail=0.2", 1.2), ("bisam-log+tailsam@tail=0.6", 1.6), ("tailsam@tail=0.01", 1.01), ("every@k=3", 4 / 3)],
+)
+def test_every_measurement_has_its_share_of_the_steps_that_perturb(name, pairs):
+    row = rows_of(measured(name, rounds=2, peers=False))[False, name]
+    assert row.expected.low == row.expected.high == pytest.approx(pairs)
+    assert row.passes.low == pytest.approx(pairs)
+    assert row.extra_peak > 0, "of a step that perturbs"
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_measurement_of_more_steps_than_the_training_stays_within_its_schedule(schedule):
+    """Behind its end the learning rate is zero or negative, and so is the radius that follows it."""
+    given = ["train.epochs=1", f"train.schedule={schedule}", "train.warmup=0.2"]
+    problem = contestants.Problem(recipes.load("digits", [*SMALL, *given, "methods=[gsam]"]), None)
+    gsam = problem.method("gsam", 100)
+    gsam.run(problem.batches[0] for _ in range(problem.steps))
+    before = [p.detach().clone() for p in gsam.model.parameters()]
+    gsam.run(problem.batches[:1])
+    assert gsam.expected.low == 2
+    assert not any(torch.equal(a, b) for a, b in zip(before, gsam.model.parameters(), strict=True))
+
+
 def test_every_number_is_there(report):
     assert report.batch == 16
     assert report.parameters == 1320

@@ -2,8 +2,10 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bisam import SharpnessAware
-from bisam.cadence import Every, GradientCadence
+from bisam.cadence import Cadence, Every, GradientCadence, Tail
 
 from ..data import Examples
 from ..data.examples import count_batches
@@ -32,6 +34,8 @@ __all__ = ["Contestant", "Problem"]
 BATCHES = 8
 #: Steps in a cycle of a method that decides by itself which steps perturb.
 UNDECIDED = 10
+#: Steps of the learning rate's schedule: more than are timed, so that no step lies behind its end.
+SCHEDULE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -110,15 +114,19 @@ class Problem:
     def method(self, name: str, timed: int) -> Contestant:
         """Return a method of the laboratory, with the laboratory's steps.
 
-        An adaptive cadence (AE-SAM) runs its whole schedule in the ``timed`` steps: its first steps are the cheap ones.
+        What has a course over the training runs through it in the ``timed`` steps: the first steps of an adaptive
+        cadence (AE-SAM) are the cheap ones. A tail's steps are spread, so that each measurement has its share of them.
         """
-        recipe = self.recipe
-        given = {"total_steps": timed} | recipe.sharpness.options.get("aesam", {})
-        options = recipe.sharpness.options | ({"aesam": given} if "aesam" in name else {})
+        recipe, method = self.recipe, Method(name, self.recipe.sharpness.options)
+        options = dict(method.options) | {
+            part: {"total_steps": timed, **method.options.get(part, {})} for part in method.parts_with("total_steps")
+        }
         recipe = recipe.model_copy(update={"sharpness": recipe.sharpness.model_copy(update={"options": options})})
-        model, method = copy.deepcopy(self.model), Method(name, options)
+        model = copy.deepcopy(self.model)
         opt = build_optimizer(name, recipe, model, self.steps)
-        steps = Steps(self.fabric, model, opt, method, recipe.train, self.steps)
+        if isinstance(tail := opt.estimator.cadence, Tail):
+            opt.estimator = replace(opt.estimator, cadence=_Spread(tail.tail))
+        steps = Steps(self.fabric, model, opt, method, recipe.train, SCHEDULE)
 
         def run(batches: Iterable[Examples]) -> None:
             for _ in steps.take(batches):
@@ -128,7 +136,7 @@ class Problem:
 
     def schedule(self, optimizer: Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         """Return the recipe's schedule of the learning rate."""
-        return learning_rate(optimizer, self.recipe.train, self.steps)
+        return learning_rate(optimizer, self.recipe.train, SCHEDULE)
 
     def closure(self, net: Callable[[Tensor], Tensor], optimizer: Optimizer, batch: Examples) -> Callable[[], Tensor]:
         """Return the closure of one batch, for peers."""
@@ -143,9 +151,29 @@ class Problem:
         return call
 
 
+class _Spread(Cadence):
+    """Perturbs on a share of the steps, at equal distances."""
+
+    def __init__(self, share: float) -> None:
+        self.share = Fraction(share).limit_denominator(100)
+
+    def __call__(self, step: int) -> bool:
+        return math.floor((step + 1) * self.share) > math.floor(step * self.share)
+
+    @property
+    def fraction(self) -> float:
+        return float(self.share)
+
+
 def _cycle(opt: SharpnessAware) -> int:
-    cadence = opt.estimator.cadence
-    return cadence.k if isinstance(cadence, Every) else UNDECIDED if isinstance(cadence, GradientCadence) else 1
+    match opt.estimator.cadence:
+        case Every(k=k):
+            return k
+        case _Spread(share=share):
+            return share.denominator
+        case GradientCadence():
+            return UNDECIDED
+    return 1
 
 
 def _expected(method: Method, opt: SharpnessAware) -> PassesPerStep:

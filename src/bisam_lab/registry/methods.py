@@ -156,6 +156,10 @@ class Method:
         """Whether rho goes the way of the learning rate, as in GSAM's paper."""
         return "gsam" in self.parts
 
+    def parts_with(self, number: str) -> list[str]:
+        """Return its parts that take a number of that name."""
+        return [part for part in self.parts if number in _numbers(part)]
+
     def radius(self, rho: float, radii: Mapping[str, float]) -> float:
         """Return the radius given in its name, for its name or for one of its parts, else ``rho`` in proportion.
 
