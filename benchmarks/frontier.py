@@ -57,12 +57,12 @@ class Contestant:
         """As it stands in the tables."""
         return self.method if self.epochs == 1 else f"{self.method}, {self.epochs:g} x epochs"
 
-    def grid(self, labels: str, rate: float) -> tuple[float, ...]:
-        """Return the values that it tries with such labels, and with the recipe's learning rate."""
+    def grid(self, radii: tuple[float, ...], rate: float) -> tuple[float, ...]:
+        """Return the values that it tries where SAM tries such radii, and with the recipe's learning rate."""
         if self.method == "sgd":
             return tuple(rate * factor for factor in RATES)
         scale = math.prod(SCALES.get(part, 1) for part in self.method.split("+"))
-        return tuple(scale * radius for radius in RADII[labels])
+        return tuple(scale * radius for radius in radii)
 
 
 CHEAPER = (
@@ -107,6 +107,7 @@ class Setting:
         contestants: who meets.
         tuning_seeds: runs of each value that is tried.
         seeds: runs of the test.
+        radii: that SAM tries.
         tuned_like: the setting with the same trainings, whose runs of the tuning serve here, too.
     """
 
@@ -115,6 +116,7 @@ class Setting:
     contestants: tuple[Contestant, ...]
     tuning_seeds: int
     seeds: int
+    radii: tuple[float, ...]
     tuned_like: str | None = None
 
     @property
@@ -127,9 +129,9 @@ SETTINGS: dict[str, Setting] = {}
 for noise, share in (("noisy", 0.4), ("clean", 0.0)):
     wrong = f"data.label_noise={share}"
     small = ("model.name=resnet-8", "model.options={width: 8}", "train.batch_size=64")
-    SETTINGS[f"digits-{noise}"] = Setting("digits", (wrong,), FAMILY, 3, 10)
+    SETTINGS[f"digits-{noise}"] = Setting("digits", (wrong,), FAMILY, 3, 10, RADII[noise])
     SETTINGS[f"fashion-{noise}"] = Setting(
-        "fashion-mnist", (wrong, *small, "train.epochs=15", "data.train_size=2000"), FEWER, 2, 8
+        "fashion-mnist", (wrong, *small, "train.epochs=15", "data.train_size=2000"), FEWER, 2, 8, RADII[noise]
     )
     SETTINGS[f"cifar10-{noise}"] = Setting(
         "cifar10",
@@ -137,6 +139,7 @@ for noise, share in (("noisy", 0.4), ("clean", 0.0)):
         FEWER,
         2,
         8,
+        RADII[noise],
     )
 
 
@@ -151,6 +154,14 @@ SETTINGS["fashion-noisy-rate"] = replace(  # with the learning rate that was SGD
     contestants=tuple(
         c for c in FEWER if c.epochs in (1, 2) and "0.2" not in c.method and c.method not in _WITHOUT_GAIN
     ),
+)
+_noisy = SETTINGS["cifar10-noisy"]
+SETTINGS["cifar10-noisy-8000"] = replace(  # four times the images, and radii down to a quarter
+    _noisy,
+    different=tuple(d.replace("train_size=2000", "train_size=8000") for d in _noisy.different),
+    contestants=tuple(c for c in FEWER if c.epochs in (1, 0.5, 2) and c.method not in _WITHOUT_GAIN),
+    seeds=6,
+    radii=tuple(radius / 4 for radius in RADII["noisy"]),
 )
 
 
@@ -189,7 +200,7 @@ class Frontier:
         """Tune and test the contestants."""
         contestants, tuning = self.setting.contestants, self.setting.tuning_seeds
         rows = [Row(contestant.method, contestant.epochs) for contestant in contestants]
-        grids = {c: c.grid(self.name.split("-")[1], self.recipe.train.lr) for c in contestants}
+        grids = {c: c.grid(self.setting.radii, self.recipe.train.lr) for c in contestants}
         tuned = self._all(grids, "tuning", FIRST_SEED, tuning)
         last = self.setting.last
         for row, contestant in zip(rows, contestants, strict=True):

@@ -30,6 +30,7 @@ TITLES = {
     "fashion-noisy-rate": "Fashion-MNIST, 40 % wrong, learning rate 0.4",
     "fashion-clean": "Fashion-MNIST, clean",
     "cifar10-noisy": "CIFAR-10, 40 % wrong",
+    "cifar10-noisy-8000": "CIFAR-10, 8000 images, 40 % wrong",
     "cifar10-clean": "CIFAR-10, clean",
 }
 #: What one writes for a contestant whose name is not its class; the others are found by their names.
