@@ -98,6 +98,50 @@ def test_parameter_counts_are_those_of_the_literature(name, classes, millions):
     assert round(counted, digits) == millions
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "convolutions", "head"),
+    [
+        ("wrn-28-2-as-code", 1_855_578, 31, 0.0),  # 1.86 M
+        ("wrn-28-10-as-code", 46_160_474, 31, 0.0),  # 46.16 M
+        ("vgg19-bn-as-code", 20_565_834, 16, 3**-0.5 / 512**0.5),  # 20.57 M
+        ("densenet-121-as-code", 6_956_298, 59, 3**-0.5 / 1024**0.5),
+        ("resnet-56-as-code", 853_018, 55, (2 / 64) ** 0.5),
+    ],
+)
+def test_the_networks_of_the_authors_code(name, weights, convolutions, head):
+    """As many weights and 3 x 3 convolutions as there, and a head whose weights have the deviation that they have."""
+    torch.manual_seed(0)
+    with torch.device("meta" if name == "wrn-28-10-as-code" else "cpu"):  # 46 M weights are not drawn for nothing
+        model = build(name)
+    assert count(model) == weights
+    assert sum(getattr(part, "kernel_size", None) == (3, 3) for part in model.modules()) == convolutions
+    if not model.head.weight.is_meta:
+        assert abs(model.head.weight.std() - head) < 0.05 * head + 1e-9
+
+
+def variances(model):
+    """How many times the variance of torch's own initialisation that of each large convolution is."""
+    large = [part for part in model.modules() if isinstance(part, nn.Conv2d) and part.weight.numel() > 20_000]
+    return [round(float(part.weight.detach().var() * 3 * part.weight[0].numel()), 1) for part in large]
+
+
+def test_initial_weights_of_the_authors_code():
+    """The variance is 2 over the inputs; torch's own is 1/3 over them, a sixth."""
+    assert all(abs(each - 6) < 0.2 for each in variances(build("wrn-28-2-as-code")))
+    assert min(variances(build("wrn-28-2"))) < 3.2  # 2 over the outputs, which are twice as many
+    assert all(abs(each - 1) < 0.1 for each in variances(build("densenet-121-as-code", options={"growth": 16})))
+    assert min(variances(build("densenet-121", options={"growth": 16}))) > 5.8
+    biases = [build(f"resnet-56{end}").head.bias.abs().max() for end in ("", "-as-code")]
+    assert biases[0] == 0 < biases[1] <= 64**-0.5
+
+
+def test_dropout_and_hidden_layers_of_vgg():
+    model = build("vgg19-bn-as-code", options={"width": 4})
+    assert [type(part).__name__ for part in model.hidden] == ["Linear", "ReLU", "Dropout", "Linear", "ReLU"]
+    assert (model.dropout.p, model.hidden[2].p) == (0.5, 0.5)
+    assert len(build("vgg19-bn", options={"width": 4, "dropout": 0.2}).hidden) == 0
+
+
 def renamed(theirs, depth):
     """Give the weights of github.com/akamaster/pytorch_resnet_cifar10 our names."""
     blocks, names = (depth - 2) // 6, {}
@@ -161,10 +205,10 @@ def train(model, x, lr=0.02):
     assert min(losses[-4:]) < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize("name", ["densenet-121", "vgg19-bn", "wrn-10-1", "resnet-8"])
+@pytest.mark.parametrize("name", ["densenet-121", "vgg19-bn", "vgg19-bn-as-code", "wrn-10-1", "resnet-8"])
 @pytest.mark.parametrize("side", [4, 28, 33])
 def test_images_of_any_size(name, side):
-    small = {"densenet-121": {"growth": 2}, "vgg19-bn": {"width": 2}}.get(name, {})
+    small = {"densenet-121": {"growth": 2}, "vgg19-bn": {"width": 2}, "vgg19-bn-as-code": {"width": 2}}.get(name, {})
     assert build(name, (1, side, side), 5, options=small).eval()(torch.randn(2, 1, side, side)).shape == (2, 5)
 
 
@@ -267,6 +311,9 @@ def test_own_models_are_found_anew_when_their_file_changes(own):
         ("resnet-9", {}, ["depth=9", "nearest is 8"]),
         ("wrn-28-0", {}, ["widen=0"]),
         ("wrn-27-2", {}, ["depth=27", "nearest is 28"]),
+        ("wrn-28-2", {"options": {"units": 0}}, ["units=0", "leave it out for 4"]),
+        ("vgg19-bn", {"options": {"hidden": -1}}, ["hidden=-1", "has 2"]),
+        ("resnet-8", {"options": {"init": "as_code"}}, ["init='as_code'", "usual, as-code"]),
         ("densenet-121", {"options": {"blocks": []}}, ["blocks=[]"]),
         ("vgg19-bn", {"options": {"width": 0}}, ["width=0"]),
         ("vgg19-bn", {"options": {"widht": 2}}, ["widht"]),

@@ -63,6 +63,8 @@ def test_a_recipe_survives_its_own_yaml(tmp_path):
         ("sharpness.options.looksam.m=2", ["sharpness.options", "looksam takes k, alpha"]),
         ("methods=[]", ["methods"]),
         ("model.name=resnet20", ["model.name", "did you mean resnet-20?"]),
+        ("model.name=vgg19-as-code", ["model.name", "did you mean vgg19-bn-as-code?"]),
+        ("model.name=wrn-16-8-as-code", ["no network of the authors' code", "wrn-16-8", "model.options.init=as-code"]),
         ("data.name=glue:colla", ["glue:colla", "did you mean cola?"]),
         ("train.lr", ["must look like train.lr=0.05"]),
         ("train.lr={", ["not valid YAML"]),

@@ -1,10 +1,9 @@
 """The networks, by name."""
 
-import re
-
 from torch import nn
 
 from ..recipe import ModelRecipe, RecipeError
+from ..recipe.known import AS_CODE, is_our_model
 from .densenet import DenseNet
 from .imported import build_imported
 from .outside import build_timm
@@ -32,7 +31,7 @@ def build_model(recipe: ModelRecipe, shape: tuple[int, ...], classes: int, vocab
     Raises:
         RecipeError: no such network, options that its builder refuses, data or weights that do not fit it.
     """
-    if re.fullmatch(r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn", recipe.name):
+    if is_our_model(recipe.name):
         model = _build_ours(recipe, shape, classes)
     else:
         model = _build_outside(recipe, shape, classes, vocabulary)
@@ -46,12 +45,13 @@ def _build_ours(recipe: ModelRecipe, shape: tuple[int, ...], classes: int) -> nn
     if len(shape) != 3:
         raise _no_images(recipe, shape)
     family, *numbers = recipe.name.split("-")
+    options = {**AS_CODE.get(recipe.name, {}), **recipe.options}
     try:
         if family == "resnet":
-            return ResNet(int(numbers[0]), shape[0], classes, **recipe.options)
+            return ResNet(int(numbers[0]), shape[0], classes, **options)
         if family == "wrn":
-            return WideResNet(int(numbers[0]), int(numbers[1]), shape[0], classes, **recipe.options)
-        return (DenseNet if family == "densenet" else VGG)(shape[0], classes, **recipe.options)
+            return WideResNet(int(numbers[0]), int(numbers[1]), shape[0], classes, **options)
+        return (DenseNet if family == "densenet" else VGG)(shape[0], classes, **options)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"model.name={recipe.name!r}: {error}") from None
 

@@ -1,10 +1,13 @@
 """DenseNets for small images."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .initial import known
 
 __all__ = ["DenseNet"]
 
@@ -47,12 +50,20 @@ class DenseNet(nn.Module):
         classes: logits to return.
         growth: channels that each layer adds; the stem makes twice as many.
         blocks: layers of each block.
+        init: ``usual``: normal weights by their inputs. ``as-code``: what torch draws, as in the BiSAM authors' code.
 
     Raises:
-        ValueError: no growth, no block, or a block without layers.
+        ValueError: no growth, no block, a block without layers, or an unknown initialisation.
     """
 
-    def __init__(self, channels: int, classes: int, growth: int = 32, blocks: Sequence[int] = (6, 12, 24, 16)) -> None:
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        growth: int = 32,
+        blocks: Sequence[int] = (6, 12, 24, 16),
+        init: Literal["usual", "as-code"] = "usual",
+    ) -> None:
         super().__init__()
         if growth < 1:
             raise ValueError(f"growth={growth} must be at least 1")
@@ -73,6 +84,10 @@ class DenseNet(nn.Module):
         self.blocks = nn.Sequential(*parts)
         self.bn = nn.BatchNorm2d(width)
         self.head = nn.Linear(width, classes)
+        if known(init) == "usual":
+            self._initialise()
+
+    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)

@@ -1,7 +1,11 @@
 """ResNets for small images."""
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .initial import known
 
 __all__ = ["ResNet"]
 
@@ -32,12 +36,21 @@ class ResNet(nn.Module):
         channels: of the images.
         classes: logits to return.
         width: channels of the first stage, doubled in each next one.
+        init: ``usual``: a head without bias at first. ``as-code``: its bias as torch initialises it, as in the BiSAM
+            authors' code. All weights start alike in both.
 
     Raises:
-        ValueError: another depth.
+        ValueError: another depth, an unknown initialisation.
     """
 
-    def __init__(self, depth: int, channels: int, classes: int, width: int = 16) -> None:
+    def __init__(
+        self,
+        depth: int,
+        channels: int,
+        classes: int,
+        width: int = 16,
+        init: Literal["usual", "as-code"] = "usual",
+    ) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             nearest = max(8, 6 * round((depth - 2) / 6) + 2)
@@ -56,7 +69,8 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
-        nn.init.zeros_(self.head.bias)
+        if known(init) == "usual":
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, channels, H, W) to logits (B, classes)."""

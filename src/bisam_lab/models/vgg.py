@@ -1,6 +1,10 @@
 """VGG with BatchNorm for small images."""
 
+from typing import Literal
+
 from torch import Tensor, nn
+
+from .initial import known
 
 __all__ = ["VGG"]
 
@@ -18,16 +22,30 @@ class VGG(nn.Module):
         channels: of the images.
         classes: logits to return.
         width: channels of the first stage; the last has eight times as many.
-        dropout: share of the features before the linear layer set to zero.
+        dropout: share of the features set to zero before each linear layer but the last of several.
+        hidden: linear layers with ReLU before the last one, each as wide as the features: 2 in the paper (of 4096) and
+            in the BiSAM authors' code (of 512), which has a dropout of 0.5 before both.
+        init: ``usual``: a last layer of small weights. ``as-code``: linear layers as torch initialises them, as in the
+            BiSAM authors' code. Convolutions start alike in both.
 
     Raises:
-        ValueError: no width.
+        ValueError: no width, a negative number of layers, an unknown initialisation.
     """
 
-    def __init__(self, channels: int, classes: int, width: int = 64, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        width: int = 64,
+        dropout: float = 0.0,
+        hidden: int = 0,
+        init: Literal["usual", "as-code"] = "usual",
+    ) -> None:
         super().__init__()
         if width < 1:
             raise ValueError(f"width={width} must be at least 1")
+        if hidden < 0:
+            raise ValueError(f"hidden={hidden} must be 0 or more linear layers; the paper's network has 2")
         layers: list[nn.Module] = []
         inputs = channels
         for convolutions, factor in _STAGES:
@@ -38,15 +56,23 @@ class VGG(nn.Module):
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.blocks = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
+        linear: list[nn.Module] = []
+        for number in range(hidden):
+            linear += [nn.Dropout(dropout)] * (number > 0) + [nn.Linear(inputs, inputs), nn.ReLU()]
+        self.hidden = nn.Sequential(*linear)
         self.head = nn.Linear(inputs, classes)
+        self._initialise(known(init) == "as-code")
+
+    def _initialise(self, as_code: bool) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+        if not as_code:
+            nn.init.normal_(self.head.weight, std=0.01)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, channels, H, W) to logits (B, classes)."""
-        logits: Tensor = self.head(self.dropout(self.blocks(x).mean((2, 3))))
+        logits: Tensor = self.head(self.hidden(self.dropout(self.blocks(x).mean((2, 3)))))
         return logits

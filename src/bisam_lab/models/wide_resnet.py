@@ -1,7 +1,11 @@
 """Wide residual networks for small images."""
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .initial import known
 
 __all__ = ["WideResNet"]
 
@@ -35,32 +39,54 @@ class WideResNet(nn.Module):
         channels: of the images.
         classes: logits to return.
         dropout: share of the activations between a block's convolutions set to zero (Section 2.4; 0.3 there).
+        units: blocks of each stage; None is n, the paper's. The BiSAM authors' code has n + 1.
+        init: ``usual``: convolutions by their outputs, a random head. ``as-code``: convolutions by their inputs, and a
+            head of zeros, as in the code that the BiSAM authors' network comes from.
 
     Raises:
-        ValueError: another depth, no width.
+        ValueError: another depth, no width, no unit, an unknown initialisation.
     """
 
-    def __init__(self, depth: int, widen: int, channels: int, classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        depth: int,
+        widen: int,
+        channels: int,
+        classes: int,
+        dropout: float = 0.0,
+        units: int | None = None,
+        init: Literal["usual", "as-code"] = "usual",
+    ) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             nearest = max(10, 6 * round((depth - 4) / 6) + 4)
             raise ValueError(f"depth={depth} must be 6n + 4; the nearest is {nearest}")
         if widen < 1:
             raise ValueError(f"widen={widen} must be at least 1")
+        units = (depth - 4) // 6 if units is None else units
+        if units < 1:
+            raise ValueError(f"units={units} must be at least 1; leave it out for {(depth - 4) // 6}")
         self.conv = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
         blocks, inputs = [], 16
         for stage in range(3):
             outputs = 16 * widen * 2**stage
-            for block in range((depth - 4) // 6):
+            for block in range(units):
                 blocks.append(_Block(inputs, outputs, 2 if stage and not block else 1, dropout))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.bn = nn.BatchNorm2d(inputs)
         self.head = nn.Linear(inputs, classes)
+        self._initialise(known(init) == "as-code")
+
+    def _initialise(self, as_code: bool) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.kaiming_normal_(self.head.weight)
+                mode: Literal["fan_in", "fan_out"] = "fan_in" if as_code else "fan_out"
+                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+        if as_code:
+            nn.init.zeros_(self.head.weight)
+        else:
+            nn.init.kaiming_normal_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:

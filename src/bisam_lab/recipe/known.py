@@ -6,15 +6,18 @@ imported when a name is checked: torch takes seconds to import, and ``--help`` s
 
 import difflib
 import re
+from typing import Any
 
 from ..errors import nearest
 from ..registry.metrics import METRICS
 from ..registry.optimizers import OPTIMIZERS
 
 __all__ = [
+    "AS_CODE",
     "data_name",
     "human_noise_fits",
     "is_imported_data",
+    "is_our_model",
     "known_metric",
     "model_name",
     "nearest",
@@ -22,9 +25,19 @@ __all__ = [
     "optimizer_name",
 ]
 
+#: The networks of the BiSAM authors' code, and what of ours makes them: the structure there is another one, or the
+#: initial weights are.
+AS_CODE: dict[str, dict[str, Any]] = {
+    "resnet-56-as-code": {"init": "as-code"},
+    "wrn-28-2-as-code": {"init": "as-code", "units": 5},
+    "wrn-28-10-as-code": {"init": "as-code", "units": 5},
+    "densenet-121-as-code": {"init": "as-code"},
+    "vgg19-bn-as-code": {"init": "as-code", "hidden": 2, "dropout": 0.5},
+}
 _MODELS = ("resnet-20", "resnet-56", "wrn-28-2", "wrn-28-10", "densenet-121", "vgg19-bn")
 _OWN = r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*"  # a file's, or a package's
-_MODEL = re.compile(r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn|(timm|hf):.+|" + _OWN)
+_OURS = re.compile("|".join([r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn", *AS_CODE]))
+_MODEL = re.compile(f"{_OURS.pattern}|(timm|hf):.+|{_OWN}")
 
 
 def data_name(name: str) -> str:
@@ -77,6 +90,11 @@ def human_noise_fits(noise: str, data: str) -> None:
         raise ValueError(f"noise={noise} is about {' and '.join(HUMAN_SETS)}, not about {data}")
 
 
+def is_our_model(name: str) -> bool:
+    """Say whether ``name`` is that of a network that this package defines."""
+    return _OURS.fullmatch(name) is not None
+
+
 def model_name(name: str) -> str:
     """Return ``name`` if it has the form of a model's.
 
@@ -85,8 +103,10 @@ def model_name(name: str) -> str:
     """
     if _MODEL.fullmatch(name):
         return name
+    if is_our_model(plain := name.removesuffix("-as-code")):
+        raise ValueError(f"{name!r} is no network of the authors' code: name {plain}, with model.options.init=as-code")
     known = [*_MODELS, "resnet-N, wrn-N-K", "timm:NAME", "hf:NAME", "package.module:NAME", "file.py:NAME"]
-    raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, _MODELS)}")
+    raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, [*_MODELS, *AS_CODE])}")
 
 
 def optimizer_name(name: str) -> str:

@@ -69,7 +69,8 @@ class DataRecipe(_Part):
 class ModelRecipe(_Part):
     """The network.
 
-    ``name`` is resnet-N (6n + 2), wrn-N-K, densenet-121, vgg19-bn, timm:NAME, hf:NAME, or a class or function of one's
+    ``name`` is resnet-N (6n + 2), wrn-N-K, densenet-121, vgg19-bn, one of these as the BiSAM authors' code builds it
+    (wrn-28-2-as-code), timm:NAME, hf:NAME, or a class or function of one's
     own: package.module:NAME or file.py:NAME, called with ``num_classes`` and ``options``. The NAME of hf: is that of a
     model on the hub, of a folder, or a type such as bert, with its configuration in ``options``. Pretrained networks
     see the data normalised as the data set's, not as they were when the weights were learnt.
