@@ -101,7 +101,8 @@ def _ways(
     for seed in range(runs):
         torch.manual_seed(seed)
         model = build().to(device)
-        steps = Steps(fabric, model, build_optimizer(method, recipe, model, 1000), kind, recipe.train, 1000)
+        opt = build_optimizer(method, recipe, model, 1000, classes)
+        steps = Steps(fabric, model, opt, kind, recipe.train, 1000)
         x = draw().to(device)
         steps.begin()
         taken.append((steps, Examples(x, torch.randint(0, classes, (len(x),)).to(device))))

@@ -43,7 +43,7 @@ def along_a_training(recipe: Recipe, seed: int, data_dir: Path | None) -> list[d
     """Return the cosines after each epoch, medians over the batches."""
     splits, model = load_examples_and_model(recipe, data_dir, seed)
     total = recipe.train.epochs * count_batches(len(splits.train), recipe.train.batch_size)
-    opt = build_optimizer("sam", recipe, model, total)
+    opt = build_optimizer("sam", recipe, model, total, splits.classes)
     steps = Steps(build_fabric(recipe.engine), model, opt, Method("sam", {}), recipe.train, total)
     source, found = splits.train, []
     for epoch in range(1, recipe.train.epochs + 1):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bisam_lab.recipe import RecipeError, load, names, only, variant
+from bisam_lab.recipe import RecipeError, load, names, only, settings, variant
 
 PAPER = ["table1-cifar10", "table2-cifar100", "imagenet", "finetune-flowers", "finetune-pets", "glue", "noisy-labels"]
 PAPER += ["combine-asam", "combine-esam", "lower-bounds", "sam-baseline", "bisam-tanh", "bisam-log"]
@@ -101,3 +101,12 @@ def test_errors_of_files(tmp_path):
 def test_variants_that_cannot_be(variants, words):
     with pytest.raises(RecipeError, match=words):
         load("digits", [f"variants={variants}"])
+
+
+def test_a_recipe_of_an_older_version_had_the_defaults_of_fields_that_came_later():
+    now = load("digits", ["train.lr=0.3", "sharpness.radii={sam: 0.2}"]).model_dump(mode="json")
+    old = {key: dict(value) if isinstance(value, dict) else value for key, value in now.items()}
+    del old["train"]["schedule_by"], old["train"]["smoothing_over"], old["engine"]
+    assert settings(old) == settings(now)
+    assert settings(now)["train"]["lr"] == 0.3
+    assert "seeds" not in settings(now)

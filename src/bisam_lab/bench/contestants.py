@@ -21,6 +21,7 @@ from ..data.examples import count_batches
 from ..recipe import Recipe
 from ..registry.methods import Method
 from ..run.base_optimizer import base_arguments, build_base, set_training
+from ..run.descent import descent_loss
 from ..run.fabric import build_fabric
 from ..run.learning_rate import learning_rate
 from ..run.optimizer import build_optimizer
@@ -72,6 +73,7 @@ class Problem:
         self.recipe = recipe
         self.fabric = build_fabric(recipe.engine)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
+        self.classes = splits.classes
         self.steps = recipe.train.epochs * count_batches(len(splits.train), recipe.train.batch_size)
         source = splits.train.to(self.fabric.device)
         first = list(itertools.islice(source.shuffled(recipe.train.batch_size, seed, epoch=1), BATCHES))
@@ -85,7 +87,7 @@ class Problem:
     @property
     def criterion(self) -> nn.Module:
         """The descent loss."""
-        return nn.CrossEntropyLoss(label_smoothing=self.recipe.train.label_smoothing)
+        return descent_loss(self.recipe.train, self.classes)
 
     def base(self) -> tuple[Callable[..., Any], dict[str, Any]]:
         """Return the class and the arguments of the recipe's optimizer."""
@@ -123,7 +125,7 @@ class Problem:
         }
         recipe = recipe.model_copy(update={"sharpness": recipe.sharpness.model_copy(update={"options": options})})
         model = copy.deepcopy(self.model)
-        opt = build_optimizer(name, recipe, model, self.steps)
+        opt = build_optimizer(name, recipe, model, self.steps, self.classes)
         if isinstance(tail := opt.estimator.cadence, Tail):
             opt.estimator = replace(opt.estimator, cadence=_Spread(tail.tail))
         steps = Steps(self.fabric, model, opt, method, recipe.train, SCHEDULE)

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..errors import RecipeError, nearest
-from .schema import Recipe
+from .schema import Recipe, over
 
 __all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "outline", "text", "variant", "words"]
 
@@ -38,13 +38,7 @@ def outline(name: str) -> dict[str, Any]:
     Raises:
         RecipeError: no such recipe.
     """
-    return _over(Recipe.model_construct().model_dump(mode="json"), yaml.safe_load(text(name)))
-
-
-def _over(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults with the given values in place; sections that are in both are merged."""
-    sections = {key for key in given if isinstance(given[key], dict) and isinstance(defaults.get(key), dict)}
-    return {**defaults, **given, **{key: _over(defaults[key], given[key]) for key in sections}}
+    return over(Recipe.model_construct().model_dump(mode="json"), yaml.safe_load(text(name)))
 
 
 def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:

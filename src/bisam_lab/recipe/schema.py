@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from ..registry.optimizers import OPTIMIZERS, PLAIN
 from .known import data_name, human_noise_fits, known_metric, model_name, noise_name, optimizer_name
 
-__all__ = ["DataRecipe", "EngineRecipe", "ModelRecipe", "Recipe", "SharpnessRecipe", "TrainRecipe", "settings"]
+__all__ = ["DataRecipe", "EngineRecipe", "ModelRecipe", "Recipe", "SharpnessRecipe", "TrainRecipe", "over", "settings"]
 
 Radius = Annotated[float, Field(ge=0)]
 #: Fields that choose or describe runs, and change none.
@@ -111,8 +111,17 @@ class TrainRecipe(_Part):
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only; of another optimizer: optimizer_options")
     weight_decay: float = Field(5e-4, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    smoothing_over: Literal["all", "wrong"] = Field(
+        "all",
+        description="classes that share label_smoothing: all, as in torch, or the wrong ones alone, as in the BiSAM "
+        "authors' code, whose right class keeps 1 - label_smoothing",
+    )
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient; null does not clip")
     schedule: Literal["cosine", "step", "linear", "constant"] = "cosine"
+    schedule_by: Literal["step", "epoch"] = Field(
+        "step",
+        description="when the rate moves: after each step, or at each epoch's end, as in the BiSAM authors' code",
+    )
     milestones: tuple[float, ...] = Field((0.5, 0.75), description="step only: shares of the training")
     gamma: float = Field(0.1, gt=0, lt=1, description="step only: factor at each milestone")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the training along which the rate rises from 0")
@@ -127,6 +136,12 @@ class TrainRecipe(_Part):
                 f"momentum={self.momentum} has no effect on optimizer={self.optimizer}: leave it out, or give the "
                 "optimizer's own argument in optimizer_options"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _warm_up_goes_by_steps(self) -> "TrainRecipe":
+        if self.schedule_by == "epoch" and self.warmup:
+            raise ValueError(f"schedule_by=epoch has no warm-up, and warmup={self.warmup}: set schedule_by=step")
         return self
 
     @property
@@ -218,5 +233,15 @@ class Recipe(_Part):
 
 
 def settings(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a recipe's fields that decide what comes out of a run: all but which runs there are."""
-    return {key: value for key, value in fields.items() if key not in _FREE}
+    """Return those of a recipe's fields that decide what comes out of a run: all but which runs there are.
+
+    A field that an older version did not have has its default, which is what that version did.
+    """
+    whole = over(Recipe.model_construct().model_dump(mode="json"), fields)
+    return {key: value for key, value in whole.items() if key not in _FREE}
+
+
+def over(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults with the given values in place; sections that are in both are merged."""
+    sections = {key for key in given if isinstance(given[key], dict) and isinstance(defaults.get(key), dict)}
+    return {**defaults, **given, **{key: over(defaults[key], given[key]) for key in sections}}

@@ -17,10 +17,15 @@ def learning_rate(opt: Optimizer, recipe: TrainRecipe, steps: int) -> LambdaLR:
 
 
 def rate(recipe: TrainRecipe, steps: int) -> Callable[[int], float]:
-    """Return the factor of the learning rate as a function of the steps done: a warm-up, then the schedule."""
+    """Return the factor of the learning rate as a function of the steps done: a warm-up, then the schedule.
+
+    By epochs, an epoch keeps the rate of its first step. Cosine is then ``CosineAnnealingLR(opt, epochs)``.
+    """
     rising = round(recipe.warmup * steps)
+    kept = max(1, steps // recipe.epochs) if recipe.schedule_by == "epoch" else 1
 
     def factor(step: int) -> float:
+        step -= step % kept
         if step < rising:
             return (step + 1) / rising
         share = (step - rising) / max(1, steps - rising)

@@ -7,12 +7,20 @@ from bisam import SharpnessAware
 from ..recipe import Recipe, RecipeError
 from ..registry.methods import Method
 from .base_optimizer import build_base
+from .descent import descent_loss
 
 __all__ = ["build_optimizer"]
 
 
-def build_optimizer(name: str, recipe: Recipe, model: nn.Module, steps: int) -> SharpnessAware:
+def build_optimizer(name: str, recipe: Recipe, model: nn.Module, steps: int, classes: int) -> SharpnessAware:
     """Build the recipe's optimizer, and around it the method of that name, for a training of so many steps.
+
+    Args:
+        name: of the method.
+        recipe: what to train.
+        model: the network.
+        steps: of the whole training.
+        classes: how many the data have.
 
     Raises:
         RecipeError: the base optimizer cannot be built, or cannot be wrapped.
@@ -28,7 +36,7 @@ def build_optimizer(name: str, recipe: Recipe, model: nn.Module, steps: int) -> 
             base,
             model=model,
             rho=method.radius(s.rho, s.radii),
-            descent=nn.CrossEntropyLoss(label_smoothing=t.label_smoothing),
+            descent=descent_loss(t, classes),
             steps=steps,
             epochs=t.epochs,
             mu=s.mu,

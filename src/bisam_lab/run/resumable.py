@@ -57,7 +57,7 @@ class Training:
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
         self.batches = count_batches(len(splits.train), recipe.train.batch_size)
         steps = self.batches * recipe.train.epochs
-        self.opt = build_optimizer(method, recipe, self.model, steps)
+        self.opt = build_optimizer(method, recipe, self.model, steps, splits.classes)
         self.steps = Steps(
             self.fabric, self.model, self.opt, Method(method, recipe.sharpness.options), recipe.train, steps
         )

@@ -110,6 +110,7 @@ class Tuning:
         there = json.loads(stored)
         if (schema := there.pop("schema")) > SCHEMA:
             raise RecipeError(f"--out {self.folder} has the layout {schema}, and this bisam knows {SCHEMA}: update it")
+        there |= settings(there)
         differing = [f"{key}={a!r} there, {b!r} now" for key, a, b in differences(there, self.identity)]
         if differing:
             raise RecipeError(

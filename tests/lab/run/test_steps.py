@@ -53,7 +53,7 @@ def test_a_run_equals_a_raw_loop(method):
     splits = load_splits(recipe.data, None, 3)
     torch.manual_seed(3)
     model = build_model(recipe.model, (1, 8, 8), 10)
-    opt = build_optimizer(method, recipe, model, steps=6)
+    opt = build_optimizer(method, recipe, model, steps=6, classes=10)
     radius = RhoScheduler(opt, lr_max=0.1) if method == "gsam" else None
     choose = SharpestSamples(0.5) if "esam" in method.split("+") else lambda loss, model, x, y: (x, y)
     if "subbatch" in method:
@@ -95,7 +95,7 @@ def test_sgd_is_plain_sgd():
     recipe = load("digits", [*TINY])
     ours, plain = ResNet(8, 1, 10, width=2), ResNet(8, 1, 10, width=2)
     plain.load_state_dict(ours.state_dict())
-    opt = build_optimizer("sgd", recipe, ours, 6)
+    opt = build_optimizer("sgd", recipe, ours, 6, 10)
     base = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     x, y = torch.randn(8, 1, 8, 8), torch.arange(8)
     for _ in range(3):

@@ -31,7 +31,7 @@ EXACT = ("engine.precision=64-true", "train.batch_size=6")
 def _steps(recipe, method, seed, build=lambda: ResNet(8, 1, 10, width=2)):
     torch.manual_seed(seed)
     model = build().double()
-    opt = build_optimizer(method, recipe, model, 20)
+    opt = build_optimizer(method, recipe, model, 20, 10)
     steps = Steps(build_fabric(recipe.engine), model, opt, Method(method, {}), recipe.train, 20)
     steps.begin()
     return steps
