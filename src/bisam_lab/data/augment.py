@@ -1,12 +1,24 @@
 """Random changes of batches of images, on their own device, with random numbers from the CPU."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .examples import Augment, placed
 
-__all__ = ["AUGMENT", "crop_flip", "crop_flip_cutout", "cutout", "draw_boxes", "flip", "resized_crop_flip"]
+__all__ = [
+    "AUGMENT",
+    "augmentation",
+    "crop_flip",
+    "crop_flip_cutout",
+    "cutout",
+    "draw_boxes",
+    "flip",
+    "resized_crop_flip",
+]
 
 
 def flip(x: Tensor, rng: torch.Generator) -> Tensor:
@@ -15,11 +27,11 @@ def flip(x: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(mirrored, x.flip(-1), x)
 
 
-def crop_flip(x: Tensor, rng: torch.Generator, pad: int | None = None) -> Tensor:
-    """Pad each image (B, C, H, W) with ``pad`` zeros on each side, crop its old size at random, and flip half of them.
+def crop_flip(x: Tensor, rng: torch.Generator, pad: int | None = None, border: Tensor | None = None) -> Tensor:
+    """Pad each image (B, C, H, W) with ``pad`` pixels on each side, crop its old size at random, and flip half of them.
 
-    By default ``pad`` is an eighth of the width, and at least 4. Random numbers are drawn on the CPU: every device sees
-    the same pictures.
+    By default ``pad`` is an eighth of the width, and at least 4. The pixels are ``border`` (1, C, 1, 1), or 0, which is
+    the mean colour of normalised images. Random numbers are drawn on the CPU: every device sees the same pictures.
     """
     batch, _, height, width = x.shape
     pad = max(4, width // 8) if pad is None else pad
@@ -28,9 +40,18 @@ def crop_flip(x: Tensor, rng: torch.Generator, pad: int | None = None) -> Tensor
     rows = top + torch.arange(height)
     columns = left + torch.where(mirrored, torch.arange(width - 1, -1, -1), torch.arange(width))
     rows, columns = placed(rows, x.device), placed(columns, x.device)
-    padded = F.pad(x, (pad, pad, pad, pad)).movedim(1, -1)
+    padded = _padded(x, pad, border).movedim(1, -1)
     each = torch.arange(batch, device=x.device)[:, None, None]
     return padded[each, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+
+def _padded(x: Tensor, pad: int, border: Tensor | None) -> Tensor:
+    if border is None:
+        return F.pad(x, (pad, pad, pad, pad))
+    batch, channels, height, width = x.shape
+    wide = placed(border, x.device).to(x.dtype).expand(batch, channels, height + 2 * pad, width + 2 * pad).clone()
+    wide[:, :, pad : pad + height, pad : pad + width] = x
+    return wide
 
 
 def cutout(x: Tensor, rng: torch.Generator, side: int | None = None, share: float = 0.5) -> Tensor:
@@ -54,9 +75,9 @@ def _inside(at: Tensor, centre: Tensor, side: int) -> Tensor:
     return (at >= first) & (at < first + side)
 
 
-def crop_flip_cutout(x: Tensor, rng: torch.Generator) -> Tensor:
+def crop_flip_cutout(x: Tensor, rng: torch.Generator, border: Tensor | None = None) -> Tensor:
     """Crop, flip and cut out."""
-    return cutout(crop_flip(x, rng), rng)
+    return cutout(crop_flip(x, rng, border=border), rng)
 
 
 def draw_boxes(batch: int, rng: torch.Generator) -> Tensor:
@@ -83,11 +104,17 @@ def resized_crop_flip(x: Tensor, rng: torch.Generator) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
+#: Those of them that look outside of a picture.
+_CROPS: dict[str, Callable[..., Tensor]] = {"crop-flip": crop_flip, "crop-flip-cutout": crop_flip_cutout}
 #: The values of ``data.augment``.
 AUGMENT: dict[str, Augment | None] = {
     "none": None,
     "flip": flip,
-    "crop-flip": crop_flip,
-    "crop-flip-cutout": crop_flip_cutout,
+    **_CROPS,
     "resized-crop-flip": resized_crop_flip,
 }
+
+
+def augmentation(name: str, border: Tensor | None = None) -> Augment | None:
+    """Return the augmentation of that name; random crops find ``border`` (1, C, 1, 1) outside of a picture, or 0."""
+    return AUGMENT[name] if border is None else partial(_CROPS[name], border=border)

@@ -25,8 +25,13 @@ class Normalise:
     std: Tensor
     size: int | None = None
 
+    @property
+    def black(self) -> Tensor:
+        """What a black pixel becomes, (1, C, 1, 1)."""
+        return -self.mean / self.std
+
     def __call__(self, x: Tensor) -> Tensor:
-        """Return (B, C, S, S) with mean 0 and deviation 1 over the training images."""
+        """Return (B, C, S, S); with the training images' statistics they have mean 0 and deviation 1."""
         x = (floats(x) - placed(self.mean, x.device)) / placed(self.std, x.device)
         return x if self.size is None else F.interpolate(x, (self.size, self.size), mode="bilinear")
 

@@ -14,6 +14,9 @@ from .tokens import build_tokenizer, encode
 
 __all__ = ["Read", "read"]
 
+#: Fields that say something about images alone.
+_OF_IMAGES = ("augment", "image_size", "mean")
+
 
 @dataclass(frozen=True)
 class Read:
@@ -42,7 +45,7 @@ def read(recipe: DataRecipe, data_dir: Path | None, tokenizer: str | None) -> Re
     Raises:
         RecipeError: files are missing or broken, or the recipe asks for what texts do not have.
     """
-    image_field = "augment" if recipe.augment != "none" else "image_size" if recipe.image_size is not None else None
+    image_field = next((name for name in _OF_IMAGES if getattr(recipe, name) not in (None, "none")), None)
     try:
         return _read(recipe.name, recipe.max_length, data_dir, tokenizer, image_field)
     except RecipeError as error:

@@ -1,12 +1,14 @@
 """The sources of batches: memory if all examples fit there, else the files."""
 
+import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..datasets.pictures import Files
-from ..recipe import DataRecipe
-from .augment import AUGMENT, flip
+from ..recipe import DataRecipe, RecipeError
+from .augment import augmentation, flip
 from .decoding import decode_all
-from .examples import Examples, InMemory, Source
+from .examples import Augment, Examples, InMemory, Source
 from .normalise import Normalise, floats, moments
 from .stream import Streamed
 
@@ -19,7 +21,7 @@ _SAMPLE = 2048
 
 
 def pixels(recipe: DataRecipe, train: Examples, validation: Examples, test: Examples) -> tuple[Source, Source, Source]:
-    """Return images in memory, normalised by mean and deviation of the training images.
+    """Return images in memory, normalised by mean and deviation of the training images, or by the recipe's.
 
     ``image_size`` shrinks them here, once, or enlarges them batch by batch.
     """
@@ -27,8 +29,22 @@ def pixels(recipe: DataRecipe, train: Examples, validation: Examples, test: Exam
     larger = size if size is not None and size > train.x.shape[-1] else None
     if larger is None:
         train, validation, test = (_shrunk(part, size) for part in (train, validation, test))
-    prepare = Normalise(*moments(train.x), larger)
-    return InMemory(train, prepare, AUGMENT[recipe.augment]), InMemory(validation, prepare), InMemory(test, prepare)
+    prepare = _normalise(recipe, train.x, larger)
+    return InMemory(train, prepare, _augment(recipe, prepare)), InMemory(validation, prepare), InMemory(test, prepare)
+
+
+def _normalise(recipe: DataRecipe, x: Tensor, size: int | None = None) -> Normalise:
+    """Normalise by the recipe's numbers, or by those of the images (N, C, H, W)."""
+    if recipe.mean is None or recipe.std is None:
+        return Normalise(*moments(x), size)
+    if len(recipe.mean) != x.shape[1]:
+        raise RecipeError(f"data.mean has {len(recipe.mean)} numbers, and {recipe.name} has {x.shape[1]} channels")
+    mean, std = (torch.tensor(numbers).reshape(1, -1, 1, 1) for numbers in (recipe.mean, recipe.std))
+    return Normalise(mean, std, size)
+
+
+def _augment(recipe: DataRecipe, prepare: Normalise) -> Augment | None:
+    return augmentation(recipe.augment, prepare.black if recipe.pad == "black" else None)
 
 
 def _shrunk(images: Examples, size: int | None) -> Examples:
@@ -51,9 +67,9 @@ def pictures(
         seen, held_out, last = (decode_all(part, size, recipe.name) for part in parts)
         return pixels(recipe, seen, held_out, last)
     sample = decode_all(Files(train.paths[:_SAMPLE], train.y[:_SAMPLE]), size, f"{recipe.name}: statistics of 2048")
-    prepare = Normalise(*moments(sample.x))
+    prepare = _normalise(recipe, sample.x)
     from_file = recipe.augment == "resized-crop-flip"
-    augment = flip if from_file else AUGMENT[recipe.augment]
+    augment = flip if from_file else _augment(recipe, prepare)
     training = Streamed(train, size, prepare, augment, parts=from_file, workers=recipe.workers)
     still, last_still = (Streamed(part, size, prepare, workers=recipe.workers) for part in (validation, test))
     return training, still, last_still

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,12 +27,13 @@ def load_splits(recipe: DataRecipe, data_dir: Path | None, seed: int, *, tokeniz
     """Read a data set and split it. With the same seed, every method gets the same split, noise and examples.
 
     The test set is the official one (of the digits: the last 597 images) and does not depend on the seed. Pixels are
-    normalised by mean and deviation of the training images, channel by channel. Only training labels are made wrong.
+    normalised by mean and deviation of the training images, or by the recipe's, channel by channel. Only training
+    labels are made wrong.
 
     Args:
         recipe: which data set, how many examples, and what is done to them.
         data_dir: the folder that holds the data sets.
-        seed: of the split and of the noise.
+        seed: of the split, unless the recipe gives that one, and of the noise.
         tokenizer: for texts: the name of a published model, or a type such as ``bert``, for which one is made here.
 
     Raises:
@@ -62,7 +64,7 @@ def _sources(recipe: DataRecipe, found: Read, train: Part, validation: Part, tes
 def _divided(recipe: DataRecipe, found: Read, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw the training examples and the validation examples from the pool; return their places in it."""
     pool = len(found.pool)
-    order = torch.randperm(pool, generator=rng)
+    order = torch.randperm(pool, generator=rng) if recipe.split_seed is None else _the_same(pool, recipe.split_seed)
     least = 1
     if found.even:
         order, least = _evenly(order, found.pool.y, found.classes), found.classes
@@ -74,6 +76,11 @@ def _divided(recipe: DataRecipe, found: Read, rng: torch.Generator) -> tuple[Ten
             f"{pool} training {'texts' if found.vocabulary else 'images'} of {recipe.name}"
         )
     return order[held_out : held_out + size], order[:held_out]
+
+
+def _the_same(pool: int, seed: int) -> Tensor:
+    """Return the order that ``numpy.random.seed(seed)`` and ``shuffle`` make, as in the BiSAM authors' code."""
+    return torch.from_numpy(np.random.RandomState(seed).permutation(pool))
 
 
 def _evenly(order: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
 from ..registry.optimizers import OPTIMIZERS, PLAIN
 from .known import data_name, human_noise_fits, known_metric, model_name, noise_name, optimizer_name
@@ -31,6 +31,13 @@ class DataRecipe(_Part):
         None, ge=1, description="examples held out of the training set, drawn by the seed; null is a tenth"
     )
     test_size: int | None = Field(None, ge=1, description="only so many test examples, spread evenly; null is all")
+    split_seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**32,
+        description="one split into training and validation for all runs, drawn by NumPy's RandomState; 42 is that of "
+        "the BiSAM authors' code; null: each run's seed draws its own",
+    )
     image_size: int | None = Field(
         None,
         ge=4,
@@ -48,6 +55,15 @@ class DataRecipe(_Part):
         description="share of training labels moved to another class; asymmetric: of each class that has a partner",
     )
     augment: Literal["none", "flip", "crop-flip", "crop-flip-cutout", "resized-crop-flip"] = "none"
+    pad: Literal["mean", "black"] = Field(
+        "mean",
+        description="what a random crop finds outside of the picture: the mean colour, or black, as where pictures are "
+        "padded before they are normalised (the BiSAM authors' code)",
+    )
+    mean: tuple[float, ...] | None = Field(
+        None, description="of each channel, pixels from 0 to 1, to normalise by; null: of the training images"
+    )
+    std: tuple[PositiveFloat, ...] | None = Field(None, description="deviation of each channel, together with mean")
     loading: Literal["auto", "memory", "stream"] = Field(
         "auto", description="hold all on the device, or decode file by file in other processes; auto goes by size"
     )
@@ -56,6 +72,19 @@ class DataRecipe(_Part):
     metric: Annotated[str, AfterValidator(known_metric)] = Field(
         "accuracy", description="what validation and test measure: accuracy, matthews or f1"
     )
+
+    @model_validator(mode="after")
+    def _padding_has_an_effect(self) -> "DataRecipe":
+        if self.pad != "mean" and not self.augment.startswith("crop-"):
+            raise ValueError(f"pad={self.pad} has no effect without a crop: set augment=crop-flip, or leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _mean_with_deviation(self) -> "DataRecipe":
+        given = [None if numbers is None else len(numbers) for numbers in (self.mean, self.std)]
+        if given[0] != given[1]:
+            raise ValueError(f"mean={self.mean} and std={self.std} go together, with a number for each channel")
+        return self
 
     @model_validator(mode="after")
     def _one_noise(self) -> "DataRecipe":

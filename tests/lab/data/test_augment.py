@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bisam_lab.data.augment import AUGMENT, crop_flip, cutout, draw_boxes, flip, resized_crop_flip
+from bisam_lab.data.augment import AUGMENT, augmentation, crop_flip, cutout, draw_boxes, flip, resized_crop_flip
 
 
 def rng(seed=0):
@@ -64,6 +64,19 @@ def test_cutout_empties_a_square_around_any_pixel_in_half_of_the_images(size, si
 def test_crop_pads_in_proportion_above_32_pixels():
     x = torch.ones(2000, 1, 64, 64)
     assert (crop_flip(x, rng())[:, 0, :, 32] == 0).sum(1).max() == 8
+
+
+@pytest.mark.parametrize("name", ["crop-flip", "crop-flip-cutout"])
+def test_a_crop_finds_the_border_outside_and_the_same_picture_inside(name):
+    x, border = torch.rand(50, 3, 32, 32) + 1, torch.tensor([-1.0, -2.0, -3.0]).reshape(1, 3, 1, 1)
+    zeros, bordered = (augmentation(name, given)(x, rng(4)) for given in (None, border))
+    outside = zeros == 0
+    if name == "crop-flip":
+        assert torch.equal(bordered, torch.where(outside, border, zeros))
+        assert 0.05 < outside.float().mean() < 0.25
+    else:  # a cut-out square is the mean colour all the same
+        assert torch.equal(zeros[~outside], bordered[~outside])
+        assert set(bordered[:, 1][outside[:, 1]].tolist()) == {0.0, -2.0}
 
 
 def test_boxes_have_the_area_and_the_shape_of_the_paper():

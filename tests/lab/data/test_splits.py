@@ -1,7 +1,9 @@
 """Splits by the seed, and the errors of sizes."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from bisam_lab.data import load_splits, whole
 from bisam_lab.recipe import DataRecipe, RecipeError
@@ -23,6 +25,33 @@ def test_splits_are_disjoint_paired_by_seed_and_normalised():
     assert abs(whole(a.train).x.std() - 1) < 1e-3
 
 
+def test_one_split_for_all_runs_is_the_one_that_numpy_shuffles():
+    recipe = DataRecipe(split_seed=42, label_noise=0.4)
+    a, b = (load_splits(recipe, None, seed) for seed in (0, 1))
+    order = list(range(1200))
+    np.random.seed(42)
+    np.random.shuffle(order)
+    clean = load_splits(DataRecipe(split_seed=42), None, 0)
+    labels = load_digits().target
+    assert clean.validation.labels.tolist() == labels[order[:120]].tolist()
+    assert clean.train.labels.tolist() == labels[order[120:]].tolist()
+    assert torch.equal(whole(a.validation).x, whole(b.validation).x)
+    assert torch.equal(whole(a.train).x, whole(b.train).x)
+    assert not torch.equal(a.train.labels, b.train.labels)  # wrong labels are each run's own
+
+
+def test_given_statistics_and_black_borders(monkeypatch):
+    recipe = DataRecipe(mean=[0.26], std=[0.5], augment="crop-flip", pad="black")
+    splits, usual = (load_splits(given, None, 0) for given in (recipe, DataRecipe()))
+    pixels = usual.test.examples.x / (1 if usual.test.examples.x.is_floating_point() else 255)
+    assert torch.equal(whole(splits.test).x, (pixels - 0.26) / 0.5)
+    batch = next(splits.train.shuffled(100, 0, 1)).x
+    black = (batch[:, 0, 0] == batch.min()).all(1)
+    assert batch.min() == -torch.tensor(0.26) / 0.5
+    assert black.float().mean() > 0.3  # of the first row: it may lie up to 4 rows outside
+    assert (batch != 0).all()  # no pixel has the mean colour
+
+
 def test_noise_moves_exactly_its_share_and_touches_training_labels_alone():
     clean = load_splits(DataRecipe(train_size=1000), None, 0)
     noisy = load_splits(DataRecipe(train_size=1000, label_noise=0.4), None, 0)
@@ -35,6 +64,8 @@ def test_noise_moves_exactly_its_share_and_touches_training_labels_alone():
 def test_errors():
     with pytest.raises(RecipeError, match="more than the 1200 training images"):
         load_splits(DataRecipe(train_size=1100), None, 0)
+    with pytest.raises(RecipeError, match=r"data\.mean has 3 numbers, and digits has 1 channels"):
+        load_splits(DataRecipe(mean=[0.5] * 3, std=[0.5] * 3), None, 0)
     with pytest.raises(RecipeError, match="--data-dir"):
         load_splits(DataRecipe(name="cifar100"), None, 0)
 
