@@ -4,7 +4,17 @@ import pytest
 
 from bisam_lab.recipe import RecipeError, load, names, only, settings, variant
 
-PAPER = ["table1-cifar10", "table2-cifar100", "imagenet", "finetune-flowers", "finetune-pets", "glue", "noisy-labels"]
+PAPER = [
+    "table1-cifar10",
+    "table2-cifar100",
+    "table1-as-code",
+    "table2-as-code",
+    "imagenet",
+    "finetune-flowers",
+    "finetune-pets",
+    "glue",
+    "noisy-labels",
+]
 PAPER += ["combine-asam", "combine-esam", "lower-bounds", "sam-baseline", "bisam-tanh", "bisam-log"]
 
 
