@@ -83,6 +83,11 @@ class StepStats:
         return self._perturbed
 
     @property
+    def norm_on_device(self) -> Tensor | None:
+        """:attr:`norm` as a 0-dim tensor, 0 where the weights did not move; None where there was nothing to climb."""
+        return self._norm
+
+    @property
     def norm(self) -> float:
         """L2 norm of the perturbation; for 16-bit weights what they really moved by, which may be far from rho."""
         return 0.0 if self._norm is None else float(self._norm)

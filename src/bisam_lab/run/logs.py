@@ -1,5 +1,6 @@
 """Logs of a run, through Fabric's loggers: TensorBoard, a CSV file, Weights & Biases."""
 
+import math
 import shutil
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
@@ -32,12 +33,15 @@ def build_loggers(folder: Path, history: Iterable[Epoch]) -> list[Logger]:
 
 
 def logged(epoch: Epoch) -> dict[str, float]:
-    """Return the numbers of an epoch that are logged."""
-    return {
+    """Return the numbers of an epoch that are logged. Those that were not recorded are left out."""
+    always = {
         "train_loss": epoch.train_loss,
         "validation_score": epoch.validation_score,
         "learning_rate": epoch.learning_rate,
+        "seconds": epoch.seconds,
     }
+    others = {key: getattr(epoch, key) for key in ("train_score", "rho", "eps_norm", "gradient_norm", "passes")}
+    return always | {key: value for key, value in others.items() if math.isfinite(value)}
 
 
 class WandbLogger(Logger):

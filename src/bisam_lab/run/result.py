@@ -40,6 +40,13 @@ class Epoch:
         validation_score: in the recipe's metric, as a fraction.
         learning_rate: after its last step.
         seconds: of training, without evaluation.
+        steps: of the optimizer; 0 where they were not recorded.
+        rho: the radius after its last step; 0 for the plain optimizer. NaN where it was not recorded, as all below.
+        eps_norm: mean of ||eps|| over the steps that perturbed; 0 where none did.
+        gradient_norm: mean over the steps of the norm of the gradient that the optimizer gets, before clipping. Steps
+            whose gradient is not finite do not count.
+        train_score: in the recipe's metric, as a fraction, of the predictions that the passes at w made while training,
+            against the labels of the training, wrong ones included. NaN for methods whose one pass is at w + eps.
     """
 
     epoch: int
@@ -49,6 +56,11 @@ class Epoch:
     seconds: float = 0.0
     loss_at: str = "w + eps"
     passes: float = math.nan
+    steps: int = 0
+    rho: float = math.nan
+    eps_norm: float = math.nan
+    gradient_norm: float = math.nan
+    train_score: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -119,9 +131,10 @@ class RunResult:
     def _check_types(self) -> None:
         """Refuse values whose types are not those of their fields: JSON does not check them."""
         numbers = [self.test_score, self.validation_score, self.steps_per_second, self.seconds]
-        numbers += [value for epoch in self.history for value in (epoch.train_loss, epoch.validation_score)]
-        whole = [self.seed, *(epoch.epoch for epoch in self.history)]
-        words = [self.method, self.variant, self.metric, self.status]
+        epochs = [vars(epoch) for epoch in self.history]
+        numbers += [value for epoch in epochs for key, value in epoch.items() if key != "loss_at"]
+        whole = [self.seed, *(epoch[key] for epoch in epochs for key in ("epoch", "steps"))]
+        words = [self.method, self.variant, self.metric, self.status, *(epoch["loss_at"] for epoch in epochs)]
         for kind, values in ((float | int, numbers), (int, whole), (str, words), (dict, [self.environment])):
             for value in values:
                 if not isinstance(value, kind):

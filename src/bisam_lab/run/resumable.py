@@ -21,6 +21,7 @@ from .fabric import build_fabric
 from .observer import Observer, Stopped
 from .optimizer import build_optimizer
 from .result import Epoch
+from .seen import Seen
 from .setup import load_examples_and_model
 from .steps import Steps
 
@@ -114,9 +115,12 @@ class Training:
             seconds=self.epoch_seconds,
             loss_at=self.steps.loss_at,
             passes=self.steps.passes / self.batches,
+            steps=self.batches,
+            rho=float(self.opt.param_groups[0]["rho"]),
+            **self.steps.seen.read(self.batches, METRICS[self.recipe.data.metric].score),
         )
         self.history.append(result)
-        self.losses, self.epoch_seconds, self.steps.passes = [], 0.0, 0.0
+        self.losses, self.epoch_seconds, self.steps.passes, self.steps.seen = [], 0.0, 0.0, Seen()
         if self.selected == number:
             self.chosen = _copy(self.model)
         return result
@@ -180,6 +184,7 @@ class Training:
             "losses": torch.stack(self.losses).cpu() if self.losses else None,
             "epoch_seconds": self.epoch_seconds,
             "passes": self.steps.passes,
+            "seen": self.steps.seen.state(),
             "seconds": self.seconds,
         }
 
@@ -212,6 +217,7 @@ class Training:
         self.losses = [] if state["losses"] is None else list(state["losses"].to(self.fabric.device))
         self.epoch_seconds, self.seconds = state["epoch_seconds"], state["seconds"]
         self.steps.passes = state.get("passes", math.nan)  # a run that an older version began does not know
+        self.steps.seen = Seen.restored(state.get("seen"), self.fabric.device)
         set_random_state(state["random"], self.fabric.device)
 
 

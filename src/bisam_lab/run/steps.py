@@ -16,6 +16,7 @@ from ..registry.methods import Method
 from .asking import Asking, Backward, Forward, alone
 from .fabric import Fabric
 from .learning_rate import learning_rate
+from .seen import Seen
 
 __all__ = ["FORWARD", "Step", "Steps"]
 
@@ -40,6 +41,7 @@ class Steps:
         taken: steps that this object has taken itself.
         passes: forward-backward passes over a whole batch, of all steps since somebody set it to zero. A pass over a
             part of the batch counts as that part, a forward pass alone as :data:`FORWARD`.
+        seen: what the steps of the epoch were like.
         one_loop: whether a step is one loop over ``opt.passes()`` on the whole batch, and the radius has no schedule.
         loss_at: where the yielded losses are taken: "w"; "w + eps" for methods whose one pass is there.
     """
@@ -54,7 +56,7 @@ class Steps:
         self._chosen_by_a_pass = method.sharpest_samples is not None
         self.loss_at = "w + eps" if isinstance(opt.estimator.ascent, StoredAscent) else "w"
         self._radius = RhoScheduler(opt) if method.follows_learning_rate else None
-        self.taken, self.passes = 0, 0.0
+        self.taken, self.passes, self.seen = 0, 0.0, Seen()
         self.one_loop = self._micro_batches == 1 and self._choose is None and self._radius is None
 
     def take(self, batches: Iterable[Examples]) -> Iterator[Tensor]:
@@ -84,6 +86,7 @@ class Steps:
     def _step(self, batch: Examples) -> Asking[Tensor]:
         loss = yield from self._backward(batch)
         self.taken += 1
+        self.seen.gradient_norms.append(self._gradient_norm())
         if self.clip is not None:
             self.fabric.clip_gradients(self.net, self._stepper, max_norm=self.clip, error_if_nonfinite=False)
         self._stepper.step()
@@ -98,14 +101,24 @@ class Steps:
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         total = torch.zeros((), device=batch.y.device)
         for x, y, share in micro_batches(self._micro_batches, batch.x, batch.y):
+            labels = y
             for loss in self.opt.passes(scaler):
                 seen = (x, y) if self._choose is None else self._choose(loss, self.net, x, y)
+                labels = seen[1] if loss.index == 0 else labels
                 self._count(len(seen[0]) / len(x), share)
                 value = loss((yield Forward(self.net, seen[0], self.fabric)), seen[1])
                 yield Backward(share * value, self.fabric)
+            self.seen.loop(self.opt.last, labels)
             at_w = self.opt.last.loss
             total += share * (value.detach() if at_w is None else at_w)
         return total
+
+    def _gradient_norm(self) -> Tensor:
+        """Return the norm of the gradient that the optimizer is about to get: 0-dim, on the device."""
+        gradients = [p.grad for group in self.opt.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        return norm if scaler is None else norm / scaler.scale(torch.ones_like(norm))
 
     def _count(self, part: float, share: float) -> None:
         """Count a pass over a part of a micro-batch, which holds a share of the batch."""

@@ -116,10 +116,11 @@ class Lockstep:
         x, y = side_by_side([batch.x for batch in batches]), torch.stack([batch.y for batch in batches])
         out = self._forward(x, self._buffers)
         losses = self._each(out.detach(), y)
+        predicted, moved = out.detach().argmax(2), None
         climbs = _climbs(self.runs[0])
         if climbs:
             self._ascend(out, y)
-            before = self._climb()
+            before, moved = self._climb()
             later = {name: buffer.clone() for name, buffer in self._buffers.items()}  # the first pass's are kept
             try:
                 (self._descent(self._forward(x, later).flatten(0, 1), y.flatten()) * len(y)).backward()
@@ -128,8 +129,9 @@ class Lockstep:
                     self._rows.copy_(before)
         else:
             (self._descent(out.flatten(0, 1), y.flatten()) * len(y)).backward()
-        self._update()
-        for steps in self.runs:
+        norms = self._update()
+        for row, steps in enumerate(self.runs):
+            steps.seen.row(predicted[row], y[row], norms[row], None if moved is None else moved[row])
             steps.count(2 if climbs else 1)
         return list(losses.unbind(0))
 
@@ -173,8 +175,8 @@ class Lockstep:
         total.backward()
 
     @torch.no_grad()
-    def _climb(self) -> Tensor:
-        """Move each row by its radius along its gradient, and return the rows as they were.
+    def _climb(self) -> tuple[Tensor, Tensor]:
+        """Move each row by its radius along its gradient; return the rows as they were, and ||eps|| of each (S,).
 
         A row whose gradient is zero or not finite stays where it is.
         """
@@ -187,19 +189,20 @@ class Lockstep:
         step = (self._rho[:, None] / torch.where(moves, norm, 1)).to(gradient.dtype)
         before = self._rows.detach().clone()
         self._rows.copy_(torch.where(moves, before + gradient / unit * step, before))
-        return before
+        return before, torch.where(moves[:, 0], self._rho, 0)
 
     @torch.no_grad()
-    def _update(self) -> None:
-        """Let the base optimizer update all rows."""
+    def _update(self) -> Tensor:
+        """Let the base optimizer update all rows; return the norms of their gradients before clipping (S,)."""
         clip, gradient = self.runs[0].clip, self._rows.grad
         assert gradient is not None
+        norm: Tensor = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         if clip is not None:  # as torch.nn.utils.clip_grad_norm_ does
-            norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
             gradient.mul_((clip / (norm + 1e-6)).clamp(max=1.0))
         self._base.param_groups[0]["lr"] = self.runs[0].opt.param_groups[0]["lr"]
         self._base.step()
         self._rows.grad = None
+        return norm[:, 0]
 
     # -- rows ------------------------------------------------------------------------------------------------------
 

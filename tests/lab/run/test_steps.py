@@ -1,6 +1,7 @@
 """The laboratory's steps are those of a raw PyTorch loop."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_a_run_equals_a_raw_loop(method):
     validation = whole(splits.validation)
     steps, smooth = 0, nn.CrossEntropyLoss(label_smoothing=0.1)
     for epoch in result.history:
-        losses = []
+        losses, norms, moved, right = [], [], [], []
         model.train()
         for batch in splits.train.shuffled(32, seed=3, epoch=epoch.epoch):
             for group in opt.base.param_groups:
@@ -72,12 +73,16 @@ def test_a_run_equals_a_raw_loop(method):
             losses.append(torch.zeros(()))
             for x, y, share in micro_batches(2 if "msam" in method.split("+") else 1, batch.x, batch.y):
                 few = SubBatch()(BeforeClimbing, x, y) if "subbatch" in method else (x, y)
-                at_w = smooth(copy.deepcopy(model)(few[0]), few[1]).detach()
+                logits = copy.deepcopy(model)(few[0]).detach()
+                at_w = smooth(logits, few[1])
+                right += (logits.argmax(1) == few[1]).tolist()
                 for objective in opt.passes():
                     xs, ys = passes(objective, model, x, y, share)
                     loss = objective(model(xs), ys)
                     (share * loss).backward()
                 losses[-1] += share * (loss.detach() if method in ("momentumsam", "asyncsam") else at_w)
+                moved += [opt.last.norm] if opt.last.perturbed else []
+            norms.append(torch.cat([p.grad.flatten() for p in model.parameters()]).norm())
             opt.step()
             opt.zero_grad()
             steps += 1
@@ -85,6 +90,14 @@ def test_a_run_equals_a_raw_loop(method):
         assert epoch.passes == pytest.approx(passes.taken / len(losses))
         passes.taken = 0.0
         assert epoch.loss_at == ("w + eps" if method in ("momentumsam", "asyncsam") else "w")
+        assert epoch.gradient_norm == pytest.approx(float(torch.stack(norms).mean()), rel=1e-4)
+        assert epoch.eps_norm == pytest.approx(sum(moved) / max(len(moved), 1), rel=1e-4)
+        assert epoch.steps == len(losses)
+        assert radius is not None or epoch.rho == opt.param_groups[0]["rho"]
+        if epoch.loss_at == "w":
+            assert epoch.train_score == pytest.approx(sum(right) / len(right), abs=0.011), "of the labels trained on"
+        else:
+            assert math.isnan(epoch.train_score)
         model.eval()
         right = (model(validation.x).argmax(1) == validation.y).float().mean()
         assert float(right) == pytest.approx(epoch.validation_score)

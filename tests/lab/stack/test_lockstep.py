@@ -239,6 +239,9 @@ def test_tails_step_with_plain_runs_and_then_by_themselves(tail, sizes):
     for seed, (method, result) in enumerate(zip(names, found, strict=True)):
         expected = train(recipe, method, seed)
         assert [e.passes for e in result.history] == [e.passes for e in expected.history]
-        assert [e.train_loss for e in result.history] == pytest.approx([e.train_loss for e in expected.history])
+        for name in ("train_loss", "gradient_norm", "eps_norm", "train_score", "rho"):
+            both = ([getattr(e, name) for e in run.history] for run in (result, expected))
+            assert next(both) == pytest.approx(next(both)), name
         assert result.test_score == expected.test_score
+    assert [e.eps_norm > 0 for e in found[2].history] == [False, True]
     assert [e.passes for e in found[2].history] == [1.0, 2.0]
