@@ -2,9 +2,24 @@
 
 import atexit
 import gc
+import importlib
 import sys
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from .results import Study, compare
+
+__all__ = ["Study", "compare", "main"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reads and trains studies when it is first asked for: it takes seconds, and the command needs none."""
+    if name not in ("Study", "compare"):
+        raise AttributeError(f"module 'bisam_lab' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(".results", __name__), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(_missing(f"bisam_lab.{name}", error), name=error.name) from None
 
 
 def main() -> None:
@@ -13,8 +28,12 @@ def main() -> None:
     try:
         from .cli import main as command
     except ModuleNotFoundError as error:
-        sys.exit(f"The command needs the laboratory, and {error.name} is not installed: pip install 'bisam[lab]'")
+        sys.exit(_missing("The command", error))
     command()
+
+
+def _missing(what: str, error: ModuleNotFoundError) -> str:
+    return f"{what} needs the laboratory, and {error.name} is not installed: pip install 'bisam[lab]'"
 
 
 def _end() -> None:

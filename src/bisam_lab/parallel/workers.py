@@ -19,7 +19,7 @@ import torch
 
 from ..run.observer import Observer
 from .events import EpochDone, Event, JobEnded, Note
-from .processes import context
+from .processes import context, main_is_not_theirs
 
 __all__ = ["Pool", "Reporter", "send", "stopping"]
 
@@ -51,7 +51,8 @@ class Pool(Generic[T]):
 
     def submit(self, jobs: Callable[..., Sequence[JobEnded[T]]], *args: Any) -> None:
         """Run ``jobs(*args)`` in a process. It returns how each of its jobs ended: of one, of several, or of none."""
-        self._futures.add(self._executor.submit(jobs, *args))
+        with main_is_not_theirs():
+            self._futures.add(self._executor.submit(jobs, *args))
 
     def ask(self, job: Callable[..., R], each: Iterable[tuple[Any, ...]]) -> list[R]:
         """Run ``job(*args)`` in the processes for each ``args``, and wait for what they return.
@@ -62,7 +63,9 @@ class Pool(Generic[T]):
             Exception: the first one that a job raised.
             BrokenProcessPool: a process was killed, perhaps because memory ran out.
         """
-        return [future.result() for future in [self._executor.submit(_at_once, job, *args) for args in each]]
+        with main_is_not_theirs():
+            futures = [self._executor.submit(_at_once, job, *args) for args in each]
+        return [future.result() for future in futures]
 
     def events(self, end: float = math.inf) -> Iterator[Event[T]]:
         """Yield what the jobs report until all have ended or the time is over.

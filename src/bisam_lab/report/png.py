@@ -11,7 +11,7 @@ from .block import Block
 from .charts import COLOURS, CurveChart, DifferenceChart, DifferenceRow, curve_chart, difference_chart, look
 from .words import signed
 
-__all__ = ["draw_comparison"]
+__all__ = ["draw_comparison", "draw_curves", "draw_differences"]
 
 _DASHES = ("-", "--", ":")
 
@@ -28,12 +28,13 @@ def draw_comparison(block: Block, title: str, path: Path) -> None:
         figure = Figure(figsize=(10, 4), layout="constrained")
         figure.suptitle(title)
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        _draw_curves(left, curve_chart(block, "validation_score"), block)
-        _draw_differences(right, difference_chart(block), block)
+        draw_curves(left, curve_chart(block, "validation_score"), block)
+        draw_differences(right, difference_chart(block), block)
         figure.savefig(path, dpi=150)
 
 
-def _draw_curves(axes: Axes, chart: CurveChart, block: Block) -> None:
+def draw_curves(axes: Axes, chart: CurveChart, block: Block) -> None:
+    """Draw learning curves: a line a method with its band, and a thin line a seed."""
     for line in chart.lines:
         number, dash = look(block.methods, line.method)
         colour = COLOURS[number][0]
@@ -51,7 +52,8 @@ def _draw_curves(axes: Axes, chart: CurveChart, block: Block) -> None:
     axes.legend(frameon=False, loc="lower right")
 
 
-def _draw_differences(axes: Axes, chart: DifferenceChart, block: Block) -> None:
+def draw_differences(axes: Axes, chart: DifferenceChart, block: Block) -> None:
+    """Draw a row per method: a dot per seed, the mean as a diamond, and its interval."""
     heights = range(len(chart.rows))[::-1]
     for height, row in zip(heights, chart.rows, strict=True):
         _draw_row(axes, height, row, COLOURS[look(block.methods, row.method)[0]][0], chart)

@@ -18,11 +18,11 @@ from .block import make_block
 from .png import draw_comparison
 from .words import p_value
 
-__all__ = ["markdown", "table", "write_summary"]
+__all__ = ["cells", "columns", "markdown", "table", "write_summary"]
 
 
-def _columns(rows: Sequence[Comparison]) -> tuple[str, ...]:
-    """Return the names of the columns.
+def columns(rows: Sequence[Comparison]) -> tuple[str, ...]:
+    """Return the names of the table's columns.
 
     The interval's column names the test, unless it is Student's t-test. The difference's column says if the estimate is
     a pseudo-median instead of a mean.
@@ -52,22 +52,23 @@ def table(rows: Sequence[Comparison], baseline: str) -> Table:
         title=f"Test {metric_name(rows[0].metric)}, paired by seed with {baseline}"
         + ("" if rows[0].budget is None else " at equal cost"),
     )
-    for column in _columns(rows):
+    for column in columns(rows):
         view.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in rows:
-        view.add_row(*_cells(row, baseline), style="red" if row.collapsed or row.diverged else None)
+        view.add_row(*cells(row, baseline), style="red" if row.collapsed or row.diverged else None)
     return view
 
 
 def markdown(rows: Sequence[Comparison], baseline: str) -> str:
     """Return the table in Markdown."""
-    columns = _columns(rows)
-    lines = [columns, ["---" if column == "method" else "---:" for column in columns]]
-    lines += [_cells(row, baseline) for row in rows]
+    head = columns(rows)
+    lines = [head, ["---" if column == "method" else "---:" for column in head]]
+    lines += [cells(row, baseline) for row in rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def _cells(row: Comparison, baseline: str) -> list[str]:
+def cells(row: Comparison, baseline: str) -> list[str]:
+    """Return a row of the table, a text for each of its columns."""
     marks = [f"({count} {word})" for count, word in ((row.collapsed, "collapsed"), (row.diverged, "diverged")) if count]
     alone = row.method == baseline
     return [

@@ -1,0 +1,209 @@
+"""Studies from Python: a notebook reads what the folder holds, and trains as the command does."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import bisam_lab
+from bisam_lab import results as module
+from bisam_lab.errors import RecipeError
+from bisam_lab.parallel.events import EpochDone, JobEnded
+
+from .report.folders import EVIL, SCORES, result, study
+from .test_cli import TINY
+
+pyplot = pytest.importorskip("matplotlib.pyplot")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return study(tmp_path / "a", name=EVIL)
+
+
+@pytest.fixture(autouse=True)
+def no_window(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    yield
+    pyplot.close("all")
+
+
+def test_the_names_are_public_and_importing_them_is_cheap(tmp_path):
+    names = ("torch", "pandas", "matplotlib", "scipy", "pydantic", "typer")
+    code = f"import sys, bisam_lab; print([n for n in {names!r} if n in sys.modules], sorted(bisam_lab.__all__))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.strip() == "[] ['Study', 'compare', 'main']", done.stderr
+    with pytest.raises(AttributeError, match="has no attribute 'Studie'"):
+        _ = bisam_lab.Studie
+
+
+def test_a_frame_has_a_row_a_run(folder):
+    frame = bisam_lab.Study(folder).frame()
+    assert len(frame) == 9
+    scores = frame.pivot(index="seed", columns="method", values="test_score")
+    for method, expected in SCORES.items():
+        assert tuple(scores[method]) == expected
+    odd = frame[(frame.method == "<b>odd") & (frame.seed == 2)].iloc[0]
+    assert (odd.status, odd.selected_epoch, odd.metric, odd["environment.torch"]) == (
+        "collapsed",
+        6,
+        "accuracy",
+        "2.9.1",
+    )
+    assert not {"history", "environment"} & set(frame.columns)
+
+
+def test_curves_have_a_row_an_epoch(folder):
+    curves = bisam_lab.Study(folder).curves()
+    assert len(curves) == 9 * 6
+    first = curves[(curves.method == "sam") & (curves.seed == 1) & (curves.epoch == 2)].iloc[0]
+    assert (first.train_loss, first.validation_score) == (1.0, 0.85 - 0.05)
+
+
+def test_the_table_is_that_of_the_command(folder):
+    rows = bisam_lab.Study(folder).table()
+    assert list(rows.method) == list(SCORES)
+    sam = rows.set_index("method").loc["sam"]
+    assert sam["mean"] == pytest.approx(100 * np.mean(SCORES["sam"]))
+    assert sam.difference == pytest.approx(100 * (np.mean(SCORES["sam"]) - np.mean(SCORES["sgd"])))
+    assert sam.low < sam.difference < sam.high and sam.n == 3
+    against = bisam_lab.Study(folder).table(baseline="sam").set_index("method")
+    assert against.loc["sgd"].difference == pytest.approx(-sam.difference)
+    assert np.isnan(against.loc["sam"].difference)
+
+
+def test_variants_are_told_apart(tmp_path):
+    found = bisam_lab.Study(study(tmp_path / "b", variants=("wrn", "vgg")))
+    assert found.variants == ["wrn", "vgg"]
+    assert found.table().loc[("vgg", "sam"), "n"] == 3
+    assert found.verdict().startswith("wrn: ") and found.verdict("vgg") in found.verdict()
+    assert len(found.plot_curves(variant="wrn").get_lines()) == 3 * (1 + 3)
+    with pytest.raises(RecipeError, match=r"variant: the study has wrn, vgg, and none is named: write variant='wrn'"):
+        found.plot_differences()
+    with pytest.raises(RecipeError, match="none is 'vg'"):
+        found.verdict("vg")
+
+
+def test_plots_show_the_study(folder):
+    found = bisam_lab.Study(folder)
+    axes = found.plot_curves()
+    line = next(line for line in axes.get_lines() if line.get_label() == "sam")
+    expected = [100 * (np.mean(SCORES["sam"]) - 0.1 / epoch) for epoch in range(1, 7)]
+    assert list(line.get_ydata()) == pytest.approx(expected)
+    _, (left, right) = pyplot.subplots(1, 2)
+    assert found.plot_differences(baseline="sgd", ax=right) is right
+    assert [label.get_text() for label in right.get_yticklabels()] == ["sam", "<b>odd"]
+    assert found.plot_curves("train_loss", ax=left).get_ylabel().startswith("training loss")
+    with pytest.raises(RecipeError, match=r"quantity='valid' is none of validation_score, train_loss"):
+        found.plot_curves("valid")
+
+
+def test_a_notebook_shows_tables_and_verdict(folder):
+    shown = bisam_lab.Study(folder)._repr_html_()
+    assert "<script" not in shown and "<b>odd" not in shown, "names are escaped"
+    rows = re.findall(r"<tr>(.*?)</tr>", shown)
+    assert len(rows) == 1 + 3
+    assert "<td>sam</td><td>85.33 ± 1.53</td><td>3</td><td>+4.33</td>" in rows[2]
+    assert bisam_lab.Study(folder).verdict()[:20] in shown
+
+
+def test_its_text_says_what_is_missing(tmp_path):
+    found = bisam_lab.Study(study(tmp_path / "c", skip=(("sam", 1),)))
+    assert repr(found) == (
+        f"Study({str(tmp_path / 'c')!r}): 8 runs are finished. "
+        "8 of 9 runs are finished. The numbers are computed from these."
+    )
+
+
+def test_the_page_is_that_of_bisam_report(folder, tmp_path):
+    path = bisam_lab.Study(folder).report(tmp_path / "page.html")
+    assert "</html>" in path.read_text() and "window.evil = 1</script>" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda path: bisam_lab.Study(path / "no"), "is no folder: name the folder of a study"),
+        (lambda path: bisam_lab.Study(path / "a").table(baseline="sma"), "^baseline sma is not among the methods"),
+        (lambda path: bisam_lab.Study(path / "a").table(test="u"), "test='u' is none of t, wilcoxon, bootstrap"),
+        (lambda path: bisam_lab.compare("digits", "train.lr=1"), r"is one text: write \['train.lr=1'\]"),
+        (
+            lambda path: bisam_lab.compare("digits", {"train.lr": object()}),
+            "train.lr is of the type object: give a number",
+        ),
+        (lambda path: bisam_lab.compare("digits", {"train.lrr": 1}), "train.lrr: unknown key: did you mean lr?"),
+        (lambda path: bisam_lab.compare("digits", out=path), "^out .* holds files but no recipe.yaml"),
+        (lambda path: bisam_lab.compare("digitss"), "did you mean digits?"),
+    ],
+)
+def test_errors_name_the_argument(call, words, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "warm_up", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=words) as caught:
+        call(tmp_path)
+    assert "--" not in str(caught.value)
+
+
+def test_without_pandas_it_says_so(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install pandas"):
+        bisam_lab.Study(folder).frame()
+
+
+def test_overrides_are_those_of_the_command_line():
+    given = {"train.lr": 1e-05, "model.options": {"width": 2}, "methods": ["sgd", "sam"], "data.name": "digits"}
+    words = module._words(given)
+    assert words == ["train.lr=1.0e-05", "model.options={width: 2}", "methods=[sgd, sam]", "data.name=digits"]
+
+
+SCRIPT = """
+import bisam_lab
+for seeds in (1, 2):
+    study = bisam_lab.compare("digits", {overrides!r}, methods=["sgd"], seeds=seeds, jobs=1, out="mine")
+    print(len(study.frame()))
+"""
+
+
+def test_a_script_without_a_guard_trains_once(tmp_path):
+    """A process of a study runs what it is given, and not the program that has called."""
+    (tmp_path / "script.py").write_text(SCRIPT.format(overrides=TINY))
+    done = subprocess.run(
+        [sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("[")] == [
+        "[1/1] sgd seed 0",
+        "[2/2] sgd seed 1",
+    ]
+    assert [line for line in lines if line.isdigit()] == ["1", "2"]
+    stored = [json.loads(line) for line in (tmp_path / "mine" / "results.jsonl").read_text().splitlines()]
+    assert len(stored) == 2 and (tmp_path / "mine" / "table.md").exists()
+
+
+def test_a_run_that_fails_is_an_error_behind_the_others(tmp_path, monkeypatch, capsys):
+    def some(study, jobs, stack):
+        yield JobEnded("sgd seed 0", error="ValueError: no")
+        yield EpochDone("sam seed 0", 1, 1, 0.5)
+        yield JobEnded("sam seed 0", result("sam", 0, 0.875))
+
+    monkeypatch.setattr(module, "warm_up", lambda: None)
+    monkeypatch.setattr("bisam_lab.study.pool.run_study", some)
+    with pytest.raises(RuntimeError, match="sgd seed 0 failed: ValueError: no; the same call tries again"):
+        bisam_lab.compare(methods="sgd,sam", seeds=1, out=tmp_path / "s")
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/2] sgd seed 0 failed: ValueError: no",
+        "[2/2] sam seed 0: test 87.50 % (12.5 s)",
+    ]
+    with pytest.raises(RuntimeError, match="sgd seed 0 failed"):
+        bisam_lab.compare(methods="sgd,sam", seeds=1, out=tmp_path / "s", quiet=True)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_module_that_trains_as_it_is_imported_by_a_run_is_told(monkeypatch):
+    monkeypatch.setattr(module, "parent_process", lambda: object())
+    with pytest.raises(RuntimeError, match='below if __name__ == "__main__":'):
+        bisam_lab.compare()
