@@ -1,6 +1,7 @@
 """What the shipped recipes say about themselves: each number in a comment or a description is the one that runs."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,7 +9,8 @@ from sklearn.datasets import load_digits
 
 from bisam.bounds import BOUNDS
 from bisam_lab.datasets.registry import SETS
-from bisam_lab.recipe import load, names, text, variant
+from bisam_lab.recipe import differences, load, names, text, variant
+from bisam_lab.recipe.known import AS_CODE
 from bisam_lab.registry.methods import Method
 
 _WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -126,6 +128,26 @@ def test_commands_in_comments_name_what_there_is(name):
         chosen = re.search(r"--variants (\S+)", line)
         assert set(chosen[1].split(",") if chosen else []) <= set(load(name).variants)
         assert name in line.split() or name == "own"
+
+
+@pytest.mark.parametrize("table", [("table1-cifar10", "table1-as-code"), ("table2-cifar100", "table2-as-code")])
+def test_the_page_lists_all_that_differs_between_a_table_as_printed_and_as_its_code(table):
+    told = dict(re.findall(r"`([a-z]+\.[a-z_.]+)=([^`]+)`", _differences_on_the_page()))
+    printed, code = (settings(load(name)) for name in table)
+    options = {key: value for own in code for key, value in AS_CODE[own.model.name].items()}
+    found = {f"model.options.{key}": str(value) for key, value in options.items()}
+    assert [own.model.name + "-as-code" for own in printed] == [own.model.name for own in code]
+    for key, _, value in differences(*(own[0].model_dump(mode="json") for own in (printed, code))):
+        if key not in ("name", "description", "model.name"):
+            found[key] = (
+                "[...]" if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)
+            )
+    assert found == told
+
+
+def _differences_on_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "lab" / "reproduce.md").read_text()
+    return page.partition("| the option |")[2].partition("\n\n")[0]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ class Splits:
         classes: how many.
         shape: of one input.
         vocabulary: number of tokens, where inputs are tokens.
+        note: one sentence for who trains on them, such as that the files are not the official ones; empty: nothing.
     """
 
     train: Source
@@ -95,6 +96,7 @@ class Splits:
     classes: int
     shape: tuple[int, ...]
     vocabulary: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Read:
         even: whether validation holds each class in proportion. Sets in memory are large: theirs is drawn by chance.
         size: pixels a side of pictures in files, unless the recipe gives ``image_size``.
         vocabulary: number of tokens, where the examples are texts.
+        note: one sentence for who trains on them; empty: nothing to say.
     """
 
     pool: Examples | Files
@@ -37,6 +38,7 @@ class Read:
     even: bool = False
     size: int = 0
     vocabulary: int | None = None
+    note: str = ""
 
 
 def read(recipe: DataRecipe, data_dir: Path | None, tokenizer: str | None) -> Read:
@@ -59,7 +61,7 @@ def read(recipe: DataRecipe, data_dir: Path | None, tokenizer: str | None) -> Re
 def _read(name: str, max_length: int, data_dir: Path | None, tokenizer: str | None, image_field: str | None) -> Read:
     found = find(name).load(data_dir)
     if isinstance(found, Images):
-        return Read(Examples(*found.train), Examples(*found.test), found.classes)
+        return Read(Examples(*found.train), Examples(*found.test), found.classes, note=found.note)
     if isinstance(found, Pictures):
         return Read(found.train, found.test, len(found.classes), even=True, size=found.size)
     if image_field is not None:

@@ -47,7 +47,8 @@ def load_splits(recipe: DataRecipe, data_dir: Path | None, seed: int, *, tokeniz
     validation, test = found.pool[validation_at], _spread(found.test, recipe)
     sources = _sources(recipe, found, train, validation, test)
     first = next(sources[1].in_order(1)).x
-    return Splits(*sources, classes=found.classes, shape=tuple(first.shape[1:]), vocabulary=found.vocabulary)
+    shape = tuple(first.shape[1:])
+    return Splits(*sources, classes=found.classes, shape=shape, vocabulary=found.vocabulary, note=found.note)
 
 
 def _sources(recipe: DataRecipe, found: Read, train: Part, validation: Part, test: Part) -> Three:

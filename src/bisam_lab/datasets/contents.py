@@ -3,7 +3,7 @@
 The entries of the data sets import this file, and a list of them should not wait for torch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class Images:
         train: images (N, C, H, W), in bytes or in floating point from 0 to 1, and their labels (N,) in int64, from 0.
             Training and validation examples are drawn from them.
         test: the test set, in the same form.
+        note: one sentence for who trains on them, such as that they are not the official ones; empty: nothing to say.
 
     Raises:
         ValueError: a tensor of another shape or type.
@@ -29,6 +30,7 @@ class Images:
 
     train: "tuple[Tensor, Tensor]"
     test: "tuple[Tensor, Tensor]"
+    note: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         import torch

@@ -17,10 +17,13 @@ def default_jobs(recipe: Recipe) -> int:
     return cores() if on_cpu else 1
 
 
-def check_recipe(recipe: Recipe, data_dir: Path | None, seed: int) -> None:
+def check_recipe(recipe: Recipe, data_dir: Path | None, seed: int) -> str:
     """Load the data and build the network once, so that an error is shown once, before the jobs start.
 
     A study calls it in one of its worker processes: they have imported the engine, and hold the data that they read.
+
+    Returns:
+        One sentence about the data for the user; empty: nothing to say.
 
     Raises:
         RecipeError: data are missing or too few, the network or the base optimizer cannot be built, or there is no such
@@ -32,4 +35,4 @@ def check_recipe(recipe: Recipe, data_dir: Path | None, seed: int) -> None:
     name = recipe.engine.accelerator
     if name in found and not found[name]():
         raise RecipeError(f"engine.accelerator={name!r}: torch {torch.__version__} finds none here; use auto or cpu")
-    check(recipe, data_dir, seed)
+    return check(recipe, data_dir, seed)

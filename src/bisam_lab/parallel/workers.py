@@ -113,6 +113,9 @@ class Reporter(Observer):
         """Return whether this process has to stop."""
         return stopping()
 
+    def about_data(self, text: str) -> None:
+        """Say nothing: the parent has said it before the jobs."""
+
     def note(self, text: str) -> None:
         """Send a message for the user."""
         send(Note(self.job, text))

@@ -29,5 +29,9 @@ class Observer:
     def epoch(self, epoch: Epoch) -> None:
         """Called after each epoch. An exception from here ends the run."""
 
+    def about_data(self, text: str) -> None:
+        """Called with what is true of the data, at the start. A study says it once, and not for each run."""
+        self.note(text)
+
     def note(self, text: str) -> None:
         """Called with a message for the user, for instance that a checkpoint was damaged."""

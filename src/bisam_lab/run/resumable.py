@@ -56,6 +56,7 @@ class Training:
         self.recipe, self.method, self.seed, self.clock = recipe, method, seed, clock
         self.fabric = build_fabric(recipe.engine)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
+        self.about_data = splits.note
         self.batches = count_batches(len(splits.train), recipe.train.batch_size)
         steps = self.batches * recipe.train.epochs
         self.opt = build_optimizer(method, recipe, self.model, steps, splits.classes)

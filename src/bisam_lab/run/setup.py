@@ -24,11 +24,15 @@ def load_examples_and_model(recipe: Recipe, data_dir: Path | None, seed: int) ->
     return splits, build_model(recipe.model, splits.shape, splits.classes, splits.vocabulary)
 
 
-def check(recipe: Recipe, data_dir: Path | None, seed: int = 0) -> None:
+def check(recipe: Recipe, data_dir: Path | None, seed: int = 0) -> str:
     """Find the errors that every run of the recipe would have, before any process starts.
+
+    Returns:
+        One sentence about the data for the user; empty: nothing to say.
 
     Raises:
         RecipeError: data are missing, or the network or the base optimizer cannot be built.
     """
-    _, model = load_examples_and_model(recipe, data_dir, seed)
+    splits, model = load_examples_and_model(recipe, data_dir, seed)
     build_base(recipe.train, model)
+    return splits.note

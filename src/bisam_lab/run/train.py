@@ -63,6 +63,8 @@ def training(
     observer = observer or Observer()
     run = Training(recipe, method, seed, data_dir, clock)
     place = environment(run.fabric.device) | ({} if stack == 1 else {"stack": stack})
+    if run.about_data:
+        observer.about_data(run.about_data)
     if (warning := stale_statistics(run.opt.base, run.model)) is not None:
         observer.note(warning)
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints", observer.note)

@@ -60,7 +60,8 @@ def run_study(
         return
     with Pool[RunResult](min(jobs, len(pending)), max(1, cores() // jobs)) as pool:
         variants = dict.fromkeys(run.variant for run in pending)
-        pool.ask(check_recipe, [(study.variant(name), study.data_dir, 0) for name in variants])
+        found = pool.ask(check_recipe, [(study.variant(name), study.data_dir, 0) for name in variants])
+        yield from (Note("data", note) for note in dict.fromkeys(found) if note)
         groups = [[run] for run in pending]
         if stack != "off":
             groups = []

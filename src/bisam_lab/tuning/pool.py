@@ -7,7 +7,7 @@ from collections.abc import Generator
 import optuna
 
 from ..parallel.checks import check_recipe
-from ..parallel.events import EpochDone, Event, JobEnded
+from ..parallel.events import EpochDone, Event, JobEnded, Note
 from ..parallel.workers import Pool, Reporter, send, stopping
 from ..run.environment import cores
 from ..run.observer import Stopped
@@ -43,7 +43,9 @@ def run_trials(
     missing = tuning.trials - sum(map(ended, study.get_trials(deepcopy=False)))
     if missing <= 0:
         return
-    check_recipe(tuning.recipe, tuning.data_dir, FIRST_SEED)
+    note = check_recipe(tuning.recipe, tuning.data_dir, FIRST_SEED)
+    if note:
+        yield Note("data", note)
     with Pool[TrialResult](min(jobs, missing), max(1, cores() // jobs), __name__) as pool:
         for _ in range(min(jobs, missing)):
             pool.submit(_run, tuning)

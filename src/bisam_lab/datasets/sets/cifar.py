@@ -1,20 +1,18 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), and the labels that people gave to them: CIFAR-N (arXiv 2110.12088)."""
 
+import hashlib
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from ...errors import RecipeError
-from ..checks import by_checksum, by_size
+from ..checks import by_checksum
+from ..cifar_batches import BINARY, ROW, Batch, Pickled, class_names, labelled
 from ..contents import Images
 from ..entry import Archive, Checked, DataSet, HumanLabels
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["ENTRIES", "SUPERCLASSES"]
 
@@ -28,8 +26,10 @@ SUPERCLASSES = (
 _HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _HUMAN = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data"
 _BINARY = "cifar-10-batches-bin"
-_ROW = 3073  # a byte for the label, 3072 for the pixels
 _BATCH = 10_000
+_LOSSY = "lossy_indices.json"
+#: MD5 of the names of the classes, a line each.
+_CLASSES = {"batches.meta": "c4a53feb1b64ee5c7b132f9a245e037b", "meta": "18d2388358c0483ca2d2be3aac2d399e"}
 
 
 def _read10(data_dir: Path) -> Images:
@@ -37,32 +37,46 @@ def _read10(data_dir: Path) -> Images:
     folder = data_dir / _BINARY
     if not folder.is_dir():
         return _read_pickled("CIFAR10", data_dir)
-    batches = sorted(folder.glob("data_batch_*.bin"))
-    if not batches or not (folder / "test_batch.bin").is_file():
+    batches = [Batch(path) for path in sorted(folder.glob("data_batch_*.bin"))]
+    test = Batch(folder / "test_batch.bin")
+    if not batches or not test.path.is_file():
         raise RecipeError(f"{folder} must hold data_batch_*.bin and test_batch.bin")
-    return Images(_rows(batches), _rows([folder / "test_batch.bin"]))
-
-
-def _rows(files: list[Path]) -> "tuple[Tensor, Tensor]":
-    import torch
-
-    for file in files:
-        if file.stat().st_size % _ROW:
-            raise RecipeError(
-                f"{file} is cut or no batch of CIFAR-10: {file.stat().st_size} bytes are no rows of {_ROW}"
-            )
-    rows = np.concatenate([np.fromfile(file, np.uint8).reshape(-1, _ROW) for file in files])
-    return torch.from_numpy(rows[:, 1:].reshape(-1, 3, 32, 32)), torch.from_numpy(rows[:, 0].astype(np.int64))
+    return Images(labelled(batches), labelled([test]), note=_note(folder, [*batches, test], BINARY))
 
 
 def _read_pickled(name: str, data_dir: Path) -> Images:
-    """Read the Python version through torchvision."""
-    import torch
+    """Read the Python version, its official files or a copy that has all of them."""
+    train, test = _pickled(name, data_dir)
+    digests = {batch.path.name: batch.bytes_md5 for batch in (*train, *test)}
+    return Images(labelled(train), labelled(test), note=_note(train[0].path.parent, [*train, *test], digests))
 
-    train, test = (_torchvision(name)(data_dir, train) for train in (True, False))
-    return Images(
-        *((torch.from_numpy(p.data.transpose(0, 3, 1, 2).copy()), torch.tensor(p.targets)) for p in (train, test))
+
+def _pickled(name: str, data_dir: Path) -> tuple[list[Pickled], list[Pickled]]:
+    of = _torchvision(name)
+    key = "labels" if name == "CIFAR10" else "fine_labels"
+    train, test = (
+        [Pickled(data_dir / of.base_folder / file, key, digest) for file, digest in listed]
+        for listed in (of.train_list, of.test_list)
     )
+    return train, test
+
+
+def _note(folder: Path, batches: Sequence[Batch | Pickled], official: Iterable[str]) -> str:
+    """Say in one sentence what is true of the files that are not the official ones; nothing if all are."""
+    others = [batch for batch in batches if not batch.official]
+    missing = set(official) - {batch.path.name for batch in batches}
+    differing = [batch.path.name for batch in others if not batch.same_images]
+    if differing:
+        which = f"{', '.join(differing[:2])}{' and others' if len(differing) > 2 else ''}"
+        return f"{which} in {folder} do not hold the official images and labels: bisam data verify says more"
+    if missing:
+        return f"{folder} lacks {len(missing)} of {len(missing) + len(batches)} official files, such as {min(missing)}"
+    if others:
+        images = sum(len(batch.rows) for batch in batches)
+        return (
+            f"{folder} holds the {images} official images and labels; the bytes of its files are not the official ones"
+        )
+    return ""
 
 
 def _torchvision(name: str) -> Any:
@@ -78,8 +92,40 @@ def _archives(name: str) -> tuple[Archive, ...]:
 
 def _check_pickled(name: str, entry: DataSet, data_dir: Path) -> Iterator[Checked]:
     of = _torchvision(name)
-    for file, digest in [*of.train_list, *of.test_list, (of.meta["filename"], of.meta["md5"])]:
-        yield by_checksum(data_dir / of.base_folder / file, digest)
+    for batch in itertools.chain(*_pickled(name, data_dir)):
+        yield _compared(batch)
+    yield _check_meta(data_dir / of.base_folder / of.meta["filename"], of.meta["md5"])
+
+
+def _compared(batch: Pickled) -> Checked:
+    """Compare the bytes of a file with the official ones, and if they differ, its images and labels."""
+    if not batch.path.is_file():
+        return Checked(batch.path, "missing")
+    if batch.official:
+        return Checked(batch.path, "ok")
+    try:
+        if batch.same_images:
+            why = "" if batch.named else ": the images' names are missing in it"
+            note = (
+                f"the {len(batch.rows)} official images and labels, but MD5 {batch.found} is not the official one{why}"
+            )
+            return Checked(batch.path, "ok", note)
+        return Checked(batch.path, "broken", f"MD5 {batch.found}, and its images or labels are not the official ones")
+    except RecipeError as error:
+        return Checked(batch.path, "broken", str(error).removeprefix(f"{batch.path} "))
+
+
+def _check_meta(path: Path, digest: str) -> Checked:
+    """Compare the bytes of the file of class names with the official ones, and if they differ, the names."""
+    checked = by_checksum(path, digest)
+    if checked.state != "broken":
+        return checked
+    try:
+        names = hashlib.md5(class_names(path).encode(), usedforsecurity=False).hexdigest()
+    except RecipeError:
+        return checked
+    same = names == _CLASSES[path.name]
+    return Checked(path, "ok", f"the official names of classes, but {checked.note}") if same else checked
 
 
 def _check10(entry: DataSet, data_dir: Path) -> Iterator[Checked]:
@@ -90,18 +136,23 @@ def _check10(entry: DataSet, data_dir: Path) -> Iterator[Checked]:
 
 
 def _check_binary(folder: Path) -> Iterator[Checked]:
-    """Check the binary version by size: only its archive has a published checksum.
+    """Compare the files of the binary version with those of the official archive.
 
-    A file ``lossy_indices.json`` in the folder lists the rows that differ from the official ones.
+    A file ``lossy_indices.json`` in the folder lists the rows of a copy that differ from the official ones.
     """
-    listing = folder / "lossy_indices.json"
+    listing = folder / _LOSSY
     lossy = json.loads(listing.read_text()) if listing.is_file() else {}
-    for file in (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"):
-        checked = by_size(folder / file, _BATCH * _ROW)
-        if checked.state == "unchecked" and lossy.get(file):
-            note = f"not the official file: {len(lossy[file])} images differ, by {listing.name}"
-            checked = Checked(checked.path, "broken", note)
-        yield checked
+    for file, digest in BINARY.items():
+        checked = by_checksum(folder / file, digest)
+        differing = len(lossy.get(file, ()))
+        if checked.state == "ok" and differing:
+            yield Checked(checked.path, "ok", f"{_LOSSY} beside it is about another copy")
+        elif checked.state == "broken" and differing and checked.path.stat().st_size == _BATCH * ROW:
+            yield Checked(checked.path, "broken", f"not the official file: {differing} images differ, by {_LOSSY}")
+        elif checked.state == "broken" and (size := checked.path.stat().st_size) != _BATCH * ROW:
+            yield Checked(checked.path, "broken", f"{size} bytes, not {_BATCH * ROW}")
+        else:
+            yield checked
 
 
 def _partners10() -> tuple[int, ...]:
