@@ -1,9 +1,9 @@
 """The error that the user can mend: one sentence, and the nearest word that would be right."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["RecipeError", "nearest"]
+__all__ = ["RecipeError", "nearest", "one_line", "shown", "some"]
 
 
 class RecipeError(ValueError):
@@ -14,3 +14,28 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return a suggestion for the end of a sentence, or the empty string."""
     found = difflib.get_close_matches(word, list(known), n=1)
     return f": did you mean {found[0]}?" if found else ""
+
+
+def one_line(text: str, most: int = 150) -> str:
+    """Return a text of unknown origin on one line; of one that is too long the beginning and the end."""
+    line = " ".join(text.split())
+    kept = (most - 5) // 2
+    return line if len(line) <= most else f"{line[:kept]} ... {line[-kept:]}"
+
+
+def shown(value: object, most: int = 60) -> str:
+    """Return a value as a message shows it: in ASCII and shortened where it cannot be printed or is long."""
+    try:
+        text = str(value) if hasattr(value, "__fspath__") else repr(value)
+        text.encode()
+    except UnicodeEncodeError:
+        text = ascii(str(value))
+    except (ValueError, RecursionError):  # a number of too many digits; a list inside itself
+        text = f"a {type(value).__name__}"
+    return one_line(text, most)
+
+
+def some(parts: Sequence[str], most: int = 3) -> str:
+    """Return the first parts of a list, each shortened, and how many more there are."""
+    more = f"; and {len(parts) - most} more" if len(parts) > most else ""
+    return "; ".join(one_line(part, 60) for part in parts[:most]) + more

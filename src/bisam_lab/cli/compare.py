@@ -97,7 +97,7 @@ def compare(
     console = Console(stderr=as_json)
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
     study = Study(folder, chosen, data_dir, lambda text: console.print(text, markup=False))
-    with leaving():
+    with leaving(), study.at_work():
         if budget is not None:
             _plan(study, budget, jobs or default_jobs(chosen), console)
         succeeded = _train(study, jobs or default_jobs(chosen), stack, console)

@@ -68,6 +68,7 @@ class RunResult:
         equal_cost: whether its epochs spend the study's budget, instead of being the recipe's.
         metric: what the scores are.
         parameters: of the model.
+        recipe: digest of the run's recipe; empty in results that were written before this was recorded.
         environment: hardware, versions, git commit.
         history: one entry an epoch.
     """
@@ -84,6 +85,7 @@ class RunResult:
     equal_cost: bool = False
     metric: str = "accuracy"
     parameters: int = 0
+    recipe: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     history: list[Epoch] = field(default_factory=list)
 
