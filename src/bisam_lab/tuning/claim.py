@@ -84,8 +84,13 @@ class Claim:
 
 
 def claim(tuning: Tuning, study: optuna.Study) -> Claim | None:
-    """Take the next trial, with a value for each parameter; None if enough trials have ended or are running."""
+    """Take the next trial, with a value for each parameter; None if enough trials have ended or are running.
+
+    Raises:
+        RecipeError: the study is another tuning's, which was begun at the same time.
+    """
     with tuning.lock:
+        tuning.check(study)
         recover(tuning, study)
         trials = study.get_trials(deepcopy=False)
         taken = sum(ended(trial) or trial.state == TrialState.RUNNING for trial in trials)
@@ -94,6 +99,7 @@ def claim(tuning: Tuning, study: optuna.Study) -> Claim | None:
         # A seed per trial: processes differ, and a tuning that was interrupted draws what an uninterrupted one draws.
         study.sampler = TPESampler(seed=taken)
         trial = study.ask()
+        trial.set_user_attr("recipe", tuning.digest)
         for dimension in tuning.space:
             dimension.suggest(trial)
         return Claim(tuning, study, trial)
