@@ -3,7 +3,10 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
-__all__ = ["RecipeError", "nearest", "one_line", "shown", "some"]
+__all__ = ["LONGEST_LINE", "RecipeError", "nearest", "one_line", "shown", "some"]
+
+#: Characters of a line of an error; a longer one loses its middle.
+LONGEST_LINE = 190
 
 
 class RecipeError(ValueError):

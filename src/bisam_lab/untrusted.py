@@ -184,7 +184,7 @@ def check_plain(fields: Any, where: str = "") -> None:
         for key, value in fields.items():
             if not isinstance(key, str | int) or isinstance(key, bool):
                 raise RecipeError(f"{dotted}: the key {shown(key)} is no word: put it in quotes")
-            check_text("a key", str(key)) if isinstance(key, str) else _check_number(dotted, key)
+            check_text(f"a key of {dotted}", key, name=True) if isinstance(key, str) else _check_number(dotted, key)
             check_plain(value, f"{where}.{key}" if where else str(key))
     elif isinstance(fields, list | tuple):
         for number, value in enumerate(fields):

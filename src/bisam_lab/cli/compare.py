@@ -85,7 +85,9 @@ def compare(
         from .. import recipe as recipes
 
         chosen = recipes.only(chosen, variants.split(","))
-    against = baseline or chosen.methods[0]
+    from ..registry.methods import canonical
+
+    against = canonical(baseline or chosen.methods[0])
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
     with no_collection():  # here, while the server of the runs imports the engine: --help must be fast

@@ -45,7 +45,7 @@ def train(
 
     whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise, methods=method and f"[{method}]")
     of = of if of is not None else next(iter(whole.variants), "")
-    chosen, method = variant(whole, of), method or whole.methods[-1]
+    chosen, method = variant(whole, of), whole.methods[-1]
     with no_collection():
         from ..run.checkpoint import CheckpointError
         from ..run.result import Run

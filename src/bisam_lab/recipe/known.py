@@ -24,7 +24,7 @@ __all__ = [
 
 _MODELS = ("resnet-20", "resnet-56", "wrn-28-2", "wrn-28-10", "densenet-121", "vgg19-bn")
 _OWN = r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*"  # a file's, or a package's
-_MODEL = re.compile(r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn|(timm|hf):.+|" + _OWN)
+_MODEL = re.compile(r"resnet-[0-9]{1,9}|wrn-[0-9]{1,9}-[0-9]{1,9}|densenet-121|vgg19-bn|(timm|hf):.+|" + _OWN)
 
 
 def data_name(name: str) -> str:

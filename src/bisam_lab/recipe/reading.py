@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import RecipeError, nearest, shown
+from ..errors import LONGEST_LINE, RecipeError, nearest, one_line, shown
 from ..untrusted import LARGEST_YAML, check_plain, check_text, parse_yaml, read_text, special_file
 from .schema import Recipe
 
@@ -119,7 +119,9 @@ def _validated(fields: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(e, fields) for e in error.errors())) from None
+        wrong = [one_line(_explain(e, fields), LONGEST_LINE) for e in error.errors()]
+        more = [f"and {len(wrong) - 5} more"] if len(wrong) > 5 else []
+        raise RecipeError("\n".join([*wrong[:5], *more])) from None
 
 
 def words(recipe: str, overrides: Sequence[str] | None) -> tuple[str, list[str]]:
