@@ -20,10 +20,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def one_line(text: str, most: int = 150) -> str:
-    """Return a text of unknown origin on one line; of one that is too long the beginning and the end."""
-    line = " ".join(text.split())
-    kept = (most - 5) // 2
-    return line if len(line) <= most else f"{line[:kept]} ... {line[-kept:]}"
+    """Return a text of unknown origin on one line.
+
+    Where it is too long, long words, such as paths, lose their middles first, and then the whole line does.
+    """
+    words = text.split()
+    for longest in (most, 60, 40):
+        line = " ".join(_cut(word, longest) for word in words)
+        if len(line) <= most:
+            return line
+    return _cut(line, most)
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text without its middle, if it is longer than ``most``."""
+    return text if len(text) <= most else f"{text[: most // 2 - 2]}...{text[len(text) - (most - most // 2 - 1) :]}"
 
 
 def shown(value: object, most: int = 60) -> str:

@@ -7,6 +7,7 @@ that stand for a billion values, a number of a million digits.
 import json
 import math
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 
 from .errors import RecipeError, one_line, shown
 
-__all__ = ["check_plain", "check_text", "parse_json", "parse_yaml", "read_text", "special_file"]
+__all__ = ["check_plain", "check_stored", "check_text", "parse_json", "parse_yaml", "read_text", "special_file"]
 
 #: Characters of a text file that is read whole, such as a recipe or a result. A result of 100,000 epochs has half.
 LARGEST_FILE = 40_000_000
@@ -203,3 +204,14 @@ def _check_number(where: str, number: float) -> None:
         raise RecipeError(f"{where}: a number of about {digits:,} digits; whole numbers have at most 18")
     if not math.isfinite(number):
         raise RecipeError(f"{where}={number} must be a finite number")
+
+
+def check_stored(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse a zip archive whose contents are larger than itself: torch packs tensors without compressing them.
+
+    Raises:
+        RecipeError: it would grow as it is read.
+    """
+    size = sum(member.file_size for member in archive.infolist())
+    if size > path.stat().st_size:
+        raise RecipeError(f"{shown(path)} would unpack to {size:,} bytes: torch.save compresses nothing")

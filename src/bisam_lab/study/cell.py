@@ -60,7 +60,7 @@ def cell(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            if (found := read_result(folder, run, digest(recipe))) is not None:
+            if (found := read_result(folder, run, digest(recipe), recipe.train.epochs)) is not None:
                 return found
             result = yield from training(
                 recipe,

@@ -22,21 +22,21 @@ class Digests:
 
     def __init__(self, recipe: Recipe, budget: Budget | None = None) -> None:
         self.recipe, self.budget = recipe, budget
-        self._known: dict[tuple[str, int | None], str] = {}
+        self._known: dict[tuple[str, int | None], tuple[str, int]] = {}
 
-    def of(self, run: Run) -> str | None:
-        """Return the digest of the recipe of a run; None for a run that the study does not have."""
+    def expected(self, run: Run) -> tuple[str, int] | tuple[None, None]:
+        """Return the digest of a run's recipe and its epochs; None and None for a run that the study does not have."""
         if run.variant not in (self.recipe.variants or [""]):
-            return None
+            return None, None
         epochs = None
         if run.equal_cost:
             if self.budget is None or self.budget.missing(run.variant, (run.method,)):
-                return None
+                return None, None
             epochs = self.budget.shares[run.variant].epochs_of(run.method)
         if (run.variant, epochs) not in self._known:
             mine = variant(self.recipe, run.variant)
             own = mine if epochs is None else changed(mine, {("train", "epochs"): epochs})
-            self._known[run.variant, epochs] = digest(own)
+            self._known[run.variant, epochs] = digest(own), own.train.epochs
         return self._known[run.variant, epochs]
 
 

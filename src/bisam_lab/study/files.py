@@ -37,7 +37,7 @@ class OtherRecipeError(RecipeError):
     """A result is whole, and belongs to another recipe."""
 
 
-def read_result(folder: Path, run: Run, recipe: str | None = None) -> RunResult | None:
+def read_result(folder: Path, run: Run, recipe: str | None = None, epochs: int | None = None) -> RunResult | None:
     """Return the result of a run; None if the run is not finished.
 
     Args:
@@ -45,6 +45,7 @@ def read_result(folder: Path, run: Run, recipe: str | None = None) -> RunResult 
         run: which one it must be.
         recipe: digest of the recipe that it must be of; None: of any. A result that was written before results
             carried a digest is of any recipe, and its digest is empty.
+        epochs: that the recipe trains; None: any number.
 
     Raises:
         UnreadableError: the file is damaged, or holds the result of another run.
@@ -62,6 +63,10 @@ def read_result(folder: Path, run: Run, recipe: str | None = None) -> RunResult 
         raise UnreadableError(f"{path} is the result of {result.run}, not of {run}")
     if recipe is not None and result.recipe not in ("", recipe):
         raise OtherRecipeError(f"{path} is the result of another recipe: choose another folder with --out")
+    if epochs is not None and len(result.history) > epochs:
+        raise UnreadableError(
+            f"{path} has a history of {len(result.history):,} epochs, and its recipe trains {epochs:,}"
+        )
     return result
 
 
@@ -129,8 +134,8 @@ def read_results(folder: Path) -> tuple[list[RunResult], list[str]]:
             try:
                 *variant, method, seed = path.parent.relative_to(folder / tree).parts
                 run = Run("/".join(variant), int(seed.removeprefix("seed-")), method, equal_cost)
-                expected = None if digests is None else digests.of(run)
-                if (result := read_result(path.parent, run, expected)) is not None:
+                expected = (None, None) if digests is None else digests.expected(run)
+                if (result := read_result(path.parent, run, *expected)) is not None:
                     found.append(result)
             except OtherRecipeError:
                 unreadable.append(f"{path.relative_to(folder)} (of another recipe)")

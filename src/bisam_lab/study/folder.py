@@ -176,7 +176,7 @@ class Study:
         found, digests = {}, Digests(self.recipe, self.budget)
         for run in self.runs:
             try:
-                result = read_result(self.path(run), run, digests.of(run))
+                result = read_result(self.path(run), run, *digests.expected(run))
             except UnreadableError as error:
                 self._quarantine(run, str(error))
                 continue
@@ -267,7 +267,9 @@ def check_schema(folder: Path) -> None:
     """
     path = folder / "study.json"
     try:
-        schema = int(parse_json(read_text(path))["schema"])
+        schema = parse_json(read_text(path))["schema"]
+        if type(schema) is not int:
+            raise TypeError
     except FileNotFoundError:
         schema = 1
     except (ValueError, KeyError, TypeError, OverflowError):

@@ -11,7 +11,7 @@ from filelock import FileLock
 from optuna.pruners import MedianPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from ..errors import some
+from ..errors import one_line, some
 from ..recipe import Recipe, RecipeError, differences, digest, settings
 from ..study.files import make_folder, write_text
 from ..untrusted import parse_json
@@ -86,13 +86,34 @@ class Tuning:
         large radius a network learns slowly at first.
         """
         pruner = MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=self.recipe.train.epochs // 3)
-        return optuna.create_study(
-            storage=open_storage(self.folder, self.storage),
-            study_name=self.folder.resolve().name,
-            direction="maximize",
-            pruner=pruner,
-            load_if_exists=True,
-        )
+        try:
+            study = optuna.create_study(
+                storage=open_storage(self.folder, self.storage),
+                study_name=self.folder.resolve().name,
+                direction="maximize",
+                pruner=pruner,
+                load_if_exists=True,
+            )
+            self._check_trials(study)
+        except RecipeError:
+            raise
+        except (LookupError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+            raise RecipeError(
+                f"{self.folder / JOURNAL if self.storage is None else '--storage'} is damaged "
+                f"({one_line(f'{type(error).__name__}: {error}', 80)}): choose another folder with --out"
+            ) from None
+        return study
+
+    def _check_trials(self, study: optuna.Study) -> None:
+        """Check that the trials that have a score have the parameters of the space.
+
+        Raises:
+            ValueError: one has not.
+        """
+        for trial in study.get_trials(deepcopy=False):
+            numbers = [trial.params.get(dimension.name) for dimension in self.space]
+            if trial.value is not None and not all(isinstance(number, int | float) for number in numbers):
+                raise ValueError(f"trial {trial.number} has a score, and not its parameters")
 
     @property
     def identity(self) -> dict[str, Any]:
