@@ -16,6 +16,8 @@ Unit: TypeAlias = Literal["passes", "seconds"]
 UNITS: tuple[Unit, ...] = ("passes", "seconds")
 #: Methods whose costs differ by no more than this share are as dear as each other: measured costs have such errors.
 TOLERANCE = 0.05
+#: Epochs that a budget may come to, as many as a recipe may have.
+MOST_EPOCHS = 100_000
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,7 @@ class Budget:
         """
         try:
             unit, shares = values["unit"], values["shares"]
-            found = {
-                str(name): Share(int(s["epochs"]), float(s["total"]), _costs(s["costs"])) for name, s in shares.items()
-            }
+            found = {name: _share(name, share) for name, share in shares.items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no budget ({type(error).__name__}: {error})") from None
         if unit not in UNITS:
@@ -95,9 +95,17 @@ class Budget:
         return cls(unit, found)
 
 
-def _costs(values: Mapping[str, Any]) -> dict[str, float]:
-    costs = {str(method): float(cost) for method, cost in values.items()}
+def _share(name: str, values: Mapping[str, Any]) -> Share:
+    """Read the budget of one variant: a total that its dearest method spends in at most the recipe's epochs."""
+    epochs, total, costs = values["epochs"], values["total"], dict(values["costs"])
     for method, cost in costs.items():
-        if not 0 < cost < float("inf"):
-            raise ValueError(f"the cost of a step of {method} is {cost}")
-    return costs
+        if type(cost) not in (int, float) or not 1e-6 < cost < 1e6:
+            raise ValueError(f"the cost of a step of {method} is {cost!r}")
+    if type(epochs) is not int or not 1 <= epochs <= MOST_EPOCHS:
+        raise ValueError(f"{name or 'the study'} has {epochs!r} epochs")
+    if type(total) not in (int, float) or not 0 < total <= 1.001 * epochs * max(costs.values(), default=0):
+        raise ValueError(f"{name or 'the study'} may spend {total!r}")
+    share = Share(epochs, float(total), {method: float(cost) for method, cost in costs.items()})
+    if (most := max(map(share.epochs_of, costs))) > MOST_EPOCHS:
+        raise ValueError(f"a method would train for {most:,} epochs")
+    return share

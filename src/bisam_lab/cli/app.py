@@ -1,7 +1,9 @@
 """The command ``bisam`` and its exit codes."""
 
 import inspect
+import os
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import RecipeError
+from ..errors import LONGEST_LINE, RecipeError, one_line, shown
 from . import recipes
 from .bench import bench
 from .compare import compare
@@ -67,13 +69,25 @@ app.registered_callback.help = flowing(_bisam.__doc__ or "")
 def main() -> None:
     """Run the command; what the user can mend is one sentence, and never a traceback."""
     try:
+        _check_words([*sys.argv[1:], os.environ.get("BISAM_DATA", "")])
         app()
     except RecipeError as error:
         _leave(2, str(error))
     except OSError as error:
         _leave(1, _words(error))
-    except UnicodeDecodeError as error:
-        _leave(1, str(error))
+    except UnicodeError as error:
+        _leave(1, f"a file or a name is not text in UTF-8 ({error}): save or name it in UTF-8")
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse words of the command line that are not text: no page, table or log can show them.
+
+    Raises:
+        RecipeError: one is not in UTF-8.
+    """
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise RecipeError(f"the word {shown(word)} of the command line is not in UTF-8: rename the file or folder")
 
 
 def _words(error: OSError) -> str:
@@ -85,5 +99,6 @@ def _words(error: OSError) -> str:
 
 
 def _leave(code: int, text: str) -> None:
-    Console(stderr=True).print(Text.assemble(("error: ", "red"), text))
+    lines = [one_line(line, LONGEST_LINE) for line in text.splitlines()]
+    Console(stderr=True).print(Text.assemble(("error: ", "red"), "\n".join(lines)))
     sys.exit(code)

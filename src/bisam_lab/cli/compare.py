@@ -85,7 +85,9 @@ def compare(
         from .. import recipe as recipes
 
         chosen = recipes.only(chosen, variants.split(","))
-    against = baseline or chosen.methods[0]
+    from ..registry.methods import canonical
+
+    against = canonical(baseline or chosen.methods[0])
     if against not in chosen.methods:
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
     with no_collection():  # here, while the server of the runs imports the engine: --help must be fast
@@ -97,7 +99,7 @@ def compare(
     console = Console(stderr=as_json)
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
     study = Study(folder, chosen, data_dir, lambda text: console.print(text, markup=False))
-    with leaving():
+    with leaving(), study.at_work():
         if budget is not None:
             _plan(study, budget, jobs or default_jobs(chosen), console)
         succeeded = _train(study, jobs or default_jobs(chosen), stack, console)

@@ -34,6 +34,10 @@ def report(
 
     if not as_json and out.is_dir():
         raise RecipeError(f"--out {out} is a folder: name a file, such as {out / 'report.html'}")
+    if baseline is not None and "@" in baseline:
+        from ..registry.methods import canonical  # here: a baseline without numbers does not wait for torch
+
+        baseline = canonical(baseline)
     found = collect(folders, baseline, test)
     if as_json:
         print(json.dumps(found.to_dict()))

@@ -1,6 +1,7 @@
 """The command ``bisam rho-range``."""
 
 import json
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,7 @@ def rho_range(
     if label_noise is not None:
         given.append(f"data.label_noise={label_noise}")
     chosen = recipes.load(recipe, [*given, f"methods=[{method}]"])
+    (method,) = chosen.methods
     from ..tuning.rho_range import advise
 
     if method in PLAIN:
@@ -51,11 +53,13 @@ def rho_range(
         return
     where = [] if data_dir is None else ["--data-dir", str(data_dir)]
     Console(soft_wrap=True).print(
-        _text(advice, chosen.train.plain_method, " ".join([recipe, *where, *given])), highlight=False, markup=False
+        _text(advice, chosen.train.plain_method, shlex.join([recipe, *where, *given]), chosen.name),
+        highlight=False,
+        markup=False,
     )
 
 
-def _text(advice: "Advice", alone: str, words: str) -> str:
+def _text(advice: "Advice", alone: str, words: str, study: str) -> str:
     found = advice.range
     method, field = advice.method, f"sharpness.radii.{advice.method}"
     upwards = [row.rho for row in found.rows if found.suggestion <= row.rho <= found.high]
@@ -70,7 +74,7 @@ def _text(advice: "Advice", alone: str, words: str) -> str:
         "(docs/rho-range.md). Go up while validation improves, and stop there:",
     ]
     lines += [
-        f"  bisam compare {words} --methods {alone},{method} {field}={r:g} --out studies/{method}-rho-{r:g}"
+        f"  bisam compare {words} --methods {alone},{method} {field}={r:g} --out studies/{study}-{method}-rho-{r:g}"
         for r in upwards
     ]
     return "\n".join(lines)

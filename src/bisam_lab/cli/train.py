@@ -45,7 +45,7 @@ def train(
 
     whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise, methods=method and f"[{method}]")
     of = of if of is not None else next(iter(whole.variants), "")
-    chosen, method = variant(whole, of), method or whole.methods[-1]
+    chosen, method = variant(whole, of), whole.methods[-1]
     with no_collection():
         from ..run.checkpoint import CheckpointError
         from ..run.result import Run
@@ -59,6 +59,8 @@ def train(
     make_folder(folder)
     if any(folder.iterdir()) and not any((folder / name).exists() for name in (".lock", "checkpoints", "result.json")):
         raise RecipeError(f"--out {folder} holds files of another kind: choose an empty folder or a run's own")
+    if (folder / "recipe.yaml").exists():
+        raise RecipeError(f"--out {folder} is the folder of a study or a tuning: choose an empty folder or a run's own")
     (folder / "checkpoints").mkdir(exist_ok=True)
     console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(str(folder))}[/bold]", highlight=False)
     with leaving(), Watch(chosen.train.epochs, console) as watch:
@@ -75,6 +77,10 @@ def train(
     if as_json:
         print(json.dumps({"folder": str(folder), **result.to_dict()}, allow_nan=False))
         return
+    if not result.recipe:
+        console.print(
+            f"This result was written before results named their recipe. {escape(str(folder))} may hold another's."
+        )
     mark = "" if result.status == "ok" else f" [red]{result.status}[/red]"
     console.print(
         f"{result.metric}: test {100 * result.test_score:.2f} %, validation {100 * result.validation_score:.2f} % "

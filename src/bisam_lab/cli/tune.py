@@ -70,8 +70,7 @@ def tune(
 
     whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise)
     chosen = variant(whole, of if of is not None else next(iter(whole.variants), ""))
-    method = method or chosen.methods[-1]
-    changed(chosen, {("methods",): [method]})
+    (method,) = changed(chosen, {("methods",): [method or chosen.methods[-1]]}).methods
     from ..parallel.checks import default_jobs
     from ..tuning.result import read_trials, write_best, write_trials
     from ..tuning.space import Space

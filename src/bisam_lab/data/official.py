@@ -1,23 +1,30 @@
 """The official files of a data set: fetched from their home, checked, and unpacked."""
 
 import gzip
+import http.client
+import lzma
 import os
-import shutil
+import re
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..datasets.checks import md5
 from ..datasets.entry import Archive, Tell
-from ..errors import RecipeError
+from ..errors import RecipeError, one_line
 from .find import find
 
 __all__ = ["download", "fetch", "prepare"]
 
 _BLOCK = 1 << 20
+#: Seconds without an answer after which a server is given up, and bytes of a file whose length is not told.
+TIMEOUT, LARGEST = 60, 20_000_000_000
+#: How many times its own size an archive may unpack to. The official ones have 1 to 3: pictures are packed already.
+GROWTH = 10
 
 
 def _silent(line: str) -> None:
@@ -57,24 +64,60 @@ def download(url: str, path: Path, digest: str | None) -> None:
     """Download one file. It appears under its name whole and checked, or not at all.
 
     Raises:
-        RecipeError: the download fails, or the file has another MD5 than ``digest``.
+        RecipeError: the download fails, the answer is a web page, or the file has another MD5 than ``digest``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=60) as answer:
-            shutil.copyfileobj(answer, file, _BLOCK)
-            length = answer.headers.get("Content-Length")
-        if length is not None and os.path.getsize(fresh) != int(length):
-            raise RecipeError(f"{url} ended after {os.path.getsize(fresh)} of {length} bytes: try again")
+        with os.fdopen(handle, "wb") as file:
+            for block in _blocks(url):
+                file.write(block)
         if digest is not None and md5(Path(fresh)) != digest:
             raise RecipeError(f"{url} is not the official file: its MD5 is {md5(Path(fresh))}, not {digest}")
         os.chmod(fresh, 0o644)
         os.replace(fresh, path)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise RecipeError(f"{url} cannot be downloaded: {error}") from None
     finally:
         Path(fresh).unlink(missing_ok=True)
+
+
+def _blocks(url: str) -> Iterator[bytes]:
+    """Yield what a server sends, and check that it is all and no more than it said.
+
+    Raises:
+        RecipeError: the server does not answer, not to the end, or with a web page.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+            length = _length(answer.headers.get("Content-Length"))
+            done = 0
+            while block := answer.read(_BLOCK):
+                if done == 0 and _is_page(answer.headers.get("Content-Type"), block):
+                    raise RecipeError(f"{url} answers with a web page: log in to this network, or try again later")
+                done += len(block)
+                if done > (LARGEST if length is None else length):
+                    raise RecipeError(f"{url} sends more than the {length or LARGEST:,} bytes that it may: try again")
+                yield block
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the server's answer
+        said = one_line(str(error) or type(error).__name__, 80)
+        raise RecipeError(f"{url} cannot be downloaded: {said}; try again, or put the file there yourself") from None
+    if length is not None and done != length:
+        raise RecipeError(f"{url} ended after {done:,} of {length:,} bytes: try again")
+
+
+def _length(header: str | None) -> int | None:
+    """Return what the header says; None: it says nothing that can be used."""
+    return int(header) if header is not None and re.fullmatch(r"[0-9]{1,15}", header.strip()) else None
+
+
+def _is_page(kind: str | None, first: bytes) -> bool:
+    """Whether the answer is a page for people, such as the log-in page of a hotel's network."""
+    return (kind or "").startswith("text/html") or first[:200].lstrip().lower().startswith(
+        (b"<!doctype html", b"<html")
+    )
 
 
 def prepare(name: str, data_dir: Path, tell: Tell = _silent) -> None:
@@ -117,10 +160,34 @@ def _put_in_place(unpack: Callable[[Path, Path, Path], None], path: Path, made: 
 
 
 def _unpack(path: Path, fresh: Path, made: Path) -> None:
-    """Unpack a tar archive, or a single file that gzip has packed."""
-    if path.suffixes[-2:-1] == [".tar"] or path.suffix == ".tgz":
-        with tarfile.open(path) as archive:
-            archive.extractall(fresh, filter="data")
-    else:
-        with gzip.open(path) as source, (fresh / made.name).open("wb") as target:
-            shutil.copyfileobj(source, target, _BLOCK)
+    """Unpack a tar archive, or a single file that gzip has packed.
+
+    Raises:
+        RecipeError: it is damaged, or holds far more than an official archive of its size.
+    """
+    most = GROWTH * path.stat().st_size + _BLOCK
+    try:
+        if path.suffixes[-2:-1] == [".tar"] or path.suffix == ".tgz":
+            with tarfile.open(path) as archive:
+                archive.extractall(fresh, members=_limited(archive, path, most), filter="data")
+        else:
+            with gzip.open(path) as source, (fresh / made.name).open("wb") as target:
+                while block := source.read(_BLOCK):
+                    _check_size(path, target.tell() + len(block), most)
+                    target.write(block)
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise RecipeError(f"{path} cannot be unpacked ({one_line(str(error), 80)}): delete it and fetch it") from None
+
+
+def _limited(archive: tarfile.TarFile, path: Path, most: int) -> Iterator[tarfile.TarInfo]:
+    """Yield the archive's members while they are not too many or too large."""
+    size = 0
+    for member in archive:
+        size += member.size + 512
+        _check_size(path, size, most)
+        yield member
+
+
+def _check_size(path: Path, size: int, most: int) -> None:
+    if size > most:
+        raise RecipeError(f"{path} unpacks to more than {most:,} bytes, {GROWTH} times its own: no official file does")

@@ -1,6 +1,7 @@
 """Ways to check the files of a data set: by checksum, by size, or by reading them."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def by_official_lists(entry: DataSet, data_dir: Path) -> Iterator[Checked]:
         return
     assert isinstance(found, Pictures) and entry.counts is not None
     for path in (*found.train.paths, *found.test.paths):
-        if not Path(path.decode()).is_file():
-            yield Checked(Path(path.decode()), "missing")
+        if not Path(os.fsdecode(path)).is_file():
+            yield Checked(Path(os.fsdecode(path)), "missing")
             return
     text = "{} + {} pictures of {} classes"
     counted = text.format(*sizes(found))
@@ -103,5 +104,5 @@ def broken_pictures(found: Pictures) -> list[Checked]:
         try:
             decode(path, 8)
         except RecipeError as error:
-            broken.append(Checked(Path(path.decode()), "broken", str(error)))
+            broken.append(Checked(Path(os.fsdecode(path)), "broken", str(error)))
     return broken

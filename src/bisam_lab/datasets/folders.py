@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
+from ..untrusted import check_text, special_file
 from .contents import Pictures
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def class_names(folder: Path) -> list[str]:
         RecipeError: fewer than two.
     """
     names = _subfolders(folder)
+    for name in names:
+        check_text(f"{folder}: the name of a class", name, name=True)
     if len(names) < 2:
         found = f"the one folder {names[0]}" if names else "no folder"
         raise RecipeError(f"{folder} holds {found}: a classification needs two classes or more, a folder each")
@@ -93,6 +96,8 @@ def _pictures(folder: Path) -> list[Path]:
     for path in kept:
         if path.suffix.lower() not in SUFFIXES:
             raise RecipeError(f"{path} is no picture ({', '.join(sorted(SUFFIXES))}): remove it")
+        if (kind := special_file(path)) is not None:
+            raise RecipeError(f"{path} is {kind}, and no picture: remove it")
     return kept
 
 

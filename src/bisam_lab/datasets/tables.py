@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError
+from ..untrusted import read_text
 from .contents import Sample, Texts
 
 __all__ = ["as_samples", "read_lines", "read_parquet", "read_tables"]
+
+#: Bytes of a table that is read whole.
+_LARGEST = 4_000_000_000
 
 
 def read_tables(folder: Path) -> Texts:
@@ -70,7 +74,7 @@ def as_samples(columns: dict[str, Any], names: Sequence[str], classes: Sequence[
 
 def read_lines(path: Path, skip: int) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each line, from 1, and its cells; leave out the first ``skip`` lines."""
-    lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+    lines = read_text(path, _LARGEST).rstrip("\n").split("\n")
     for number, line in enumerate(lines[skip:], start=1 + skip):
         yield number, line.rstrip("\r").split("\t")
 

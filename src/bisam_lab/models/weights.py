@@ -1,6 +1,7 @@
 """Weights to start from, out of a file."""
 
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from ..recipe import RecipeError
 from ..recipe.imported import explained
+from ..untrusted import check_stored
 from .outside import extra
 
 __all__ = ["load_weights"]
@@ -73,4 +75,7 @@ def _unpack(path: Path, file: str) -> Any:
     with explained(f"model.checkpoint={file!r} cannot be read: loading it", remedy):
         if path.suffix == ".safetensors":
             return extra("safetensors.torch", file, "pip install safetensors").load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_stored(archive, path)
         return torch.load(path, map_location="cpu", weights_only=True)

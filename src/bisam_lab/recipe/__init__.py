@@ -1,5 +1,6 @@
 """Recipes: what defines a study, and how it is read."""
 
+from .digest import digest
 from .reading import RecipeError, changed, differences, load, names, only, outline, text, variant, words
 from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
 
@@ -13,6 +14,7 @@ __all__ = [
     "TrainRecipe",
     "changed",
     "differences",
+    "digest",
     "load",
     "names",
     "only",

@@ -36,7 +36,7 @@ AS_CODE: dict[str, dict[str, Any]] = {
 }
 _MODELS = ("resnet-20", "resnet-56", "wrn-28-2", "wrn-28-10", "densenet-121", "vgg19-bn")
 _OWN = r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*"  # a file's, or a package's
-_OURS = re.compile("|".join([r"resnet-\d+|wrn-\d+-\d+|densenet-121|vgg19-bn", *AS_CODE]))
+_OURS = re.compile("|".join([r"resnet-[0-9]{1,9}|wrn-[0-9]{1,9}-[0-9]{1,9}|densenet-121|vgg19-bn", *AS_CODE]))
 _MODEL = re.compile(f"{_OURS.pattern}|(timm|hf):.+|{_OWN}")
 
 

@@ -6,10 +6,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from ..errors import RecipeError, nearest
+from ..errors import LONGEST_LINE, RecipeError, nearest, one_line, shown
+from ..untrusted import LARGEST_YAML, check_plain, check_text, parse_yaml, read_text, special_file
 from .schema import Recipe, over
 
 __all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "outline", "text", "variant", "words"]
@@ -38,7 +38,7 @@ def outline(name: str) -> dict[str, Any]:
     Raises:
         RecipeError: no such recipe.
     """
-    return over(Recipe.model_construct().model_dump(mode="json"), yaml.safe_load(text(name)))
+    return over(Recipe.model_construct().model_dump(mode="json"), parse_yaml(text(name), name))
 
 
 def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:
@@ -64,8 +64,8 @@ def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = Fal
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            raise RecipeError(f"override {override!r} must look like train.lr=0.05")
-        _set(fields, key.split("."), _yaml(value, override))
+            raise RecipeError(f"override {shown(override)} must look like train.lr=0.05")
+        _set(fields, key.split("."), parse_yaml(value, override))
     return _validated(fields)
 
 
@@ -109,10 +109,13 @@ def only(recipe: Recipe, variants: Sequence[str]) -> Recipe:
 
 
 def _validated(fields: dict[str, Any]) -> Recipe:
+    check_plain(fields)
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(e, fields) for e in error.errors())) from None
+        wrong = [one_line(_explain(e, fields), LONGEST_LINE) for e in error.errors()]
+        more = [f"and {len(wrong) - 5} more"] if len(wrong) > 5 else []
+        raise RecipeError("\n".join([*wrong[:5], *more])) from None
 
 
 def words(recipe: str, overrides: Sequence[str] | None) -> tuple[str, list[str]]:
@@ -129,25 +132,18 @@ def words(recipe: str, overrides: Sequence[str] | None) -> tuple[str, list[str]]
 
 
 def _read(recipe: str | Path) -> dict[str, Any]:
+    check_text("recipe", str(recipe))
     if str(recipe) in names():
         content = text(str(recipe))
-    elif Path(recipe).is_file():
-        content = Path(recipe).read_text()
+    elif Path(recipe).is_file() or special_file(Path(recipe)):
+        content = read_text(Path(recipe), 4 * LARGEST_YAML)
     else:
-        raise RecipeError(
-            f"recipe {str(recipe)!r} is neither a file nor one of {', '.join(names())}{nearest(str(recipe), names())}"
-        )
-    fields = _yaml(content, str(recipe))
+        near = nearest(str(recipe), names())
+        raise RecipeError(f"recipe {shown(str(recipe))} is neither a file nor one of `bisam recipes list`{near}")
+    fields = parse_yaml(content, str(recipe))
     if not isinstance(fields, dict):
-        raise RecipeError(f"recipe {str(recipe)!r} must be a mapping of fields")
+        raise RecipeError(f"recipe {shown(str(recipe))} must be a mapping of fields, such as `train: {{lr: 0.05}}`")
     return fields
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where!r} is not valid YAML: {error}") from None
 
 
 def _set(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:

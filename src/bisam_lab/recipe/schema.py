@@ -6,18 +6,49 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
+from ..errors import shown
 from ..registry.optimizers import OPTIMIZERS, PLAIN
+from ..untrusted import check_text
 from .known import data_name, human_noise_fits, known_metric, model_name, noise_name, optimizer_name
+from .sizes import LARGEST, check_network, folder_name, inner_folder, is_truth_value
 
-__all__ = ["DataRecipe", "EngineRecipe", "ModelRecipe", "Recipe", "SharpnessRecipe", "TrainRecipe", "over", "settings"]
+__all__ = [
+    "FREE",
+    "DataRecipe",
+    "EngineRecipe",
+    "ModelRecipe",
+    "Recipe",
+    "SharpnessRecipe",
+    "TrainRecipe",
+    "over",
+    "settings",
+]
 
 Radius = Annotated[float, Field(ge=0)]
+
+
+def _method_name(name: str) -> str:
+    """Return the name with its numbers in one spelling; whether there is such a method is checked with its options."""
+    from ..registry.methods import canonical  # here: torch takes seconds to import, and --help should not
+
+    return canonical(name)
+
+
+MethodName = Annotated[str, AfterValidator(_method_name)]
 #: Fields that choose or describe runs, and change none.
-_FREE = ("name", "description", "methods", "seeds", "first_seed", "variants")
+FREE = ("name", "description", "methods", "seeds", "first_seed", "variants")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_values_are_no_numbers(cls, given: Any) -> Any:
+        for key, value in given.items() if isinstance(given, Mapping) else ():
+            if key in cls.model_fields and is_truth_value(cls.model_fields[key], value):
+                raise ValueError(f"{key}={str(value).lower()} must be a number or a word, not a truth value")
+        return given
 
 
 class DataRecipe(_Part):
@@ -26,11 +57,18 @@ class DataRecipe(_Part):
     name: Annotated[str, AfterValidator(data_name)] = Field(
         "digits", description="a set's name (`bisam data list`), folder:PATH, text:PATH, or a reader: file.py:FUNCTION"
     )
-    train_size: int | None = Field(None, ge=1, description="training examples, drawn by the seed; null is all")
-    validation_size: int | None = Field(
-        None, ge=1, description="examples held out of the training set, drawn by the seed; null is a tenth"
+    train_size: int | None = Field(
+        None, ge=1, le=LARGEST["examples"], description="training examples, drawn by the seed; null is all"
     )
-    test_size: int | None = Field(None, ge=1, description="only so many test examples, spread evenly; null is all")
+    validation_size: int | None = Field(
+        None,
+        ge=1,
+        le=LARGEST["examples"],
+        description="examples held out of the training set, drawn by the seed; null is a tenth",
+    )
+    test_size: int | None = Field(
+        None, ge=1, le=LARGEST["examples"], description="only so many test examples, spread evenly; null is all"
+    )
     split_seed: int | None = Field(
         None,
         ge=0,
@@ -41,6 +79,7 @@ class DataRecipe(_Part):
     image_size: int | None = Field(
         None,
         ge=4,
+        le=LARGEST["image_size"],
         description="pixels a side; null leaves them: 224 of imagenet, flowers, pets, 64 of pictures that differ",
     )
     noise: Annotated[str, AfterValidator(noise_name)] = Field(
@@ -67,8 +106,8 @@ class DataRecipe(_Part):
     loading: Literal["auto", "memory", "stream"] = Field(
         "auto", description="hold all on the device, or decode file by file in other processes; auto goes by size"
     )
-    workers: int = Field(4, ge=0, description="processes that decode a stream")
-    max_length: int = Field(128, ge=4, description="tokens of a text, longer ones are cut")
+    workers: int = Field(4, ge=0, le=LARGEST["workers"], description="processes that decode a stream")
+    max_length: int = Field(128, ge=4, le=LARGEST["tokens"], description="tokens of a text, longer ones are cut")
     metric: Annotated[str, AfterValidator(known_metric)] = Field(
         "accuracy", description="what validation and test measure: accuracy, matthews or f1"
     )
@@ -130,8 +169,8 @@ class ModelRecipe(_Part):
 class TrainRecipe(_Part):
     """The base optimizer, its schedule, and when to stop."""
 
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(128, ge=2)
+    epochs: int = Field(20, ge=1, le=LARGEST["epochs"])
+    batch_size: int = Field(128, ge=2, le=LARGEST["batch_size"])
     optimizer: Annotated[str, AfterValidator(optimizer_name)] = Field(
         "sgd", description="sgd, adam, adamw, or any other by its import path: package.module:CLASS, file.py:NAME"
     )
@@ -151,10 +190,14 @@ class TrainRecipe(_Part):
         "step",
         description="when the rate moves: after each step, or at each epoch's end, as in the BiSAM authors' code",
     )
-    milestones: tuple[float, ...] = Field((0.5, 0.75), description="step only: shares of the training")
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.75), max_length=100, description="step only: shares of the training"
+    )
     gamma: float = Field(0.1, gt=0, lt=1, description="step only: factor at each milestone")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the training along which the rate rises from 0")
-    patience: int | None = Field(None, ge=1, description="stop after so many epochs without a better validation; off")
+    patience: int | None = Field(
+        None, ge=1, le=LARGEST["epochs"], description="stop after so many epochs without a better validation; off"
+    )
     select: Literal["best", "last"] = Field("best", description="epoch to test: best on validation, or the last")
 
     @model_validator(mode="after")
@@ -183,7 +226,7 @@ class SharpnessRecipe(_Part):
     """Radii, the lower bound's constants (null takes the bound's own), and the numbers of single methods."""
 
     rho: float = Field(0.05, ge=0, description="SAM's; the others take it in proportion to their published radii")
-    radii: dict[str, Radius] = Field({}, description="radius of single methods instead, such as {asam: 1.0}")
+    radii: dict[MethodName, Radius] = Field({}, description="radius of single methods instead, such as {asam: 1.0}")
     options: dict[str, dict[str, Any]] = Field({}, description="their other numbers, such as {looksam: {k: 10}}")
     mu: float | None = Field(None, gt=0)
     alpha: float = Field(0.1, gt=0)
@@ -194,21 +237,21 @@ class EngineRecipe(_Part):
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"] = "32-true"
-    strategy: str = "auto"
+    strategy: Literal["auto", "dp", "ddp", "fsdp", "deepspeed"] = "auto"
 
 
 class Recipe(_Part):
     """A study: methods x seeds on one data set, or on several variants of it."""
 
-    name: str = "digits"
+    name: Annotated[str, AfterValidator(folder_name)] = "digits"
     description: str = ""
     data: DataRecipe = DataRecipe()
     model: ModelRecipe = ModelRecipe()
     train: TrainRecipe = TrainRecipe()
     sharpness: SharpnessRecipe = SharpnessRecipe()
     engine: EngineRecipe = EngineRecipe()
-    methods: tuple[str, ...] = Field(("sgd", "sam", "bisam-tanh", "bisam-log"), min_length=1)
-    seeds: int = Field(5, ge=1, description="runs a method")
+    methods: tuple[MethodName, ...] = Field(("sgd", "sam", "bisam-tanh", "bisam-log"), min_length=1, max_length=200)
+    seeds: int = Field(5, ge=1, le=LARGEST["seeds"], description="runs a method")
     first_seed: int = Field(
         0,
         ge=0,
@@ -221,10 +264,13 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _known_methods(self) -> "Recipe":
-        from ..registry.methods import Method  # here: torch takes seconds to import, and --help should not
+        from ..registry.methods import Method, twins
 
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError(f"methods={list(self.methods)} names a method twice")
+        for name in self.methods:
+            check_text("methods", name, name=True)
+        if (two := twins(self.methods)) is not None:
+            same = two[0] if two[0] == two[1] else f"{two[0]}, which is {two[1]},"
+            raise ValueError(f"methods={shown(list(self.methods))} names a method twice: leave one {same} out")
         plain = [name for name in self.methods if name in PLAIN]
         for name in plain:
             if name not in ("plain", self.train.optimizer):
@@ -248,11 +294,27 @@ class Recipe(_Part):
         return self
 
     @model_validator(mode="after")
+    def _network_can_be_built(self) -> "Recipe":
+        check_network(self.model.name, self.model.options)
+        return self
+
+    @model_validator(mode="after")
+    def _a_batch_is_a_part_of_the_data(self) -> "Recipe":
+        size, batch = self.data.train_size, self.train.batch_size
+        if size is not None and batch > size:
+            raise ValueError(
+                f"train.batch_size={batch} is more than data.train_size={size}: say train.batch_size={size}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _possible_variants(self) -> "Recipe":
         for name, given in self.variants.items():
-            if not name or any(part in ("", ".", "..") for part in name.split("/")):
-                raise ValueError(f"variants: {name!r} must name a folder inside the study, such as noisy")
-            for key in given.keys() & set(_FREE):
+            try:
+                inner_folder(name)
+            except ValueError as error:
+                raise ValueError(f"variants: {error}") from None
+            for key in given.keys() & set(FREE):
                 raise ValueError(f"variants.{name}: {key} is the study's, not a variant's")
         return self
 
@@ -267,7 +329,7 @@ def settings(fields: Mapping[str, Any]) -> dict[str, Any]:
     A field that an older version did not have has its default, which is what that version did.
     """
     whole = over(Recipe.model_construct().model_dump(mode="json"), fields)
-    return {key: value for key, value in whole.items() if key not in _FREE}
+    return {key: value for key, value in whole.items() if key not in FREE}
 
 
 def over(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

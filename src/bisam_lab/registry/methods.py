@@ -5,12 +5,14 @@ A name is parts joined by ``+``. A part is a key of :data:`bisam.METHODS`, ``bis
 optimizer alone: ``plain``, or its short name, such as ``sgd``. Every part brings the choices of its entry in
 :data:`bisam.METHODS`. Two parts that make the same choice exclude each other, but for a
 geometry inside another one (ESAM, SAM-ON, SSAM). Numbers follow a part after ``@``: ``bisam-tanh@mu=5@alpha=0.2``,
-``looksam@k=10``, ``sam@rho=0.1``. So one study can hold one method several times.
+``looksam@k=10``, ``sam@rho=0.1``. So one study can hold one method several times. A number is written in one way alone:
+``sam@rho=0.10`` is ``sam@rho=0.1``, and lies in one folder with it.
 """
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,9 +26,10 @@ from bisam.bounds import BOUNDS, takes_alpha
 from bisam.cadence import Every
 from bisam.loops import SharpestSamples, SubBatch
 
+from ..errors import one_line, shown
 from .optimizers import PLAIN
 
-__all__ = ["Method", "names"]
+__all__ = ["Method", "canonical", "names", "twins"]
 
 Options: TypeAlias = Mapping[str, Mapping[str, Any]]
 Choose: TypeAlias = Callable[[Any, nn.Module, Tensor, Tensor], tuple[Tensor, ...]]
@@ -41,6 +44,8 @@ METHODS = {
 #: Numbers that count something.
 _WHOLE = ("k", "m", "every", "total_steps", "seed")
 _WORDS = {"combine": "combination", "ascent": "ascent objective"}
+#: A number as it may stand in a name: no spaces, no other alphabet's digits, no underscores.
+_NUMBER = re.compile(r"[+-]?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?")
 #: Numbers that a study cannot set: objects, and what needs a loop of its own (SSAM's Fisher mask).
 _NOT_IN_A_STUDY = ("types", "key", "uphill", "rule", "unit", "decoupled")
 #: Numbers of a part that are no arguments of its class: of its loop, or of its lower bound.
@@ -56,6 +61,41 @@ _OTHER_OPTIONS = {
 def names() -> list[str]:
     """Return every part that a name may have."""
     return [*PLAIN, *METHODS, *(f"bisam-{bound}" for bound in BOUNDS), "msam", "subbatch"]
+
+
+def canonical(name: str) -> str:
+    """Return the name with its numbers written in the shortest way; one that is wrong stays as it is."""
+    return "+".join("@".join([part, *map(_short, given)]) for part, *given in (t.split("@") for t in name.split("+")))
+
+
+def _short(word: str) -> str:
+    key, _, value = word.partition("=")
+    number = float(value) + 0.0 if _NUMBER.fullmatch(value) else math.nan  # -0 is 0
+    if not math.isfinite(number):
+        return word
+    return f"{key}={int(number) if number.is_integer() and abs(number) < 1e15 else number}"
+
+
+def twins(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return two of the names that stand for one method, such as ``asam+bisam`` and ``bisam-log+asam``, or None."""
+    known: dict[object, str] = {}
+    for name in names:
+        parts = [_part_and_numbers(text) for text in name.split("+")]
+        outer = tuple(part for part in parts if _order_counts(part[0]))  # the first of these is outside the next
+        key = outer, frozenset(parts)
+        if key in known:
+            return known[key], name
+        known[key] = name
+    return None
+
+
+def _part_and_numbers(text: str) -> tuple[str, frozenset[str]]:
+    part, *numbers = text.split("@")
+    return "bisam-log" if part == "bisam" else part, frozenset(numbers)
+
+
+def _order_counts(part: str) -> bool:
+    return part in METHODS and (_wraps(part) or METHODS[part].couple is not None)
 
 
 @dataclass(frozen=True)
@@ -111,12 +151,11 @@ class Method:
             part, *given = text.split("@")
             for word in given:
                 key, equals, value = word.partition("=")
-                try:
-                    number = float(value) if equals else math.nan
-                except ValueError:
-                    number = math.nan
+                number = float(value) if equals and _NUMBER.fullmatch(value) else math.nan
                 if not math.isfinite(number):
-                    raise ValueError(f"{self.name!r}: @{word} must look like @rho=0.1")
+                    raise ValueError(f"{shown(self.name)}: @{one_line(word, 30)} must look like @rho=0.1")
+                if key in found.get(part, {}):
+                    raise ValueError(f"{shown(self.name)} gives {one_line(key, 30)} of {part} twice: give it once")
                 found.setdefault(part, {})[key] = int(number) if number.is_integer() and key in _WHOLE else number
         return found
 

@@ -187,6 +187,11 @@ def _notes(
         )
     if damaged:
         notes.append(f"Left out, because they cannot be read: {', '.join(damaged)}.")
+    if old := sum(not result.recipe for result in results):
+        notes.append(
+            f"{old} of {finished} results were written before results named their recipe: that they are of this one is "
+            "said by recipe.yaml alone."
+        )
     return notes
 
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..recipe import RecipeError
+from ..untrusted import check_plain, parse_yaml, read_text
 
 __all__ = ["recipe_of"]
 
@@ -23,11 +22,11 @@ def recipe_of(folder: Path) -> dict[str, Any]:
         studies = [str(inner.parent) for inner in sorted(folder.glob("*/recipe.yaml"))]
         hint = f"did you mean {', '.join(studies)}?" if studies else "it is not the folder of a study"
         raise RecipeError(f"{folder} {'is empty' if not any(folder.iterdir()) else 'has no recipe.yaml'}: {hint}")
-    fields: Any
     try:
-        fields = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        fields = parse_yaml(read_text(path), path.name)
+        check_plain(fields)
+    except RecipeError as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("methods"), list) or not fields["methods"]:
         raise RecipeError(f"{path} is no recipe of a study: it must be a mapping with a list of methods")
     return fields

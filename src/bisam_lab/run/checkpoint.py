@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["CheckpointError", "Checkpoints", "random_state", "read", "set_random_state", "write"]
+from ..errors import RecipeError
+from ..untrusted import check_stored
+
+__all__ = ["CheckpointError", "Checkpoints", "check_kinds", "random_state", "read", "set_random_state", "write"]
 
 FORMAT = "bisam run"
 VERSION = 1
@@ -100,12 +103,15 @@ def read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            check_stored(archive, path)
             damaged = archive.testzip()
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged: {damaged} in it has a wrong checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (CheckpointError, MemoryError):
         raise
+    except RecipeError as error:
+        raise CheckpointError(str(error)) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a truncated archive's offsets cause
             raise
@@ -115,6 +121,39 @@ def read(path: Path) -> dict[str, Any]:
     if state["version"] > VERSION:
         raise _NewerError(f"{path} has version {state['version']}, and this bisam reads {VERSION}: update it")
     return state
+
+
+def check_kinds(where: str, there: Any, here: Any) -> None:
+    """Check that a value that was read has the kind of the one that it will replace, and so have those inside it.
+
+    Args:
+        where: names the value in the message.
+        there: as it was read.
+        here: as it is; None stands for a value of any kind.
+
+    Raises:
+        TypeError: it is of another kind, or lacks a key.
+    """
+    if isinstance(here, dict):
+        if not isinstance(there, dict):
+            raise TypeError(f"{where} is no mapping")
+        for key, value in here.items():
+            if key not in there:
+                raise TypeError(f"{where} lacks {key}")
+            check_kinds(f"{where}.{key}", there[key], value)
+    elif isinstance(here, list | tuple):
+        if not isinstance(there, list | tuple):
+            raise TypeError(f"{where} is no list")
+        for number, (value, own) in enumerate(zip(there, here, strict=False)):  # some grow as the training goes on
+            check_kinds(f"{where}.{number}", value, own)
+    elif here is not None and not _alike(there, here):
+        raise TypeError(f"{where} is a {type(there).__name__}, not a {type(here).__name__}")
+
+
+def _alike(there: Any, here: Any) -> bool:
+    kinds: tuple[tuple[type, ...], ...] = ((bool,), (int, float), (str,), (torch.Tensor,))
+    kind = next((kind for kind in kinds if isinstance(here, kind)), (object,))
+    return isinstance(there, kind) and (bool in kind or object in kind or not isinstance(there, bool))
 
 
 def _dump(state: Mapping[str, Any], fresh: Path, path: Path) -> None:

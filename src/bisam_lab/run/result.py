@@ -1,12 +1,18 @@
 """A run's name and its result, as plain values."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-__all__ = ["Epoch", "Run", "RunResult", "Status", "plain"]
+from ..errors import one_line, shown
+from ..untrusted import check_text
+
+__all__ = ["Epoch", "Run", "RunResult", "Status", "check_order", "plain", "read_epoch"]
 
 Status = Literal["ok", "collapsed", "diverged"]
+#: Epochs of a history that is read, as many as a recipe may have.
+MOST_EPOCHS = 100_000
 
 
 @dataclass(frozen=True, order=True)
@@ -80,6 +86,7 @@ class RunResult:
         equal_cost: whether its epochs spend the study's budget, instead of being the recipe's.
         metric: what the scores are.
         parameters: of the model.
+        recipe: digest of the run's recipe; empty in results that were written before this was recorded.
         environment: hardware, versions, git commit.
         history: one entry an epoch.
     """
@@ -96,6 +103,7 @@ class RunResult:
     equal_cost: bool = False
     metric: str = "accuracy"
     parameters: int = 0
+    recipe: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     history: list[Epoch] = field(default_factory=list)
 
@@ -119,26 +127,18 @@ class RunResult:
         """Read what :meth:`to_dict` wrote. Values that only a newer version knows are ignored.
 
         Raises:
-            KeyError: a value is missing.
             TypeError: a value is missing, or of another type.
+            ValueError: a value cannot be, such as a history whose epochs are not numbered 1, 2, 3.
         """
+        if not isinstance(values, dict) or not isinstance(values.get("history"), list):
+            raise TypeError("no mapping with a history")
+        if len(values["history"]) > MOST_EPOCHS:
+            raise ValueError(f"a history of {len(values['history']):,} epochs; {MOST_EPOCHS:,} are read")
         known = {f.name for f in fields(cls)}
         kept = {key: value for key, value in values.items() if key in known}
-        result = cls(**{**kept, "history": [_epoch(epoch) for epoch in values["history"]]})
-        result._check_types()
+        result = cls(**{**kept, "history": [read_epoch(epoch) for epoch in values["history"]]})
+        _check(result)
         return result
-
-    def _check_types(self) -> None:
-        """Refuse values whose types are not those of their fields: JSON does not check them."""
-        numbers = [self.test_score, self.validation_score, self.steps_per_second, self.seconds]
-        epochs = [vars(epoch) for epoch in self.history]
-        numbers += [value for epoch in epochs for key, value in epoch.items() if key != "loss_at"]
-        whole = [self.seed, *(epoch[key] for epoch in epochs for key in ("epoch", "steps"))]
-        words = [self.method, self.variant, self.metric, self.status, *(epoch["loss_at"] for epoch in epochs)]
-        for kind, values in ((float | int, numbers), (int, whole), (str, words), (dict, [self.environment])):
-            for value in values:
-                if not isinstance(value, kind):
-                    raise TypeError(f"{value!r} is no {kind.__name__ if isinstance(kind, type) else 'number'}")
 
 
 def plain(value: Any) -> Any:
@@ -150,8 +150,68 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _epoch(values: dict[str, Any]) -> Epoch:
-    """Read an epoch. null is a loss that was not finite. Values that only a newer version knows are ignored."""
+def read_epoch(values: Any) -> Epoch:
+    """Read an epoch. null is a loss that was not finite. Values that only a newer version knows are ignored.
+
+    Raises:
+        TypeError: a value is missing, or of another type.
+    """
+    if not isinstance(values, dict):
+        raise TypeError("an epoch is no mapping")
     known = {f.name for f in fields(Epoch)}
     kept: dict[str, Any] = {k: math.nan if value is None else value for k, value in values.items() if k in known}
-    return Epoch(**kept)
+    epoch = Epoch(**kept)
+    _numbers(epoch, *(f.name for f in fields(Epoch) if f.type in (float, "float")))
+    _wholes(epoch, "epoch", "steps")
+    _words(epoch, "loss_at")
+    return epoch
+
+
+def check_order(history: Sequence[Epoch]) -> None:
+    """Check that the epochs are numbered 1, 2, 3 and so on.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for number, epoch in enumerate(history, 1):
+        if epoch.epoch != number:
+            raise ValueError(f"epoch {one_line(repr(epoch.epoch), 30)} where epoch {number} should be")
+
+
+def _check(result: RunResult) -> None:
+    """Refuse values that are not those of their fields: JSON does not check them."""
+    _words(result, "method", "variant", "metric", "status", "recipe")
+    _wholes(result, "seed", "selected_epoch", "parameters")
+    _numbers(result, "test_score", "validation_score", "steps_per_second", "seconds")
+    check_order(result.history)
+    if not isinstance(result.environment, dict) or not isinstance(result.equal_cost, bool):
+        raise TypeError("environment is no mapping, or equal_cost no truth value")
+    if result.status not in get_args(Status):
+        raise ValueError(f"status={one_line(repr(result.status), 30)} is none of {', '.join(get_args(Status))}")
+    for name in ("test_score", "validation_score"):
+        if not -1 <= getattr(result, name) <= 1:
+            raise ValueError(f"{name}={getattr(result, name)} is no share from -1 to 1")
+    if result.history and not 1 <= result.selected_epoch <= len(result.history):
+        raise ValueError(f"selected_epoch={result.selected_epoch} is none of its {len(result.history)} epochs")
+
+
+def _words(of: object, *names: str) -> None:
+    for name in names:
+        value = getattr(of, name)
+        if not isinstance(value, str):
+            raise TypeError(f"{name}={one_line(repr(value), 30)} is no text")
+        check_text(name, value)
+
+
+def _wholes(of: object, *names: str) -> None:
+    for name in names:
+        value = getattr(of, name)
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise TypeError(f"{name}={shown(value, 30)} is no whole number from 0")
+
+
+def _numbers(of: object, *names: str) -> None:
+    for name in names:
+        value = getattr(of, name)
+        if type(value) not in (int, float):
+            raise TypeError(f"{name}={shown(value, 30)} is no number")

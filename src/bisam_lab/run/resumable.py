@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from ..data.examples import count_batches
+from ..errors import one_line, some
 from ..recipe import Recipe, differences, settings
 from ..registry.methods import Method
 from ..registry.metrics import METRICS
 from .asking import Asking, Clock
-from .checkpoint import CheckpointError, Checkpoints, random_state, set_random_state, write
+from .checkpoint import CheckpointError, Checkpoints, check_kinds, random_state, set_random_state, write
 from .evaluation import predictions
 from .fabric import build_fabric
 from .observer import Observer, Stopped
 from .optimizer import build_optimizer
-from .result import Epoch
+from .result import Epoch, check_order, read_epoch
 from .seen import Seen
 from .setup import load_examples_and_model
 from .steps import Steps
@@ -198,22 +199,47 @@ class Training:
         mine = {"method": self.method, "seed": self.seed, **settings(self.recipe.model_dump(mode="json"))}
         if "method" not in state:
             raise CheckpointError("it holds weights alone, and no run to continue from")
-        there = {"method": state["method"], "seed": state["seed"], **settings(state["recipe"])}
+        if not isinstance(state.get("recipe"), dict):
+            raise CheckpointError("the checkpoint is damaged (it has no recipe)")
+        there = {"method": state["method"], "seed": state.get("seed"), **settings(state["recipe"])}
         differing = [f"{key}={old!r} there, {new!r} now" for key, old, new in differences(there, mine)]
         if differing:
-            raise CheckpointError(f"the checkpoint belongs to another run ({'; '.join(differing)})")
+            raise CheckpointError(f"the checkpoint belongs to another run ({some(differing)})")
         try:
+            self._check(state)
             self._restore(state)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            reason = one_line(str(error))
             raise CheckpointError(f"the checkpoint does not fit the network or this version ({reason})") from error
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """Check the kinds of values, before any of them is used.
+
+        Raises:
+            TypeError: a value is of another kind than the one that :meth:`state` returns.
+            ValueError: the history is longer than the training, or in disorder.
+        """
+        history, epochs = [read_epoch(epoch) for epoch in state["history"]], self.recipe.train.epochs
+        check_order(history)
+        losses = state["losses"]
+        if losses is not None and not (isinstance(losses, Tensor) and losses.dim() == 1):
+            raise TypeError("losses are no vector")
+        if len(history) > epochs or (losses is not None and (len(history) == epochs or len(losses) > self.batches)):
+            raise ValueError(f"a history of {len(history)} epochs and more, where the recipe trains {epochs}")
+        check_kinds("model", state["model"], self.model.state_dict())
+        if state["chosen"] is not None:
+            check_kinds("chosen", state["chosen"], self.model.state_dict())
+        check_kinds("groups", state["optimizer"]["param_groups"], self.opt.state_dict()["param_groups"])
+        check_kinds("schedule", state["schedule"], self.steps.schedule.state_dict())
+        numbers = {"epoch_seconds": 0.0, "seconds": 0.0, "passes": 0.0}
+        check_kinds("state", {"passes": 0.0, **state}, numbers)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.opt.load_state_dict(state["optimizer"])
         self.steps.schedule.load_state_dict(state["schedule"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.history = [read_epoch(epoch) for epoch in state["history"]]
         self.chosen = _copy(self.model) if state["chosen"] is None else state["chosen"]
         self.losses = [] if state["losses"] is None else list(state["losses"].to(self.fabric.device))
         self.epoch_seconds, self.seconds = state["epoch_seconds"], state["seconds"]

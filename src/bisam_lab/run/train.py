@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..recipe import Recipe
+from ..recipe import Recipe, digest
 from ..registry.metrics import METRICS
 from .asking import Asking, Clock, answered
 from .base_optimizer import stale_statistics
@@ -132,6 +132,7 @@ def _result(run: Training, variant: str, place: dict[str, Any]) -> Asking[RunRes
         variant=variant,
         metric=run.recipe.data.metric,
         parameters=sum(p.numel() for p in run.model.parameters()),
+        recipe=digest(run.recipe),
         environment=place,
         history=run.history,
     )

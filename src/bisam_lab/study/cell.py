@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..recipe import Recipe
+from ..recipe import Recipe, digest
 from ..run.asking import Asking, Clock, answered
 from ..run.checkpoint import Checkpoints
 from ..run.observer import Observer
@@ -54,12 +54,13 @@ def cell(
     Raises:
         Busy: another process is training it, on this machine or on one that shares the file system.
         UnreadableError: the stored result is damaged.
+        OtherRecipeError: the stored result is of another recipe.
         Stopped: the observer stopped the run; its state is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            if (found := read_result(folder, run)) is not None:
+            if (found := read_result(folder, run, digest(recipe), recipe.train.epochs)) is not None:
                 return found
             result = yield from training(
                 recipe,

@@ -1,17 +1,19 @@
 """Files of a study: each is written completely or not at all, and checked when it is read."""
 
-import json
 import os
 import secrets
 from pathlib import Path
 
 from ..budget import Budget
-from ..recipe import RecipeError
+from ..errors import RecipeError, one_line
 from ..run.result import Run, RunResult
+from ..untrusted import parse_json, read_text
+from .digests import Digests, read_recipe
 
 __all__ = [
     "BUDGET",
     "TREES",
+    "OtherRecipeError",
     "UnreadableError",
     "make_folder",
     "read_budget",
@@ -31,21 +33,40 @@ class UnreadableError(ValueError):
     """A result cannot be read, or belongs to another run."""
 
 
-def read_result(folder: Path, run: Run) -> RunResult | None:
+class OtherRecipeError(RecipeError):
+    """A result is whole, and belongs to another recipe."""
+
+
+def read_result(folder: Path, run: Run, recipe: str | None = None, epochs: int | None = None) -> RunResult | None:
     """Return the result of a run; None if the run is not finished.
+
+    Args:
+        folder: of the run.
+        run: which one it must be.
+        recipe: digest of the recipe that it must be of; None: of any. A result that was written before results
+            carried a digest is of any recipe, and its digest is empty.
+        epochs: that the recipe trains; None: any number.
 
     Raises:
         UnreadableError: the file is damaged, or holds the result of another run.
+        OtherRecipeError: it holds the result of another recipe.
     """
     path = folder / "result.json"
     try:
-        result = RunResult.from_dict(json.loads(path.read_text()))
+        result = RunResult.from_dict(parse_json(read_text(path)))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnreadableError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise UnreadableError(f"{path} cannot be read ({one_line(said)})") from None
     if result.run != run:
         raise UnreadableError(f"{path} is the result of {result.run}, not of {run}")
+    if recipe is not None and result.recipe not in ("", recipe):
+        raise OtherRecipeError(f"{path} is the result of another recipe: choose another folder with --out")
+    if epochs is not None and len(result.history) > epochs:
+        raise UnreadableError(
+            f"{path} has a history of {len(result.history):,} epochs, and its recipe trains {epochs:,}"
+        )
     return result
 
 
@@ -57,11 +78,11 @@ def read_budget(folder: Path) -> Budget | None:
     """
     path = folder / BUDGET
     try:
-        return Budget.from_dict(json.loads(path.read_text()))
+        return Budget.from_dict(parse_json(read_text(path)))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise RecipeError(f"{path} is damaged ({error}): choose another folder with --out") from None
+        raise RecipeError(f"{path} is damaged ({one_line(str(error))}): choose another folder with --out") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -94,16 +115,30 @@ def make_folder(folder: Path) -> None:
         raise RecipeError(f"--out {folder} cannot be created ({error.strerror}): name another folder") from None
 
 
+def _digests(folder: Path) -> Digests | None:
+    try:
+        return Digests(read_recipe(folder / "recipe.yaml"), read_budget(folder))
+    except (RecipeError, OSError):
+        return None
+
+
 def read_results(folder: Path) -> tuple[list[RunResult], list[str]]:
-    """Return the results of all finished runs in a study's folder, and the paths of results that cannot be read."""
-    found, unreadable = [], []
+    """Return the results of all finished runs in a study's folder, and the paths of those that cannot be read.
+
+    Results of another recipe than the folder's are among the latter, and marked. The folder's recipe decides, unless it
+    is of another version of bisam and cannot be read.
+    """
+    found, unreadable, digests = [], [], _digests(folder)
     for equal_cost, tree in TREES.items():
         for path in sorted((folder / tree).rglob("seed-*/result.json")):
             try:
                 *variant, method, seed = path.parent.relative_to(folder / tree).parts
                 run = Run("/".join(variant), int(seed.removeprefix("seed-")), method, equal_cost)
-                if (result := read_result(path.parent, run)) is not None:
+                expected = (None, None) if digests is None else digests.expected(run)
+                if (result := read_result(path.parent, run, *expected)) is not None:
                     found.append(result)
+            except OtherRecipeError:
+                unreadable.append(f"{path.relative_to(folder)} (of another recipe)")
             except ValueError:
                 unreadable.append(str(path.relative_to(folder)))
     return sorted(found, key=lambda result: result.run), unreadable

@@ -1,18 +1,23 @@
 """A study: a folder of plain files with a recipe and its runs. Several processes may write to it at once."""
 
+import contextlib
 import csv
 import io
 import json
 import os
+import platform
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import yaml
 from filelock import FileLock, Timeout
 
 from ..budget import Budget, Unit
+from ..errors import some
 from ..recipe import Recipe, RecipeError, changed, differences, settings, variant
 from ..run.result import Run, RunResult
+from ..untrusted import parse_json, read_text
+from .digests import Digests, read_recipe
 from .files import (
     BUDGET,
     TREES,
@@ -29,7 +34,9 @@ __all__ = ["SCHEMA", "Study"]
 #: Version of the folder's layout. A folder with a newer layout is refused.
 SCHEMA = 2
 #: Files that exist before recipe.yaml does, while another call is creating the study or after it was killed.
-_BEGUN = (".lock", ".recipe.", "study.json")
+_BEGUN = (".lock", ".recipe.", "study.json", ".at-work")
+#: Holds a lock for each process that is at work on the study.
+_AT_WORK = ".at-work"
 
 
 class Study:
@@ -61,13 +68,39 @@ class Study:
         make_folder(folder)
         if not stored.is_file() and not all(path.name.startswith(_BEGUN) for path in folder.iterdir()):
             raise RecipeError(f"--out {folder} holds files but no recipe.yaml: choose an empty folder or a study's own")
+        if (folder / ".claim.lock").exists():
+            raise RecipeError(f"--out {folder} is the folder of a tuning: choose an empty folder or a study's own")
+        self._presence = FileLock(folder / _AT_WORK / f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}.lock")
         with FileLock(folder / ".lock"):  # another process may be creating the study
-            if stored.is_file():
-                check_schema(folder)
-                self._check_same(stored)
-            write_text(stored, recipe.to_yaml())
-            write_text(folder / "study.json", json.dumps({"schema": SCHEMA}) + "\n")
-            write_text(folder / "README.txt", _README)
+            self._put_recipe()
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Keep the folder for this recipe: within, no process can begin a study of another recipe in it.
+
+        Raises:
+            RecipeError: a process with another recipe has been faster.
+        """
+        with FileLock(self.folder / ".lock"):
+            self._put_recipe()
+            (self.folder / _AT_WORK).mkdir(exist_ok=True)
+            self._presence.acquire()
+        try:
+            yield
+        finally:
+            self._presence.release()
+            if not self._presence.is_locked:  # else another `at_work` of this study goes on
+                Path(self._presence.lock_file).unlink(missing_ok=True)
+
+    def _put_recipe(self) -> None:
+        """Write the study's own files, unless the folder is another study's. The folder's lock must be held."""
+        stored = self.folder / "recipe.yaml"
+        if stored.is_file():
+            check_schema(self.folder)
+            self._check_same(stored)
+        write_text(stored, self.recipe.to_yaml())
+        write_text(self.folder / "study.json", json.dumps({"schema": SCHEMA}) + "\n")
+        write_text(self.folder / "README.txt", _README)
 
     @property
     def runs(self) -> list[Run]:
@@ -135,11 +168,15 @@ class Study:
         return budget
 
     def results(self) -> dict[Run, RunResult]:
-        """Read the results of this recipe's finished runs. A damaged run is set aside and counts as not finished."""
-        found = {}
+        """Read the results of this recipe's finished runs. A damaged run is set aside and counts as not finished.
+
+        Raises:
+            RecipeError: a result is of another recipe.
+        """
+        found, digests = {}, Digests(self.recipe, self.budget)
         for run in self.runs:
             try:
-                result = read_result(self.path(run), run)
+                result = read_result(self.path(run), run, *digests.expected(run))
             except UnreadableError as error:
                 self._quarantine(run, str(error))
                 continue
@@ -150,6 +187,11 @@ class Study:
     def write_results(self) -> list[RunResult]:
         """Write all results in the folder to results.csv and results.jsonl, one line per run; return this recipe's."""
         mine = list(self.results().values())
+        if old := sum(not result.recipe for result in mine):
+            self.note(
+                f"{old} of {len(mine)} results were written before results named their recipe: that they are of this "
+                "one is said by recipe.yaml alone"
+            )
         rows = [result.to_dict() for result in read_results(self.folder)[0]]
         write_text(self.folder / "results.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
         columns = [key for key in (rows[0] if rows else {}) if key not in ("history", "environment")]
@@ -186,10 +228,22 @@ class Study:
         for name in old["variants"].keys() & new["variants"].keys():
             if old["variants"][name] != new["variants"][name]:
                 differing.append(f"variants.{name} has other settings")
-        if differing and any(_begun(self.folder / tree) for tree in TREES.values()):
+        if differing and (self._others_at_work() or any(_begun(self.folder / tree) for tree in TREES.values())):
             raise RecipeError(
-                f"--out {self.folder} holds a study of another recipe ({'; '.join(differing)}): choose another folder"
+                f"--out {self.folder} holds a study of another recipe ({some(differing)}): choose another folder"
             )
+
+    def _others_at_work(self) -> bool:
+        """Whether another process is at work on the study. The locks of processes that have died are removed."""
+        for path in (self.folder / _AT_WORK).glob("*.lock"):
+            if path == Path(self._presence.lock_file):
+                continue
+            try:
+                with FileLock(path, timeout=0):
+                    path.unlink(missing_ok=True)
+            except Timeout:
+                return True
+        return False
 
 
 def _begun(runs: Path) -> bool:
@@ -205,18 +259,6 @@ def _begun(runs: Path) -> bool:
     return False
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read a study's recipe.
-
-    Raises:
-        RecipeError: it is damaged, or another version of bisam wrote it.
-    """
-    try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text()))
-    except (ValueError, yaml.YAMLError):
-        raise RecipeError(f"{path} is damaged or of another version of bisam: choose another folder") from None
-
-
 def check_schema(folder: Path) -> None:
     """Refuse a folder with a newer layout.
 
@@ -225,10 +267,12 @@ def check_schema(folder: Path) -> None:
     """
     path = folder / "study.json"
     try:
-        schema = int(json.loads(path.read_text())["schema"])
+        schema = parse_json(read_text(path))["schema"]
+        if type(schema) is not int:
+            raise TypeError
     except FileNotFoundError:
         schema = 1
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise RecipeError(f'{path} is damaged: it should say {{"schema": {SCHEMA}}}') from None
     if schema > SCHEMA:
         raise RecipeError(f"{folder} has the layout {schema}, and this bisam knows {SCHEMA}: update it")
@@ -246,6 +290,7 @@ runs/[VARIANT/]METHOD/seed-N/
     checkpoints/      of a run that is not finished
     .lock             held by the process that trains the run; several machines may work on one folder
 equal-cost/           the same for runs whose epochs spend the budget
+.at-work/             locks of the processes that are at work on the study
 quarantine/           runs whose files were damaged, each with the reason
 results.csv           one line per run; results.jsonl: the same, with learning curves
 table.md, figure.png  the comparison; `bisam report THIS_FOLDER` makes an HTML page of it

@@ -54,6 +54,11 @@ def run_study(
         RecipeError: data are missing or too few, a network cannot be built, or there is no such accelerator.
         BrokenProcessPool: a process was killed, perhaps because memory ran out.
     """
+    with study.at_work():
+        yield from _run_study(study, jobs, every, stack)
+
+
+def _run_study(study: Study, jobs: int, every: float, stack: Stacking) -> Generator[Event[RunResult], None, None]:
     done = study.results()
     pending = [run for run in study.runs if run not in done]
     if not pending:

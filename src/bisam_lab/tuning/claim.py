@@ -7,6 +7,7 @@ here; its processes write the time into the storage once a minute instead.
 
 import contextlib
 import platform
+import re
 import shutil
 import threading
 import time
@@ -44,8 +45,9 @@ class Claim:
     @property
     def folder(self) -> Path:
         """Folder of its checkpoints. A trial that continues the work of another one uses the other's folder."""
-        name = str(self.trial.user_attrs.get("folder", _name(self.trial.number)))
-        return self.tuning.folder / "trials" / name
+        name = str(self.trial.user_attrs.get("folder", ""))
+        own = _name(self.trial.number)  # a name that leads elsewhere would be deleted there
+        return self.tuning.folder / "trials" / (name if re.fullmatch(r"[0-9]{4,9}", name) else own)
 
     @property
     def settings(self) -> dict[str, float]:
@@ -84,8 +86,13 @@ class Claim:
 
 
 def claim(tuning: Tuning, study: optuna.Study) -> Claim | None:
-    """Take the next trial, with a value for each parameter; None if enough trials have ended or are running."""
+    """Take the next trial, with a value for each parameter; None if enough trials have ended or are running.
+
+    Raises:
+        RecipeError: the study is another tuning's, which was begun at the same time.
+    """
     with tuning.lock:
+        tuning.check(study)
         recover(tuning, study)
         trials = study.get_trials(deepcopy=False)
         taken = sum(ended(trial) or trial.state == TrialState.RUNNING for trial in trials)
@@ -94,6 +101,7 @@ def claim(tuning: Tuning, study: optuna.Study) -> Claim | None:
         # A seed per trial: processes differ, and a tuning that was interrupted draws what an uninterrupted one draws.
         study.sampler = TPESampler(seed=taken)
         trial = study.ask()
+        trial.set_user_attr("recipe", tuning.digest)
         for dimension in tuning.space:
             dimension.suggest(trial)
         return Claim(tuning, study, trial)
@@ -108,7 +116,8 @@ def recover(tuning: Tuning, study: optuna.Study) -> None:
 
 def _again(study: optuna.Study, trial: FrozenTrial, tries: int) -> None:
     """Mark a trial as failed, and queue its setting as a new trial that continues from its checkpoints."""
-    tries += trial.user_attrs.get("tries", 0)
+    before = trial.user_attrs.get("tries", 0)
+    tries += before if type(before) is int else TRIES
     if tries >= TRIES:
         with contextlib.suppress(UpdateFinishedTrialError):
             study._storage.set_trial_user_attr(trial._trial_id, "error", f"its process died, {tries} times")
@@ -132,7 +141,8 @@ def _alive(tuning: Tuning, trial: FrozenTrial) -> bool:
         except Timeout:
             return True
     started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    return time.time() - float(trial.user_attrs.get("alive", started)) < DEAD
+    alive = trial.user_attrs.get("alive", started)
+    return isinstance(alive, int | float) and time.time() - alive < DEAD
 
 
 def _lock(tuning: Tuning, number: int) -> FileLock:

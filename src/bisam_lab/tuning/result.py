@@ -89,7 +89,12 @@ class TuningResult:
 
 
 def read_trials(tuning: Tuning, study: optuna.Study) -> TuningResult:
-    """Read from the storage what was found so far."""
+    """Read from the storage what was found so far.
+
+    Raises:
+        RecipeError: the storage holds trials of another tuning.
+    """
+    tuning.check(study)
     trials = study.get_trials(deepcopy=False)
     frozen = scored(trials)
     results = [_result(tuning, trial) for trial in frozen]

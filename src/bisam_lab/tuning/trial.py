@@ -78,9 +78,8 @@ class _Objective:
         return sum(scores) / len(scores)
 
     def _train(self, seed: int, before: list[float]) -> float:
-        training = Training(self.recipe, self.tuning.method, seed, self.tuning.data_dir)
         checkpoints = Checkpoints(self.claim.folder / f"seed-{seed}", self.observer.note)
-        self._restore(training, checkpoints)
+        training = self._restored(seed, checkpoints)
         for done in range(1, len(training.history) + 1):
             self._report(training.history[:done], training, before)
         while not training.ended:
@@ -90,15 +89,19 @@ class _Objective:
             training.save(checkpoints)
         return self._best(training.history, training)
 
-    def _restore(self, training: Training, checkpoints: Checkpoints) -> None:
+    def _restored(self, seed: int, checkpoints: Checkpoints) -> Training:
+        """Return the training as its checkpoint left it, or a new one."""
+        training = Training(self.recipe, self.tuning.method, seed, self.tuning.data_dir)
         state = checkpoints.load()
         if state is None:
-            return
+            return training
         try:
             training.restore(state)
         except CheckpointError as error:  # another version of bisam may write the recipe in another way
             self.observer.note(f"{error}; the trial starts again from its first epoch")
             checkpoints.remove()
+            return Training(self.recipe, self.tuning.method, seed, self.tuning.data_dir)  # without half of that state
+        return training
 
     def _report(self, history: list[Epoch], training: Training, before: list[float]) -> None:
         trial, epochs = self.claim.trial, self.recipe.train.epochs

@@ -1,5 +1,6 @@
 """A tuning: a recipe, a method and a search space, in a folder and a storage that several processes can share."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from filelock import FileLock
 from optuna.pruners import MedianPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from ..recipe import Recipe, RecipeError, differences, settings
+from ..errors import one_line, some
+from ..recipe import Recipe, RecipeError, differences, digest, settings
 from ..study.files import make_folder, write_text
+from ..untrusted import parse_json
 from .space import Space
 from .storage import JOURNAL, open_storage
 
@@ -68,7 +71,7 @@ class Tuning:
         make_folder(self.folder)
         with self.lock:
             study = self.open()
-            self._check(study)
+            self.check(study)
             if self.space.default is not None and not study.get_trials(deepcopy=False):
                 study.enqueue_trial(self.space.default, {"default": True}, skip_if_exists=True)
         write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
@@ -83,13 +86,34 @@ class Tuning:
         large radius a network learns slowly at first.
         """
         pruner = MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=self.recipe.train.epochs // 3)
-        return optuna.create_study(
-            storage=open_storage(self.folder, self.storage),
-            study_name=self.folder.resolve().name,
-            direction="maximize",
-            pruner=pruner,
-            load_if_exists=True,
-        )
+        try:
+            study = optuna.create_study(
+                storage=open_storage(self.folder, self.storage),
+                study_name=self.folder.resolve().name,
+                direction="maximize",
+                pruner=pruner,
+                load_if_exists=True,
+            )
+            self._check_trials(study)
+        except RecipeError:
+            raise
+        except (LookupError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+            raise RecipeError(
+                f"{self.folder / JOURNAL if self.storage is None else '--storage'} is damaged "
+                f"({one_line(f'{type(error).__name__}: {error}', 80)}): choose another folder with --out"
+            ) from None
+        return study
+
+    def _check_trials(self, study: optuna.Study) -> None:
+        """Check that the trials that have a score have the parameters of the space.
+
+        Raises:
+            ValueError: one has not.
+        """
+        for trial in study.get_trials(deepcopy=False):
+            numbers = [trial.params.get(dimension.name) for dimension in self.space]
+            if trial.value is not None and not all(isinstance(number, int | float) for number in numbers):
+                raise ValueError(f"trial {trial.number} has a score, and not its parameters")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -97,8 +121,29 @@ class Tuning:
         recipe = settings(self.recipe.model_dump(mode="json"))
         return {"method": self.method, "seeds": self.seeds, "space": self.space.to_dict(), **recipe}
 
-    def _check(self, study: optuna.Study) -> None:
-        """Refuse a study that is not this tuning's."""
+    @property
+    def digest(self) -> str:
+        """What each trial carries, so that a trial of another tuning is told apart."""
+        parts = [digest(self.recipe), self.method, self.seeds, self.space.to_dict()]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def check(self, study: optuna.Study) -> None:
+        """Refuse a study that is not this tuning's, or one that holds trials of another.
+
+        Two processes may have begun it at once on one storage, from folders of one name.
+
+        Raises:
+            RecipeError: it is not this tuning's.
+        """
+        self._check_identity(study)
+        for trial in study.get_trials(deepcopy=False):
+            if trial.user_attrs.get("recipe", self.digest) != self.digest:
+                raise RecipeError(
+                    f"--out {self.folder} holds trials of another tuning (trial {trial.number}): choose another "
+                    "folder; with a --storage, a folder of another name"
+                )
+
+    def _check_identity(self, study: optuna.Study) -> None:
         stored = study.user_attrs.get("bisam")
         if stored is None:
             if study.get_trials(deepcopy=False):
@@ -107,16 +152,26 @@ class Tuning:
                 )
             study.set_user_attr("bisam", json.dumps({"schema": SCHEMA, **self.identity}))
             return
-        there = json.loads(stored)
+        there = self._stored(stored)
         if (schema := there.pop("schema")) > SCHEMA:
             raise RecipeError(f"--out {self.folder} has the layout {schema}, and this bisam knows {SCHEMA}: update it")
         there |= settings(there)
         differing = [f"{key}={a!r} there, {b!r} now" for key, a, b in differences(there, self.identity)]
         if differing:
             raise RecipeError(
-                f"--out {self.folder} holds another tuning ({'; '.join(differing)}): choose another folder; with a "
+                f"--out {self.folder} holds another tuning ({some(differing)}): choose another folder; with a "
                 "--storage, a folder of another name"
             )
+
+    def _stored(self, text: Any) -> dict[str, Any]:
+        """Read what the study says of its tuning."""
+        try:
+            there = parse_json(text)
+            if type(there["schema"]) is int:
+                return dict(there)
+        except (ValueError, TypeError, KeyError):
+            pass
+        raise RecipeError(f"--out {self.folder}: what its study says of the tuning is damaged: choose another folder")
 
 
 def ended(trial: FrozenTrial) -> bool:

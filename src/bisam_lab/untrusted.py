@@ -1,0 +1,217 @@
+"""What comes from outside is read up to a size, and what cannot be read is refused in one line that names it.
+
+Recipes, results and archives may be damaged, or made to do harm: a named pipe that never answers, a few lines of YAML
+that stand for a billion values, a number of a million digits.
+"""
+
+import json
+import math
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import RecipeError, one_line, shown
+
+__all__ = ["check_plain", "check_stored", "check_text", "parse_json", "parse_yaml", "read_text", "special_file"]
+
+#: Characters of a text file that is read whole, such as a recipe or a result. A result of 100,000 epochs has half.
+LARGEST_FILE = 40_000_000
+#: Characters of YAML, and values in it once its aliases are written out. The largest shipped recipe has a tenth.
+LARGEST_YAML, MOST_VALUES = 100_000, 5_000
+#: Levels of values inside values.
+DEEPEST = 20
+#: Characters of one text in a recipe, and of a name that becomes a file's.
+LONGEST_TEXT, LONGEST_NAME = 5_000, 100
+_FORBIDDEN = {chr(code): f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n"}
+
+
+def special_file(path: Path) -> str | None:
+    """Return what a path is that must not be opened, such as a named pipe; None: a file, a folder, or nothing."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    kinds = {
+        stat.S_ISFIFO: "a named pipe",
+        stat.S_ISSOCK: "a socket",
+        stat.S_ISCHR: "a device",
+        stat.S_ISBLK: "a device",
+    }
+    return next((kind for test, kind in kinds.items() if test(mode)), None)
+
+
+def read_text(path: Path, most: int = LARGEST_FILE) -> str:
+    """Return the text of a file in UTF-8.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        RecipeError: it is no ordinary file, larger, or not in UTF-8.
+        OSError: it cannot be opened.
+    """
+    if (kind := special_file(path)) is not None:
+        raise RecipeError(f"{shown(path)} is {kind}: name an ordinary file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise RecipeError(f"{shown(path)} has more than {most:,} bytes, the most that is read: name another file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte, at = content[error.start], error.start
+        raise RecipeError(
+            f"{shown(path)} is not text in UTF-8 (byte {byte:#04x} at position {at:,}): save it as UTF-8"
+        ) from None
+
+
+class _TooMuchError(yaml.YAMLError):
+    """More values, or deeper ones, than are read."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain values, and counts them as if each alias were written out."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = self._total = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node, and count the nodes in it."""
+        before, alias = self._total, self.check_event(yaml.AliasEvent)
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise _TooMuchError(f"its values lie more than {DEEPEST} deep")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        if alias and id(node) not in self._sizes:
+            raise _TooMuchError("an alias inside the value that it stands for")
+        self._total += self._sizes[id(node)] if alias else 1
+        self._sizes.setdefault(id(node), self._total - before)
+        if self._total > MOST_VALUES:
+            raise _TooMuchError(f"more than {MOST_VALUES:,} values, its aliases written out")
+        return node
+
+
+#: What the parser raises where a value has another form than its tag says, such as ``!!bool x`` or ``2001-99-99``.
+_BROKEN = (
+    *(yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError),
+    *(RecursionError, AssertionError),
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the plain values that a YAML text stands for.
+
+    Args:
+        text: at most :data:`LARGEST_YAML` characters.
+        where: its name, for the message.
+
+    Raises:
+        RecipeError: it is too long or too deep, stands for too many values, or is no YAML.
+    """
+    if len(text) > LARGEST_YAML:
+        raise RecipeError(f"{shown(where)} has {len(text):,} characters; {LARGEST_YAML:,} are read: make it shorter")
+    try:
+        return _Loader(text).get_single_data()
+    except _BROKEN as error:
+        remedy = "make it smaller" if isinstance(error, _TooMuchError) else "put a text in quotes"
+        raise RecipeError(f"{shown(where)} is not valid YAML: {_problem(error)}; {remedy}") from None
+
+
+def _problem(error: Exception) -> str:
+    """Say in one phrase what the parser found."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        mark = error.problem_mark
+        return one_line(error.problem, 80) + (f", line {mark.line + 1}, column {mark.column + 1}" if mark else "")
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.reason}, at position {error.position}"
+    if isinstance(error, _TooMuchError):
+        return str(error)
+    return "a date, a number or a value with a !!tag that has another form than such a value has"
+
+
+def parse_json(text: str) -> Any:
+    """Return the plain values that a JSON text stands for.
+
+    Raises:
+        ValueError: it is no JSON, too deep, or has a number of too many digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its values lie too deep") from None
+
+
+def check_text(where: str, text: str, *, name: bool = False) -> None:
+    """Refuse characters that no file name, page or table can hold, and texts that are too long.
+
+    Args:
+        where: names the text in the message.
+        text: any string.
+        name: whether it becomes the name of a file, so that it must be short and on one line.
+
+    Raises:
+        RecipeError: it has a lone surrogate or a control character, or is too long.
+    """
+    most = LONGEST_NAME if name else LONGEST_TEXT
+    if len(text) > most:
+        raise RecipeError(f"{where} has {len(text):,} characters, of at most {most:,}: make it shorter")
+    bad = next((c for c in text if c in _FORBIDDEN or "\ud800" <= c <= "\udfff" or (name and c in "\t\n")), None)
+    if bad is not None:
+        raise RecipeError(f"{where}={shown(text)} holds the character {bad!a}, which no name may have: leave it out")
+
+
+def check_plain(fields: Any, where: str = "") -> None:
+    """Refuse what no recipe can hold, and what would be too large to work with.
+
+    Args:
+        fields: plain values, such as :func:`parse_yaml` returns.
+        where: the dotted name of ``fields``; empty for a whole recipe.
+
+    Raises:
+        RecipeError: a text with characters that no name may have, a number beyond 64 bits or that is not finite, a
+            date or another value that is not plain, or values that lie too deep.
+    """
+    dotted = where or "recipe"
+    if where.count(".") > DEEPEST:
+        raise RecipeError(f"{shown(where)}: its values lie more than {DEEPEST} deep: leave out the innermost")
+    if isinstance(fields, dict):
+        for key, value in fields.items():
+            if not isinstance(key, str | int) or isinstance(key, bool):
+                raise RecipeError(f"{dotted}: the key {shown(key)} is no word: put it in quotes")
+            check_text(f"a key of {dotted}", key, name=True) if isinstance(key, str) else _check_number(dotted, key)
+            check_plain(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(fields, list | tuple):
+        for number, value in enumerate(fields):
+            check_plain(value, f"{dotted}.{number}")
+    elif isinstance(fields, str):
+        check_text(dotted, fields)
+    elif isinstance(fields, int | float):
+        _check_number(dotted, fields)
+    elif fields is not None:
+        raise RecipeError(f"{dotted}={shown(fields)} is a {type(fields).__name__}: put it in quotes to make it a text")
+
+
+def _check_number(where: str, number: float) -> None:
+    if isinstance(number, int) and abs(number) >= 2**63:
+        digits = max(19, int(number.bit_length() * math.log10(2)))
+        raise RecipeError(f"{where}: a number of about {digits:,} digits; whole numbers have at most 18")
+    if not math.isfinite(number):
+        raise RecipeError(f"{where}={number} must be a finite number")
+
+
+def check_stored(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse a zip archive whose contents are larger than itself: torch packs tensors without compressing them.
+
+    Raises:
+        RecipeError: it would grow as it is read.
+    """
+    size = sum(member.file_size for member in archive.infolist())
+    if size > path.stat().st_size:
+        raise RecipeError(f"{shown(path)} would unpack to {size:,} bytes: torch.save compresses nothing")
