@@ -14,6 +14,7 @@ from .tokens import build_tokenizer, encode
 
 __all__ = ["Read", "read"]
 
+_UNOFFICIAL = "files are missing, or are not the official ones byte for byte: `bisam data verify {}` says which"
 #: Fields that say something about images alone.
 _OF_IMAGES = ("augment", "image_size", "mean")
 
@@ -54,7 +55,8 @@ def read(recipe: DataRecipe, data_dir: Path | None, tokenizer: str | None) -> Re
         own_folder = recipe.name.partition(":")[0] in OWN
         raise RecipeError(f"data.name={recipe.name!r}: {error}") if own_folder else error from None
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise RecipeError(f"{recipe.name} in --data-dir {data_dir} cannot be read: {error}") from error
+        why = _UNOFFICIAL.format(recipe.name) if "download=True" in str(error) else error  # torchvision's own remedy
+        raise RecipeError(f"{recipe.name} in --data-dir {data_dir} cannot be read: {why}") from error
 
 
 @lru_cache(maxsize=1)  # the runs of a study in one process read the same set

@@ -17,8 +17,13 @@ def test_half_a_set(tmp_path):
     with pytest.raises(RecipeError, match="must hold"):
         load_splits(DataRecipe(name="cifar10"), tmp_path, 0)
     (tmp_path / "FashionMNIST" / "raw").mkdir(parents=True)
-    with pytest.raises(RecipeError, match="cannot be read"):
-        load_splits(DataRecipe(name="fashion-mnist"), tmp_path, 0)
+    (tmp_path / "train_32x32.mat").write_bytes(b"another copy")
+    (tmp_path / "flowers-102" / "jpg").mkdir(parents=True)
+    for name in ("fashion-mnist", "svhn", "flowers"):
+        with pytest.raises(RecipeError, match=f"cannot be read: files are missing.*bisam data verify {name}") as caught:
+            load_splits(DataRecipe(name=name), tmp_path, 0)
+        assert "corrupted" not in str(caught.value)
+        assert "download=True" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
