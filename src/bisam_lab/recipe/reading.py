@@ -1,15 +1,15 @@
 """Recipes by name or from a file: read, overridden word by word, validated, and explained where they are wrong."""
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..errors import RecipeError, nearest
+from .explaining import explain
 from .schema import Recipe
 
 __all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "outline", "text", "variant", "words"]
@@ -118,7 +118,7 @@ def _validated(fields: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(e, fields) for e in error.errors())) from None
+        raise RecipeError("\n".join(explain(e) for e in error.errors())) from None
 
 
 def words(recipe: str, overrides: Sequence[str] | None) -> tuple[str, list[str]]:
@@ -163,46 +163,6 @@ def _set(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
             raise RecipeError(f"{'.'.join(path)} does not exist: {key} has no fields of its own")
         fields = inner
     fields[path[-1]] = value
-
-
-def _explain(error: Any, fields: dict[str, Any]) -> str:
-    """Say what is wrong with one field, and name the nearest thing that would be right."""
-    where = [str(part) for part in error["loc"]]
-    dotted = ".".join(where) or "recipe"
-    if error["type"] == "extra_forbidden":
-        part = _part_at(where[:-1])
-        near = nearest(where[-1], part.model_fields) or _elsewhere(where[-1])
-        return f"{dotted}: unknown key{near or '; it may have: ' + ', '.join(part.model_fields)}"
-    if error["type"] == "literal_error":
-        allowed = [word.strip(" '") for word in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return (
-            f"{dotted}={error['input']!r}: must be one of {', '.join(allowed)}{nearest(str(error['input']), allowed)}"
-        )
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:] if message.startswith("Input") else message
-    return f"{dotted}={error['input']!r}: {message}" if error["type"] != "value_error" else f"{dotted}: {message}"
-
-
-def _part_at(path: Iterable[str]) -> type[BaseModel]:
-    part: type[BaseModel] = Recipe
-    for key in path:
-        inner = part.model_fields[key].annotation
-        part = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else get_args(inner)[0]
-    return part
-
-
-def _elsewhere(key: str) -> str:
-    """Find a key that the user has put into the wrong section, or misspelt there."""
-    sections = {name: f.annotation for name, f in Recipe.model_fields.items()}
-    keys = {
-        inner: f"{name}.{inner}"
-        for name, part in sections.items()
-        if isinstance(part, type) and issubclass(part, BaseModel)
-        for inner in part.model_fields
-    }
-    keys |= {name: name for name in sections}
-    found = difflib.get_close_matches(key, keys, n=1)
-    return f": did you mean {keys[found[0]]}?" if found else ""
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
