@@ -3,7 +3,6 @@
 import difflib
 import json
 from collections.abc import Iterable, Sequence
-from textwrap import shorten
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -11,17 +10,17 @@ from pydantic import BaseModel
 from ..errors import nearest
 from .schema import Recipe
 
-__all__ = ["explain", "plain_value"]
+__all__ = ["explain", "explain_all", "plain_value"]
 
-#: What a field of a kind must be, and a line that is right.
+#: What a field of a kind must be, and an example.
 _KINDS = {
-    "int": "a whole number, such as {key}=2",
-    "float": "a number, such as {key}=0.1",
-    "bool": "true or false, such as {key}=true",
-    "string": "text, such as {key}=name",
-    "dict": "a mapping, such as '{key}={{name: value}}'",
-    "tuple": "a list, such as {key}=[a,b]",
-    "list": "a list, such as {key}=[a,b]",
+    "int": ("a whole number", "2"),
+    "float": ("a number", "0.1"),
+    "bool": ("true or false", "true"),
+    "string": ("text", "name"),
+    "dict": ("a mapping", "{name: value}"),
+    "tuple": ("a list", "[a,b]"),
+    "list": ("a list", "[a,b]"),
 }
 #: What pydantic's limits say.
 _LIMITS = {
@@ -31,6 +30,20 @@ _LIMITS = {
     "less_than_equal": ("le", "less than or equal to"),
 }
 _LONGEST = 60
+_MOST = 3
+
+
+def explain_all(errors: Sequence[Any]) -> str:
+    """Say what is wrong, a line for each wrong field; of many, the first three.
+
+    Args:
+        errors: what pydantic's ``ValidationError.errors()`` returns.
+    """
+    within = {error["loc"][:-1] for error in errors}  # a list whose entries are wrong is not too short
+    kept = [error for error in errors if error["type"] != "too_short" or error["loc"] not in within]
+    lines = list(dict.fromkeys(explain(error) for error in kept))
+    more = len(lines) - _MOST
+    return "\n".join([*lines[:_MOST], *([f"and {more} more"] if more > 0 else [])])
 
 
 def explain(error: Any) -> str:
@@ -39,8 +52,10 @@ def explain(error: Any) -> str:
     Args:
         error: one of the entries of a pydantic ``ValidationError.errors()``.
     """
-    where = [str(part) for part in error["loc"] if part != "[key]"]
+    where = [str(part) for part in error["loc"]]
     dotted, kind, given = ".".join(where) or "recipe", error["type"], error["input"]
+    if where[-1:] == ["[key]"] or kind == "invalid_key":
+        return f"{'.'.join(where[:-1])}: a name must be text, not {_shown(given)}: write it in quotation marks"
     if kind == "extra_forbidden":
         return f"{dotted}: unknown key{_nearest_key(where, given)}"
     if kind == "value_error":
@@ -57,18 +72,33 @@ def _wanted(error: Any, where: Sequence[str]) -> str:
     if kind in _LIMITS:
         name, words = _LIMITS[kind]
         return f"{words} {limits[name]:g}"
-    if kind == "too_short":
-        return f"a list of {limits['min_length']} or more, such as {key}=[a,b]"
-    if kind == "finite_number":
-        return "a finite number, such as {key}=0.1".format(key=key)
     if kind in ("model_type", "model_attributes_type"):
-        part = _part_at(where)
-        first = next(iter(part.model_fields))
-        return f"a section of fields, such as {key}.{first}={plain_value(error['input']) or '...'}"
-    if kind == "invalid_key":
-        return "a name: write it as text, in quotation marks"
-    family = kind.partition("_")[0]
-    return _KINDS.get(family, "another value; `bisam recipes show digits` has an example").format(key=key)
+        first = next(iter(_part_at(where).model_fields))
+        return f"a section of fields, such as {key}.{first}={_given(error['input'])}"
+    if kind == "too_short":
+        return f"a list with something in it, such as {_example(where, '[a,b]')}"
+    if kind == "finite_number":
+        return f"a finite number, such as {_example(where, '2')}"
+    words, example = _KINDS.get(kind.partition("_")[0], ("another value", "value"))
+    return f"{words}, such as {_example(where, example)}"
+
+
+def _example(where: Sequence[str], otherwise: str) -> str:
+    """Return a line that is right: the field with its default, or with another example where that says nothing."""
+    path = [part for part in where if not part.isdigit()]
+    try:
+        default = _part_at(path[:-1]).model_fields[path[-1]].default
+    except (KeyError, IndexError, AttributeError):
+        default = None
+    if isinstance(default, tuple):
+        default = f"[{','.join(map(str, default))}]"
+    plain = "" if default is None else plain_value(default)
+    line = f"{'.'.join(path)}={plain or otherwise}"
+    return f"'{line}'" if " " in line else line
+
+
+def _given(value: Any) -> str:
+    return "..." if value is None else plain_value(value) or "..."
 
 
 def _nearest_key(where: Sequence[str], given: Any) -> str:
@@ -118,4 +148,5 @@ def _shown(value: Any) -> str:
     """Return a value as Python shows it, cut where it is long."""
     if isinstance(value, int) and abs(value) >= 10**_LONGEST:
         return "a number of many digits"
-    return shorten(repr(value), _LONGEST, placeholder="...") if len(repr(value)) > _LONGEST else repr(value)
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from ..errors import RecipeError, nearest
-from .explaining import explain
+from .explaining import explain_all
 from .schema import Recipe
 
 __all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "outline", "text", "variant", "words"]
@@ -60,19 +60,20 @@ def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = Fal
     """
     fields = _read(recipe)
     small = fields.pop("smoke", None)
+    if not isinstance(small, dict) and (smoke or small is not None):
+        raise RecipeError(f"recipe {str(recipe)!r} has no smoke size: give it a mapping `smoke:` of dotted.key: value")
     if smoke:
-        if not isinstance(small, dict):
-            raise RecipeError(
-                f"recipe {str(recipe)!r} has no smoke size: give it a mapping `smoke:` of dotted.key: value"
-            )
-        for key, value in small.items():
+        for key, value in (small or {}).items():
             _set(fields, str(key).split("."), value)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {override!r} must look like train.lr=0.05")
         _set(fields, key.split("."), _yaml(value, override))
-    return _validated(fields)
+    found = _validated(fields)
+    for name in found.variants:
+        variant(found, name)
+    return found
 
 
 def variant(recipe: Recipe, name: str) -> Recipe:
@@ -88,7 +89,10 @@ def variant(recipe: Recipe, name: str) -> Recipe:
             raise RecipeError(f"variant {name!r} is none of the recipe's, {known}{nearest(name, recipe.variants)}")
         for key, value in recipe.variants[name].items():
             _set(fields, key.split("."), value)
-    return _validated(fields)
+    try:
+        return _validated(fields)
+    except RecipeError as error:
+        raise RecipeError(f"variants.{name}: {error}") from None
 
 
 def changed(recipe: Recipe, settings: Mapping[tuple[str, ...], Any]) -> Recipe:
@@ -118,7 +122,7 @@ def _validated(fields: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError("\n".join(explain(e) for e in error.errors())) from None
+        raise RecipeError(explain_all(error.errors())) from None
 
 
 def words(recipe: str, overrides: Sequence[str] | None) -> tuple[str, list[str]]:

@@ -1,7 +1,7 @@
 """A recipe: everything that defines a study, typed and validated."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -17,7 +17,18 @@ _FREE = ("name", "description", "methods", "seeds", "first_seed", "variants")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_as_a_number(cls, values: Any) -> Any:
+        """Refuse true and false where a number belongs: pydantic would take them for 1 and 0."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+            if isinstance(value, bool) and bool not in kinds and {int, float} & {*kinds}:
+                raise ValueError(f"{name}={str(value).lower()} must be a number")
+        return values
 
 
 class DataRecipe(_Part):
