@@ -10,7 +10,7 @@ from rich.console import Console
 from ..errors import RecipeError
 from ..registry.optimizers import PLAIN
 from ..run.result import plain
-from .options import DataDir, Json, LabelNoise, Overrides, RecipeName
+from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, load, understood
 
 if TYPE_CHECKING:
     from ..tuning.rho_range import Advice
@@ -34,13 +34,9 @@ def rho_range(
     [dim]bisam rho-range digits --method bisam-log[/dim]
     [dim]bisam rho-range cifar10 --data-dir data --method asam --json[/dim]
     """
-    from .. import recipe as recipes  # here, as below: torch takes seconds to import, and --help must be fast
-
-    recipe, given = recipes.words(recipe, overrides)
-    if label_noise is not None:
-        given.append(f"data.label_noise={label_noise}")
-    chosen = recipes.load(recipe, [*given, f"methods=[{method}]"])
-    from ..tuning.rho_range import advise
+    words = understood(recipe, overrides, label_noise)
+    chosen = load(words, methods=f"[{method}]")
+    from ..tuning.rho_range import advise  # here: torch takes seconds to import, and --help must be fast
 
     if method in PLAIN:
         raise RecipeError(f"--method {method} has no radius: name a sharpness-aware method, such as sam")
@@ -51,7 +47,7 @@ def rho_range(
         return
     where = [] if data_dir is None else ["--data-dir", str(data_dir)]
     Console(soft_wrap=True).print(
-        _text(advice, chosen.train.plain_method, " ".join([recipe, *where, *given])), highlight=False, markup=False
+        _text(advice, chosen.train.plain_method, " ".join([str(words), *where])), highlight=False, markup=False
     )
 
 

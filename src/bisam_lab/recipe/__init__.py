@@ -1,6 +1,7 @@
 """Recipes: what defines a study, and how it is read."""
 
-from .reading import RecipeError, changed, differences, load, names, only, outline, text, variant, words
+from .guesses import Understood, understood
+from .reading import RecipeError, changed, differences, load, names, only, outline, text, variant
 from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "RecipeError",
     "SharpnessRecipe",
     "TrainRecipe",
+    "Understood",
     "changed",
     "differences",
     "load",
@@ -19,6 +21,6 @@ __all__ = [
     "outline",
     "settings",
     "text",
+    "understood",
     "variant",
-    "words",
 ]

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from ..errors import nearest
+from .fields import fields
 from .schema import Recipe
 
 __all__ = ["explain", "explain_all", "plain_value"]
@@ -58,8 +59,9 @@ def explain(error: Any) -> str:
         return f"{'.'.join(where[:-1])}: a name must be text, not {_shown(given)}: write it in quotation marks"
     if kind == "extra_forbidden":
         return f"{dotted}: unknown key{_nearest_key(where, given)}"
+    said = error["msg"].removeprefix("Value error, ")
     if kind == "value_error":
-        return f"{dotted}: {error['msg'].removeprefix('Value error, ')}"
+        return f"{dotted}: {said}" if where else said
     return f"{dotted}={_shown(given)}: must be {_wanted(error, where)}"
 
 
@@ -114,16 +116,13 @@ def _nearest_key(where: Sequence[str], given: Any) -> str:
 
 def _elsewhere(key: str) -> str | None:
     """Find a key that the user has put into the wrong section, or misspelt there."""
-    sections = {name: f.annotation for name, f in Recipe.model_fields.items()}
-    keys = {
-        inner: f"{name}.{inner}"
-        for name, part in sections.items()
-        if isinstance(part, type) and issubclass(part, BaseModel)
-        for inner in part.model_fields
-    }
-    keys |= {name: name for name in sections}
-    found = difflib.get_close_matches(key, keys, n=1)
-    return keys[found[0]] if found else None
+    places: dict[str, list[str]] = {name: [name] for name in Recipe.model_fields}
+    for dotted in fields():
+        section, dot, inner = dotted.rpartition(".")
+        if dot and inner not in Recipe.model_fields:
+            places.setdefault(inner, []).append(f"{section}.{inner}")
+    found = difflib.get_close_matches(key, places, n=1)
+    return " or ".join(places[found[0]]) if found else None
 
 
 def _part_at(path: Iterable[str]) -> type[BaseModel]:

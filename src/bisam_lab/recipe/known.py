@@ -85,6 +85,8 @@ def model_name(name: str) -> str:
     """
     if _MODEL.fullmatch(name):
         return name
+    if name.endswith(".py"):
+        raise ValueError(f"{name!r} is a file: name its class or function, {name}:NAME")
     known = [*_MODELS, "resnet-N, wrn-N-K", "timm:NAME", "hf:NAME", "package.module:NAME", "file.py:NAME"]
     raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, _MODELS)}")
 
@@ -97,6 +99,8 @@ def optimizer_name(name: str) -> str:
     """
     if name in OPTIMIZERS or re.fullmatch(_OWN, name):
         return name
+    if name.endswith(".py"):
+        raise ValueError(f"{name!r} is a file: name its class or function, {name}:NAME")
     known = [*OPTIMIZERS, "package.module:CLASS", "file.py:NAME"]
     raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, OPTIMIZERS)}")
 

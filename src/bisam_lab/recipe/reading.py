@@ -12,7 +12,7 @@ from ..errors import RecipeError, nearest
 from .explaining import explain_all
 from .schema import Recipe
 
-__all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "outline", "text", "variant", "words"]
+__all__ = ["RecipeError", "changed", "differences", "load", "methods_of", "names", "only", "outline", "text", "variant"]
 
 
 def names() -> list[str]:
@@ -39,6 +39,16 @@ def outline(name: str) -> dict[str, Any]:
         RecipeError: no such recipe.
     """
     return _over(Recipe.model_construct().model_dump(mode="json"), yaml.safe_load(text(name)))
+
+
+def methods_of(recipe: str | Path) -> list[str]:
+    """Return the methods that a recipe's file names, without checking them; none where it cannot be read.
+
+    Raises:
+        RecipeError: no such recipe, or broken YAML.
+    """
+    found = _read(recipe).get("methods", Recipe.model_fields["methods"].default)
+    return [str(name) for name in found] if isinstance(found, list | tuple) else []
 
 
 def _over(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,19 +133,6 @@ def _validated(fields: dict[str, Any]) -> Recipe:
         return Recipe.model_validate(fields)
     except ValidationError as error:
         raise RecipeError(explain_all(error.errors())) from None
-
-
-def words(recipe: str, overrides: Sequence[str] | None) -> tuple[str, list[str]]:
-    """Return the recipe and the overrides of a command line.
-
-    The recipe may be left out: then it is ``digits``, or ``own`` where data or a model are named.
-    """
-    given = list(overrides or [])
-    if "=" in recipe and not Path(recipe).exists():
-        given = [recipe, *given]
-        named = any(word.startswith(("data.name=", "model.name=")) for word in given)
-        return "own" if named else "digits", given
-    return recipe, given
 
 
 def _read(recipe: str | Path) -> dict[str, Any]:
