@@ -90,7 +90,7 @@ def compare(
         raise RecipeError(f"--baseline {against} is not among the methods {', '.join(chosen.methods)}")
     with no_collection():  # here, while the server of the runs imports the engine: --help must be fast
         from ..parallel.checks import default_jobs
-        from ..report.summary import write_summary
+        from ..report.summary import shifts, write_summary
         from ..statistics.by_variant import outcomes
         from ..study.folder import Study
 
@@ -111,6 +111,8 @@ def compare(
     else:
         for outcome in found:
             _show(outcome, console)
+        for text in shifts(chosen):
+            console.print(text, highlight=False, markup=False)
         console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{escape(str(study.folder))}[/bold]")
     if not succeeded:
         raise typer.Exit(1)

@@ -47,6 +47,7 @@ def train(
     of = of if of is not None else next(iter(whole.variants), "")
     chosen, method = variant(whole, of), method or whole.methods[-1]
     with no_collection():
+        from ..datasets.registry import shift
         from ..run.checkpoint import CheckpointError
         from ..run.result import Run
         from ..study.cell import Busy, run_cell
@@ -81,3 +82,5 @@ def train(
         f"(epoch {result.selected_epoch} of {len(result.history)}, {result.seconds:.0f} s){mark}",
         highlight=False,
     )
+    if text := shift(chosen.data.name):
+        console.print(text, highlight=False, markup=False)
