@@ -13,7 +13,9 @@ from rich.measure import Measurement
 from ..errors import RecipeError
 from ..importing import no_collection
 from ..parallel.processes import warm_up
+from .completion import complete_method
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
+from .restart import STUDY, Restart, restart
 from .signals import leaving
 
 if TYPE_CHECKING:
@@ -31,7 +33,10 @@ def compare(
     recipe: RecipeName = "digits",
     overrides: Overrides = None,
     methods: Annotated[
-        str | None, typer.Option(help="Comma-separated; + combines methods, as in sgd,sam,bisam-log+asam.")
+        str | None,
+        typer.Option(
+            help="Comma-separated; + combines methods, as in sgd,sam,bisam-log+asam.", autocompletion=complete_method
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Runs per method; seed k is the same for each method.")
@@ -58,6 +63,7 @@ def compare(
         typer.Option(help="Train several runs together in one process: where it is faster, wherever it can be, never."),
     ] = "auto",
     out: Annotated[Path | None, typer.Option(help="The study's folder; studies/RECIPE by default.")] = None,
+    again: Restart = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -96,6 +102,8 @@ def compare(
 
     console = Console(stderr=as_json)
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
+    if again:
+        restart(folder, STUDY, console)
     study = Study(folder, chosen, data_dir, lambda text: console.print(text, markup=False))
     with leaving():
         if budget is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from ..importing import no_collection
+from .completion import complete_field, complete_recipe
 
 if TYPE_CHECKING:
     from ..recipe import Recipe, Understood
@@ -18,18 +19,10 @@ __all__ = [
     "RecipeName",
     "Smoke",
     "Test",
-    "complete_recipe",
     "load",
     "read",
     "understood",
 ]
-
-
-def complete_recipe(incomplete: str) -> list[str]:
-    """Return the names of recipes that begin so, for the shell."""
-    from .. import recipe as recipes  # here, as in each command: --help reads no recipe
-
-    return [name for name in recipes.names() if name.startswith(incomplete)]
 
 
 RecipeName: TypeAlias = Annotated[
@@ -43,7 +36,9 @@ RecipeName: TypeAlias = Annotated[
 Overrides: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FIELD=VALUE]...", help="Any field, such as train.lr=0.05; lr=0.05 and --lr 0.05 are the same."
+        metavar="[FIELD=VALUE]...",
+        help="Any field, such as train.lr=0.05; lr=0.05 and --lr 0.05 are the same.",
+        autocompletion=complete_field,
     ),
 ]
 LabelNoise: TypeAlias = Annotated[

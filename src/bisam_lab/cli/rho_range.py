@@ -10,6 +10,7 @@ from rich.console import Console
 from ..errors import RecipeError
 from ..registry.optimizers import PLAIN
 from ..run.result import plain
+from .completion import complete_method
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, load, understood
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["rho_range"]
 def rho_range(
     recipe: RecipeName = "digits",
     overrides: Overrides = None,
-    method: Annotated[str, typer.Option(help="A method with a radius.")] = "sam",
+    method: Annotated[str, typer.Option(help="A method with a radius.", autocompletion=complete_method)] = "sam",
     seed: Annotated[int, typer.Option(min=0, help="Of initial weights, split, noise and data order.")] = 0,
     label_noise: LabelNoise = None,
     data_dir: DataDir = None,

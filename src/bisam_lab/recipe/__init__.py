@@ -1,7 +1,7 @@
 """Recipes: what defines a study, and how it is read."""
 
 from .guesses import Understood, understood
-from .reading import RecipeError, changed, differences, load, names, only, outline, text, variant
+from .reading import RecipeError, changed, differences, first, load, names, only, outline, text, variant
 from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Understood",
     "changed",
     "differences",
+    "first",
     "load",
     "names",
     "only",

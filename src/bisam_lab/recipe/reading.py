@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -12,7 +13,19 @@ from ..errors import RecipeError, nearest
 from .explaining import explain_all
 from .schema import Recipe
 
-__all__ = ["RecipeError", "changed", "differences", "load", "methods_of", "names", "only", "outline", "text", "variant"]
+__all__ = [
+    "RecipeError",
+    "changed",
+    "differences",
+    "first",
+    "load",
+    "methods_of",
+    "names",
+    "only",
+    "outline",
+    "text",
+    "variant",
+]
 
 
 def names() -> list[str]:
@@ -174,3 +187,9 @@ def differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any
             yield from differences(before, after, f"{prefix}{key}.")
         elif before != after:
             yield prefix + key, before, after
+
+
+def first(texts: Sequence[str]) -> str:
+    """Return the first two of several texts for one line, and how many there are besides."""
+    more = f" and {len(texts) - 2} more" if len(texts) > 2 else ""
+    return "; ".join(shorten(text, 60, placeholder="...") for text in texts[:2]) + more

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.examples import count_batches
-from ..recipe import Recipe, differences, settings
+from ..recipe import Recipe, differences, first, settings
 from ..registry.methods import Method
 from ..registry.metrics import METRICS
 from .asking import Asking, Clock
@@ -195,7 +195,7 @@ class Training:
         there = {"method": state["method"], "seed": state["seed"], **settings(state["recipe"])}
         differing = [f"{key}={old!r} there, {new!r} now" for key, old, new in differences(there, mine)]
         if differing:
-            raise CheckpointError(f"the checkpoint belongs to another run ({'; '.join(differing)})")
+            raise CheckpointError(f"the checkpoint belongs to another run ({first(differing)})")
         try:
             self._restore(state)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:

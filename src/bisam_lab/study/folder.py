@@ -11,7 +11,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from ..budget import Budget, Unit
-from ..recipe import Recipe, RecipeError, changed, differences, settings, variant
+from ..recipe import Recipe, RecipeError, changed, differences, first, settings, variant
 from ..run.result import Run, RunResult
 from .files import (
     BUDGET,
@@ -188,7 +188,8 @@ class Study:
                 differing.append(f"variants.{name} has other settings")
         if differing and any(_begun(self.folder / tree) for tree in TREES.values()):
             raise RecipeError(
-                f"--out {self.folder} holds a study of another recipe ({'; '.join(differing)}): choose another folder"
+                f"--out {self.folder} holds a study of another recipe ({first(differing)}): choose another folder, or "
+                "--restart, which keeps it beside"
             )
 
 

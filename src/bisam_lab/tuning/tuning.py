@@ -10,7 +10,7 @@ from filelock import FileLock
 from optuna.pruners import MedianPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from ..recipe import Recipe, RecipeError, differences, settings
+from ..recipe import Recipe, RecipeError, differences, first, settings
 from ..study.files import make_folder, write_text
 from .space import Space
 from .storage import JOURNAL, open_storage
@@ -113,8 +113,8 @@ class Tuning:
         differing = [f"{key}={a!r} there, {b!r} now" for key, a, b in differences(there, self.identity)]
         if differing:
             raise RecipeError(
-                f"--out {self.folder} holds another tuning ({'; '.join(differing)}): choose another folder; with a "
-                "--storage, a folder of another name"
+                f"--out {self.folder} holds another tuning ({first(differing)}): choose another folder "
+                + ("of another name" if self.storage else "or --restart, which keeps it beside")
             )
 
 
