@@ -79,7 +79,7 @@ def test_a_run_of_another_recipe_is_kept_beside_with_restart(tmp_path, capsys, m
 def test_a_study_or_tuning_of_another_recipe_is_kept_beside_with_restart(tmp_path, capsys, monkeypatch):
     """Nothing is trained here."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bisam_lab.study.pool.run_study", lambda *_, **__: (_ for _ in ()))
+    monkeypatch.setattr("bisam_lab.cli.comparing.run_study", lambda *_, **__: (_ for _ in ()))
     compare = ["compare", "digits", "--methods", "sgd", "--jobs", "1"]
     assert said_by(capsys, monkeypatch, *compare)[0] == 0
     run = Path("studies/digits/runs/sgd/seed-0")
