@@ -241,6 +241,7 @@ A study of bisam, layout {SCHEMA}. All files are plain; copy the folder to move 
 recipe.yaml           what was run; `bisam compare recipe.yaml --out THIS_FOLDER` continues the study
 study.json            the version of this layout
 budget.json           with --budget: what each method may spend, and what a step of it costs
+look.json             with --seeds auto: the last look; its level is that of the tables
 runs/[VARIANT/]METHOD/seed-N/
     result.json       of a finished run: scores, learning curve, hardware, versions
     csv/, tensorboard/    the learning curve (tensorboard --logdir runs)
