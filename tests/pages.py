@@ -122,7 +122,7 @@ def check_command(line):
         words = words[: words.index(end)] if end in words else words
     command = typer.main.get_command(app)
     while commands := getattr(command, "commands", None):
-        if not words or words[0] in ("--help", "--version"):
+        if not words or words[0] in ("--help", "--version", "--install-completion"):
             return
         command, words = commands[words[0]], words[1:]
     if not words or "--help" in words:  # the command is only named
@@ -139,5 +139,5 @@ def check_command(line):
             smoke=given.get("smoke", False),
             label_noise=given.get("label_noise"),
             methods=(named and named != "all" and f"[{named}]") or None,
-            seeds=given.get("seeds"),
+            seeds=None if given.get("seeds") == "auto" else given.get("seeds"),
         )

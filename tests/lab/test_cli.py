@@ -187,7 +187,7 @@ def test_collapsed_runs_are_marked_in_the_table(tmp_path, monkeypatch):
     ("args", "words"),
     [
         (["digitz"], ["'digitz'", "did you mean digits?"]),
-        (["train.lrr=1"], ["train.lrr", "did you mean lr?"]),
+        (["train.lrr=1"], ["train.lrr", "did you mean train.lr=1?"]),
         (["--methods", "sgd,sma"], ["'sma'", "did you mean sam?"]),
         (["--baseline", "asam"], ["--baseline asam", "sgd, sam"]),
         (["cifar10"], ["--data-dir"]),

@@ -63,6 +63,50 @@ def test_a_run_in_the_folder_of_another_is_refused_with_the_way_out(tmp_path, ca
     assert "--out" in error
 
 
+def test_a_run_of_another_recipe_is_kept_beside_with_restart(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "data.train_size=64", "model.options.width=2", "train.epochs=1", "--out", "r"]
+    assert said_by(capsys, monkeypatch, *train)[0] == 0
+    before = Path("r/result.json").read_text()
+    code, out, error = said_by(capsys, monkeypatch, *train, "train.lr=0.3", "--restart", "--seed", "1")
+    assert (code, error) == (0, "")
+    assert "What was in r is now in r.1." in out
+    assert "most test images by others" in out, "why validation is higher than test"
+    assert Path("r.1/result.json").read_text() == before
+    assert json.loads(Path("r/result.json").read_text())["seed"] == 1
+
+
+def test_a_study_or_tuning_of_another_recipe_is_kept_beside_with_restart(tmp_path, capsys, monkeypatch):
+    """Nothing is trained here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bisam_lab.cli.comparing.run_study", lambda *_, **__: (_ for _ in ()))
+    compare = ["compare", "digits", "--methods", "sgd", "--jobs", "1"]
+    assert said_by(capsys, monkeypatch, *compare)[0] == 0
+    run = Path("studies/digits/runs/sgd/seed-0")
+    run.mkdir(parents=True)
+    (run / "result.json").write_text("{}")
+    code, _, error = said_by(capsys, monkeypatch, *compare, "lr=0.3", "momentum=0", "epochs=3", "rho=2")
+    assert code == 2
+    assert "train.epochs=20 there, 3 now; train.lr=0.1 there, 0.3 now and 2 more" in error
+    assert "or --restart, which keeps it beside" in error
+    code, out, _ = said_by(capsys, monkeypatch, *compare, "lr=0.3", "--restart")
+    assert code == 0
+    assert "What was in studies/digits is now in studies/digits.1." in out
+    assert Path("studies/digits.1/runs/sgd/seed-0/result.json").read_text() == "{}"
+    code, out, _ = said_by(capsys, monkeypatch, *compare, "--out", "new", "--restart")
+    assert "There was nothing in new to set aside." in out
+
+    monkeypatch.setattr("bisam_lab.cli.searching.run_trials", lambda *_, **__: (_ for _ in ()))
+    tune = ["tune", "digits", "--method", "sam", "--trials", "1", "--jobs", "1"]
+    assert said_by(capsys, monkeypatch, *tune)[0] == 0
+    code, _, error = said_by(capsys, monkeypatch, *tune, "train.lr=0.3")
+    assert (code, "or --restart, which keeps it beside" in error) == (2, True)
+    code, out, _ = said_by(capsys, monkeypatch, *tune, "train.lr=0.3", "--restart")
+    assert (code, "What was in tuning/digits-sam is now in tuning/digits-sam.1." in out) == (0, True)
+    code, _, error = said_by(capsys, monkeypatch, *tune, "--restart", "--storage", "sqlite:///x.db")
+    assert (code, "use another --out" in error) == (2, True)
+
+
 def test_data_sets_are_looked_for_where_the_environment_says(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BISAM_DATA", str(tmp_path))
     code, out, _ = said_by(capsys, monkeypatch, "data", "list", "--json")

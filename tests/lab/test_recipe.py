@@ -55,12 +55,12 @@ def test_a_recipe_survives_its_own_yaml(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.lrr=1", ["train.lrr", "unknown key", "did you mean lr?"]),
+        ("train.lrr=1", ["train.lrr", "unknown key", "did you mean train.lr=1?"]),
         ("trian.lr=1", ["trian", "did you mean train?"]),
-        ("lr=1", ["lr", "did you mean train.lr?"]),
+        ("lr=1", ["lr", "did you mean train.lr=1?"]),
         ("train.zzzzz=1", ["train.zzzzz", "it may have", "epochs"]),
         ("train.lr=-1", ["train.lr=-1", "greater than 0"]),
-        ("train.epochs=2.5", ["train.epochs=2.5", "integer"]),
+        ("train.epoch=2", ["train.epoch: unknown key: did you mean train.epochs=2?"]),
         ("train.lr.x=1", ["train.lr.x does not exist"]),
         ("data.label_noise=1", ["data.label_noise=1", "less than 1"]),
         ("data.name=cifar11", ["data.name: 'cifar11'", "did you mean cifar10?"]),
@@ -71,7 +71,7 @@ def test_a_recipe_survives_its_own_yaml(tmp_path):
         ("sharpness.radii.asam=-1", ["sharpness.radii.asam=-1", "greater than or equal to 0"]),
         ("sharpness.options.esam.beta=x", ["sharpness.options", "beta='x' must be a number"]),
         ("sharpness.options.looksam.m=2", ["sharpness.options", "looksam takes k, alpha"]),
-        ("methods=[]", ["methods"]),
+        ("methods=[]", ["methods=[]: must be a list with something in it"]),
         ("data.pad=black", ["pad=black has no effect without a crop", "augment=crop-flip"]),
         ("data.mean=[0.5]", ["mean=(0.5,) and std=None go together"]),
         ("data.split_seed=-1", ["data.split_seed=-1"]),
@@ -91,10 +91,53 @@ def test_errors(override, words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.epochs=2.5", "train.epochs=2.5: must be a whole number, such as train.epochs=20"),
+        ("train.epochs=", "train.epochs=None: must be a whole number, such as train.epochs=20"),
+        ("train.epochs=2001-01-01", "must be a whole number, such as train.epochs=20"),
+        ("train.lr=abc", "train.lr='abc': must be a number, such as train.lr=0.1"),
+        ("train.lr=.inf", "train.lr=inf: must be a finite number, such as train.lr=0.1"),
+        ("train.lr=true", "train: lr=true must be a number"),
+        ("data.train_size=yes", "data: train_size=true must be a number"),
+        ("sharpness.mu=abc", "sharpness.mu='abc': must be a number, such as sharpness.mu=0.1"),
+        ("data=cifar10", "data='cifar10': must be a section of fields, such as data.name=cifar10"),
+        ("data=null", "data=None: must be a section of fields, such as data.name=..."),
+        ("methods=[1]", "methods.0=1: must be text, such as methods=[sgd,sam,bisam-tanh,bisam-log]"),
+        ("methods=sgd", "methods='sgd': must be a list, such as methods=[sgd,sam,bisam-tanh,bisam-log]"),
+        ("train.milestones=5", "must be a list, such as train.milestones=[0.5,0.75]"),
+        ("model.options=5", "model.options=5: must be a mapping, such as 'model.options={name: value}'"),
+        ("model.options={1: 2}", "model.options.1: a name must be text, not 1: write it in quotation marks"),
+        ("data={1: 2}", "data: a name must be text, not 1: write it in quotation marks"),
+        ("model.pretrained=maybe", "model.pretrained='maybe': must be true or false, such as model.pretrained=false"),
+        ("variants={a: {train.lrr: 5}}", "variants.a: train.lrr: unknown key: did you mean train.lr=5?"),
+        ("sharpness.options={looksam: 5}", "sharpness.options.looksam=5: must be a mapping"),
+    ],
+)
+def test_errors_are_in_our_own_words(override, said):
+    """And one line each, with a line that is right, and nothing of the package that validates."""
+    with pytest.raises(RecipeError) as caught:
+        load("digits", [override])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "nput should" not in str(caught.value)
+
+
+def test_of_many_errors_three_are_told_and_a_long_value_is_cut():
+    with pytest.raises(RecipeError) as caught:
+        load("digits", ["model={name: 5, options: 5, pretrained: x, checkpoint: 5, a: 1}", f"train.lr={'x' * 500}"])
+    *lines, last = str(caught.value).splitlines()
+    assert (len(lines), last) == (3, "and 3 more")
+    with pytest.raises(RecipeError) as caught:
+        load("digits", [f"train.lr={'x' * 500}"])
+    assert len(str(caught.value)) < 200
+
+
 def test_errors_of_files(tmp_path):
     with pytest.raises(RecipeError, match="did you mean fashion-mnist"):
         load("fashion_mnist")
-    for text, word in (("[1, 2]", "mapping"), ("a: [", "not valid YAML")):
+    for text, word in (("[1, 2]", "mapping"), ("a: [", "not valid YAML"), ("smoke: 5", "mapping `smoke:`")):
         path = tmp_path / "broken.yaml"
         path.write_text(text)
         with pytest.raises(RecipeError, match=word):

@@ -43,6 +43,8 @@ def data_dir(tmp_path, real_data, monkeypatch):
             BUILDERS[name](root, real_data("cifar100"))
         elif name == "folder:pictures":
             own(root, real_data("cifar100"))
+        elif name == "text:texts.csv":
+            (root / "texts.csv").write_text("text,label\n" + "so fine a film,good\nso dull a film,bad\n" * 20)
         elif name != "digits":
             linked(root, real_data(name.partition(":")[0]))
             if name == "cifar10":

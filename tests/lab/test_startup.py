@@ -58,12 +58,20 @@ def test_what_only_reads_text_waits_for_no_engine(args, tmp_path):
     assert imported(HEAVY, *args, cwd=tmp_path) == []
 
 
-def test_the_shell_waits_for_no_engine(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("line", "offer"),
+    [
+        ("bisam compare finetune-", "finetune-flowers"),
+        ("bisam compare digits data.name = cifar10", "cifar100"),
+        ("bisam train --method bisam-t", "bisam-tanh"),
+    ],
+)
+def test_the_shell_waits_for_no_engine(line, offer, tmp_path):
     code = RUN.format(names=HEAVY, args=[]) + "\n"
-    words = {"_BISAM_COMPLETE": "complete_bash", "COMP_WORDS": "bisam compare finetune-", "COMP_CWORD": "2"}
+    words = {"_BISAM_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
     code = f"import os; os.environ.update({words!r})\n" + code.replace('["bisam", *[]]', '["bisam"]')
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert "finetune-flowers" in done.stdout, done.stderr
+    assert offer in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1] == "imported:"
 
 

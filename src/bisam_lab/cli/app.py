@@ -16,6 +16,7 @@ from . import recipes
 from .bench import bench
 from .compare import compare
 from .data import data
+from .guessing import Guessing
 from .report import report
 from .rho_range import rho_range
 from .train import train
@@ -24,11 +25,11 @@ from .tune import tune
 __all__ = ["flowing", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
-app.command()(train)
-app.command()(compare)
-app.command()(tune)
-app.command("rho-range")(rho_range)
-app.command()(bench)
+app.command(cls=Guessing)(train)
+app.command(cls=Guessing)(compare)
+app.command(cls=Guessing)(tune)
+app.command("rho-range", cls=Guessing)(rho_range)
+app.command(cls=Guessing)(bench)
 app.command()(report)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data, name="data")

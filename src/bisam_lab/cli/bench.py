@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from ..importing import no_collection
+from .completion import complete_method
 from .options import DataDir, Json, Overrides, RecipeName, read
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ def bench(
     recipe: RecipeName = "digits",
     overrides: Overrides = None,
     methods: Annotated[
-        str | None, typer.Option(help="Comma-separated, or all; the recipe's own methods by default.")
+        str | None,
+        typer.Option(
+            help="Comma-separated, or all; the recipe's own methods by default.", autocompletion=complete_method
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often everybody is timed.")] = 10,
     peers: Annotated[bool, typer.Option(help="Time other packages' versions too, where they are installed.")] = True,

@@ -101,29 +101,34 @@ def fetch(name: Name, data_dir: Where = Path("data")) -> None:
 
 @data.command()
 def prepare(name: Name, data_dir: Where = Path("data")) -> None:
-    """Unpack a set's official archives, or say what a folder of your own holds.
+    """Unpack a set's official archives, or say what data of your own hold. The exit code is 1 if they are not whole.
 
     For imagenet, the pictures of ILSVRC2012_img_{train,val}.tar are sorted into a folder for each class.
 
     [dim]bisam data prepare imagenet --data-dir data[/dim]
     [dim]bisam data prepare folder:pictures[/dim]
+    [dim]bisam data prepare text:texts.csv[/dim]
     """
     from ..data.find import find
+    from ..data.holding import report_own
     from ..data.official import prepare as make
-    from ..data.verify import report_folder
     from ..data.verify import verify as check
-    from ..datasets.own import folder_of
+    from ..datasets.registry import OWN
 
-    if name.startswith("folder:"):
-        lines = report_folder(folder_of(name.partition(":")[2], data_dir))
+    entry = find(name)
+    if name.partition(":")[0] in OWN:
+        lines = report_own(name, data_dir)
         for line in lines:
             _tell(line)
         if any(line.startswith("broken: ") for line in lines):
             raise typer.Exit(1)
-    elif find(name).archives():
+    elif entry.archives():
         make(name, data_dir, _tell)
     else:  # there is nothing to unpack
-        _rows(check(name, data_dir))
+        checked = check(name, data_dir)
+        _rows(checked)
+        if any(row.state in ("missing", "broken") for row in checked):
+            raise typer.Exit(1)
 
 
 def _rows(checked: "list[Checked]") -> None:

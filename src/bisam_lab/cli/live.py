@@ -5,7 +5,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -61,6 +61,11 @@ class Live:
         """Print a line above the bars."""
         self._bars.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
+    def set_above(self, view: RenderableType) -> None:
+        """Show something above the bars, in the place of what was there."""
+        self._bars.above = view
+        self._bars.refresh()
+
     def set_done(self, done: int) -> None:
         """Show how many jobs have ended."""
         self._bars.update(self._all, completed=done)
@@ -97,9 +102,20 @@ class Live:
         return True
 
 
-def display(console: Console) -> Progress:
+class _Bars(Progress):
+    """Bars, and what stands above them."""
+
+    above: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.above is not None:
+            yield self.above
+        yield from super().get_renderables()
+
+
+def display(console: Console) -> _Bars:
     """Return bars with the time elapsed and the time left; they disappear at the end."""
-    return Progress(
+    return _Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

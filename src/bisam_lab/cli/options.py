@@ -6,30 +6,40 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from ..importing import no_collection
+from .completion import complete_field, complete_recipe
 
 if TYPE_CHECKING:
-    from ..recipe import Recipe
+    from ..recipe import Recipe, Understood
 
-__all__ = ["DataDir", "Json", "LabelNoise", "Overrides", "RecipeName", "Smoke", "Test", "complete_recipe", "read"]
-
-
-def complete_recipe(incomplete: str) -> list[str]:
-    """Return the names of recipes that begin so, for the shell."""
-    from .. import recipe as recipes  # here, as in each command: --help reads no recipe
-
-    return [name for name in recipes.names() if name.startswith(incomplete)]
+__all__ = [
+    "DataDir",
+    "Json",
+    "LabelNoise",
+    "Overrides",
+    "RecipeName",
+    "Smoke",
+    "Test",
+    "load",
+    "read",
+    "understood",
+]
 
 
 RecipeName: TypeAlias = Annotated[
     str,
     typer.Argument(
         metavar="[RECIPE]",
-        help="A recipe's name (bisam recipes list) or a YAML file.",
+        help="A recipe's name (bisam recipes list) or YAML file; or your data: a folder of pictures, a CSV of texts.",
         autocompletion=complete_recipe,
     ),
 ]
 Overrides: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Any field, such as train.lr=0.05.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[FIELD=VALUE]...",
+        help="Any field, such as train.lr=0.05; lr=0.05 and --lr 0.05 are the same.",
+        autocompletion=complete_field,
+    ),
 ]
 LabelNoise: TypeAlias = Annotated[
     float | None, typer.Option(min=0, max=0.99, help="Share of training labels moved to another class.")
@@ -57,11 +67,35 @@ def read(
     Raises:
         RecipeError: what cannot be run.
     """
+    return load(understood(recipe, overrides, label_noise), smoke=smoke, **fields)
+
+
+def understood(recipe: str, overrides: list[str] | None, label_noise: float | None = None) -> "Understood":
+    """Return the recipe and overrides that the command's words stand for, and say how they are read if that differs.
+
+    Raises:
+        RecipeError: a word with no meaning, or with several.
+    """
     from .. import recipe as recipes
 
-    name, given = recipes.words(recipe, overrides)
-    if label_noise is not None:
-        given.append(f"data.label_noise={label_noise}")
-    given += [f"{key}={value}" for key, value in fields.items() if value is not None]
+    with no_collection():  # a recipe's names are checked against the library's, which imports torch
+        found = recipes.understood(recipe, overrides or [])
+    if found.guessed:
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True).print(f"Read as: {found}", style="dim", highlight=False, markup=False)
+    noise = [] if label_noise is None else [f"data.label_noise={label_noise}"]
+    return found._replace(overrides=[*found.overrides, *noise])
+
+
+def load(words: "Understood", *, smoke: bool = False, **fields: object) -> "Recipe":
+    """Load a recipe with its overrides and ``fields``; those that are None say nothing.
+
+    Raises:
+        RecipeError: what cannot be run.
+    """
+    from .. import recipe as recipes
+
+    given = [f"{key}={value}" for key, value in fields.items() if value is not None]
     with no_collection():  # to check the methods' names imports torch
-        return recipes.load(name, given, smoke=smoke)
+        return recipes.load(words.recipe, [*words.overrides, *given], smoke=smoke)

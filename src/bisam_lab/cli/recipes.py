@@ -8,13 +8,14 @@ import typer
 from rich.console import Console
 
 from ..errors import RecipeError
-from .options import Json, complete_recipe
+from .completion import complete_name
+from .options import Json
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="The experiments that come with the library: list, show, copy.")
 
-Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A name from the list.", autocompletion=complete_recipe)]
+Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A name from the list.", autocompletion=complete_name)]
 
 
 @app.command("list")

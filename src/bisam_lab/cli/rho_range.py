@@ -1,7 +1,6 @@
 """The command ``bisam rho-range``."""
 
 import json
-import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,8 @@ from rich.console import Console
 from ..errors import RecipeError
 from ..registry.optimizers import PLAIN
 from ..run.result import plain
-from .options import DataDir, Json, LabelNoise, Overrides, RecipeName
+from .completion import complete_method
+from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, load, understood
 
 if TYPE_CHECKING:
     from ..tuning.rho_range import Advice
@@ -22,7 +22,7 @@ __all__ = ["rho_range"]
 def rho_range(
     recipe: RecipeName = "digits",
     overrides: Overrides = None,
-    method: Annotated[str, typer.Option(help="A method with a radius.")] = "sam",
+    method: Annotated[str, typer.Option(help="A method with a radius.", autocompletion=complete_method)] = "sam",
     seed: Annotated[int, typer.Option(min=0, help="Of initial weights, split, noise and data order.")] = 0,
     label_noise: LabelNoise = None,
     data_dir: DataDir = None,
@@ -35,14 +35,10 @@ def rho_range(
     [dim]bisam rho-range digits --method bisam-log[/dim]
     [dim]bisam rho-range cifar10 --data-dir data --method asam --json[/dim]
     """
-    from .. import recipe as recipes  # here, as below: torch takes seconds to import, and --help must be fast
-
-    recipe, given = recipes.words(recipe, overrides)
-    if label_noise is not None:
-        given.append(f"data.label_noise={label_noise}")
-    chosen = recipes.load(recipe, [*given, f"methods=[{method}]"])
+    words = understood(recipe, overrides, label_noise)
+    chosen = load(words, methods=f"[{method}]")
     (method,) = chosen.methods
-    from ..tuning.rho_range import advise
+    from ..tuning.rho_range import advise  # here: torch takes seconds to import, and --help must be fast
 
     if method in PLAIN:
         raise RecipeError(f"--method {method} has no radius: name a sharpness-aware method, such as sam")
@@ -53,7 +49,7 @@ def rho_range(
         return
     where = [] if data_dir is None else ["--data-dir", str(data_dir)]
     Console(soft_wrap=True).print(
-        _text(advice, chosen.train.plain_method, shlex.join([recipe, *where, *given]), chosen.name),
+        _text(advice, chosen.train.plain_method, " ".join([str(words), *where]), chosen.name),
         highlight=False,
         markup=False,
     )

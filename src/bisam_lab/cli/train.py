@@ -10,7 +10,9 @@ from rich.markup import escape
 
 from ..errors import RecipeError
 from ..importing import no_collection
+from .completion import complete_method
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
+from .restart import RUN, Restart, restart
 from .signals import leaving
 
 __all__ = ["train"]
@@ -19,12 +21,16 @@ __all__ = ["train"]
 def train(
     recipe: RecipeName = "digits",
     overrides: Overrides = None,
-    method: Annotated[str | None, typer.Option(help="What to train with; the recipe's last method by default.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="What to train with; the recipe's last method by default.", autocompletion=complete_method),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of initial weights, split, noise, data order.")] = 0,
     of: Annotated[str | None, typer.Option("--variant", help="Which of the recipe's variants; the first.")] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE/METHOD/seed-N by default.")] = None,
+    again: Restart = False,
     every: Annotated[
         float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="0 saves after each step.")
     ] = 30.0,
@@ -47,6 +53,7 @@ def train(
     of = of if of is not None else next(iter(whole.variants), "")
     chosen, method = variant(whole, of), whole.methods[-1]
     with no_collection():
+        from ..datasets.registry import shift
         from ..run.checkpoint import CheckpointError
         from ..run.result import Run
         from ..study.cell import Busy, run_cell
@@ -56,6 +63,8 @@ def train(
     run = Run(of, seed, method)
     folder = out or Path("runs") / chosen.name / of / method / f"seed-{seed}"
     console = Console(stderr=as_json)
+    if again:
+        restart(folder, RUN, console)
     make_folder(folder)
     if any(folder.iterdir()) and not any((folder / name).exists() for name in (".lock", "checkpoints", "result.json")):
         raise RecipeError(f"--out {folder} holds files of another kind: choose an empty folder or a run's own")
@@ -71,9 +80,9 @@ def train(
         except Busy:
             raise RecipeError(f"--out {folder}: another process is training this run") from None
         except UnreadableError as error:
-            raise RecipeError(f"{error}: choose another folder with --out, or remove that file") from None
+            raise RecipeError(f"{error}: choose another folder with --out, or --restart keeps it beside") from None
         except CheckpointError as error:
-            raise RecipeError(str(error)) from None
+            raise RecipeError(f"{error}; or --restart keeps this one beside") from None
     if as_json:
         print(json.dumps({"folder": str(folder), **result.to_dict()}, allow_nan=False))
         return
@@ -87,3 +96,5 @@ def train(
         f"(epoch {result.selected_epoch} of {len(result.history)}, {result.seconds:.0f} s){mark}",
         highlight=False,
     )
+    if text := shift(chosen.data.name):
+        console.print(text, highlight=False, markup=False)

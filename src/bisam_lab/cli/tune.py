@@ -10,8 +10,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ..errors import RecipeError
 from ..parallel.processes import warm_up
+from .completion import complete_method
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
+from .restart import Restart, restart
 from .signals import leaving
 
 if TYPE_CHECKING:
@@ -25,7 +28,10 @@ __all__ = ["tune"]
 def tune(
     recipe: RecipeName = "digits",
     overrides: Overrides = None,
-    method: Annotated[str | None, typer.Option(help="What to tune; the recipe's last method by default.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="What to tune; the recipe's last method by default.", autocompletion=complete_method),
+    ] = None,
     trials: Annotated[int, typer.Option(min=1, help="In all, including those that ended before.")] = 30,
     seeds: Annotated[int, typer.Option(min=1, help="Runs per trial, from seed 1000 on; the score is their mean.")] = 1,
     space: Annotated[
@@ -52,6 +58,7 @@ def tune(
         int | None, typer.Option(min=1, help="Trials at once; by default one per core, or one on a GPU.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The tuning's folder; tuning/RECIPE-METHOD by default.")] = None,
+    again: Restart = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -74,6 +81,7 @@ def tune(
     from ..parallel.checks import default_jobs
     from ..tuning.result import read_trials, write_best, write_trials
     from ..tuning.space import Space
+    from ..tuning.storage import JOURNAL
     from ..tuning.tuning import Tuning
     from .searching import search
 
@@ -81,7 +89,12 @@ def tune(
     name = "-".join([chosen.name, *([of] if of else []), method, *(["smoke"] if smoke else [])])
     folder = out or Path("tuning") / name.replace("/", "-")
     tuning = Tuning(folder, chosen, method, searched, seeds, trials, storage, data_dir)
-    study, console = tuning.create(), Console(stderr=as_json)
+    console = Console(stderr=as_json)
+    if again:
+        if storage is not None:
+            raise RecipeError("--restart sets a folder aside, not the trials in a --storage: use another --out")
+        restart(folder, (JOURNAL,), console)
+    study = tuning.create()
     with leaving():
         succeeded = search(tuning, study, jobs or default_jobs(chosen), timeout, console)
     found = read_trials(tuning, study)

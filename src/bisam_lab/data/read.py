@@ -27,7 +27,7 @@ class Read:
         pool: training and validation examples are drawn from it.
         test: the test set.
         classes: how many.
-        even: whether validation holds each class in proportion. Sets in memory are large: theirs is drawn by chance.
+        even: whether validation holds each class in proportion. Published sets in memory are large: it is by chance.
         size: pixels a side of pictures in files, unless the recipe gives ``image_size``.
         vocabulary: number of tokens, where the examples are texts.
         note: one sentence for who trains on them; empty: nothing to say.
@@ -70,4 +70,5 @@ def _read(name: str, max_length: int, data_dir: Path | None, tokenizer: str | No
         raise RecipeError(f"data.{image_field} is for images, and {name} are texts: leave it out")
     made = build_tokenizer(tokenizer, found.train)
     pool, test = encode(made, [found.train, found.test], max_length)
-    return Read(pool, test, len(found.classes), vocabulary=len(made))
+    own = name.partition(":")[0] in OWN
+    return Read(pool, test, len(found.classes), even=own, vocabulary=len(made))

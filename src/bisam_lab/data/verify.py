@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..datasets import DataSet
-from ..datasets.checks import NO_CHECKSUM, broken_pictures, by_checksum, by_reading
+from ..datasets.checks import NO_CHECKSUM, by_checksum, by_reading
 from ..datasets.entry import Checked
-from ..datasets.folders import read_folder
-from ..datasets.pictures import Files
 from .find import find
 
-__all__ = ["report_folder", "verify"]
+__all__ = ["verify"]
 
 
 def verify(name: str, data_dir: Path) -> list[Checked]:
@@ -39,21 +37,3 @@ def _archives(entry: DataSet, data_dir: Path) -> Iterator[Checked]:
             yield by_checksum(path, archive.md5)
         else:
             yield Checked(path, "unchecked", NO_CHECKSUM) if path.is_file() else Checked(path, "missing")
-
-
-def report_folder(folder: Path) -> list[str]:
-    """Say what a folder of pictures holds: classes, pictures of each, size, and which are broken.
-
-    Raises:
-        RecipeError: the folder cannot be read as a data set.
-    """
-    found = read_folder(folder)
-    lines = [f"{len(found.train)} + {len(found.test)} pictures of {len(found.classes)} classes, at {found.size} pixels"]
-    train, test = (_counts(part, len(found.classes)) for part in (found.train, found.test))
-    lines += [f"{name}: {train[k]} + {test[k]}" for k, name in enumerate(found.classes)]
-    return lines + [f"broken: {checked.note}" for checked in broken_pictures(found)]
-
-
-def _counts(part: Files, classes: int) -> list[int]:
-    counts: list[int] = part.y.bincount(minlength=classes).tolist()
-    return counts

@@ -77,6 +77,7 @@ class DataSet:
         check: yields the state of its files, after that of its archives. None: a set without archives here is read.
         partners: class that each class is mistaken for, in asymmetric noise; None: the next class.
         human: labels that people gave to its training images.
+        shift: how its test set differs in kind from the training set, which validation is drawn from; empty: not.
     """
 
     name: str
@@ -93,6 +94,7 @@ class DataSet:
     check: Callable[["DataSet", Path], Iterable[Checked]] | None = None
     partners: tuple[int, ...] | None = None
     human: HumanLabels | None = None
+    shift: str = ""
 
     @property
     def examples(self) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
 from ..untrusted import check_text, special_file
+from .apart import a_fifth
 from .contents import Pictures
 
 if TYPE_CHECKING:
@@ -105,14 +106,5 @@ def _fifth(pool: "Files", classes: list[str]) -> "tuple[Files, Files]":
     """Move a fifth of each class, one picture at least, into a test set."""
     import torch
 
-    rng, test = torch.Generator().manual_seed(0), []
-    for label, name in enumerate(classes):
-        (members,) = (pool.y == label).nonzero(as_tuple=True)
-        if len(members) < 3:
-            raise RecipeError(
-                f"class {name} has {len(members)} pictures: training, validation and test need three or more"
-            )
-        test.append(members[torch.randperm(len(members), generator=rng)[: max(1, round(len(members) / 5))]].sort()[0])
-    apart = torch.zeros(len(pool), dtype=torch.bool)
-    apart[torch.cat(test)] = True
+    apart = torch.tensor(a_fifth(pool.y.tolist(), classes, "pictures"))
     return pool[(~apart).nonzero(as_tuple=True)[0]], pool[apart.nonzero(as_tuple=True)[0]]

@@ -1,4 +1,4 @@
-"""Folders of the user's own: ``folder:PATH`` holds pictures, ``text:PATH`` texts."""
+"""Data of the user's own: ``folder:PATH`` holds pictures, ``text:PATH`` texts, in a folder or in one file."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from .entry import Checked, DataSet
 from .folders import read_folder
 from .tables import read_tables
 
-__all__ = ["folder_of", "own_pictures", "own_texts"]
+__all__ = ["own_pictures", "own_texts", "place_of"]
 
 
 def own_pictures(path: str) -> DataSet:
@@ -19,20 +19,22 @@ def own_pictures(path: str) -> DataSet:
 
 def own_texts(path: str) -> DataSet:
     """Return the entry of ``text:PATH``."""
-    return _own("text", path, read_tables, "your own texts: {train,test}.{tsv,parquet}, columns text, label")
+    return _own(
+        "text", path, read_tables, "your own texts: FILE.csv, .tsv or .parquet, columns text, label; or train and test"
+    )
 
 
 def _own(kind: str, path: str, read: Callable[[Path], Contents], what: str) -> DataSet:
     def check(_: DataSet, data_dir: Path) -> Iterator[Checked]:
-        folder = folder_of(path, data_dir)
-        if folder.is_dir():
-            yield from readable(folder, lambda: read(folder))
+        place = place_of(path, data_dir)
+        if place.exists():
+            yield from readable(place, lambda: read(place))
         else:
-            yield Checked(folder, "missing")
+            yield Checked(place, "missing")
 
     return DataSet(
         name=f"{kind}:{path}",
-        read=lambda data_dir: read(folder_of(path, data_dir)),
+        read=lambda data_dir: read(place_of(path, data_dir)),
         what=what,
         licence="yours",
         home=path,
@@ -40,7 +42,7 @@ def _own(kind: str, path: str, read: Callable[[Path], Contents], what: str) -> D
     )
 
 
-def folder_of(path: str, data_dir: Path) -> Path:
-    """Return ``path`` if a folder lies there, else the same path under --data-dir."""
+def place_of(path: str, data_dir: Path) -> Path:
+    """Return ``path`` if something lies there, else the same path under --data-dir."""
     given = Path(path).expanduser()
-    return given if given.is_dir() else data_dir / given
+    return given if given.exists() else data_dir / given

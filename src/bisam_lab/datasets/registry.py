@@ -10,7 +10,7 @@ from . import sets
 from .entry import DataSet
 from .own import own_pictures, own_texts
 
-__all__ = ["HUMAN_NOISE", "HUMAN_SETS", "OWN", "PREFIXES", "SETS", "check_name"]
+__all__ = ["HUMAN_NOISE", "HUMAN_SETS", "OWN", "PREFIXES", "SETS", "check_name", "shift"]
 
 
 def _shipped() -> Iterator[DataSet]:
@@ -51,3 +51,8 @@ def check_name(name: str) -> None:
     prefixes = difflib.get_close_matches(kind, PREFIXES, n=1) if rest else []
     near = f": did you mean {prefixes[0]}:{rest}?" if prefixes else nearest(name, plain)
     raise RecipeError(f"{name!r} is none of {', '.join([*plain, *forms, 'file.py:FUNCTION'])}{near}")
+
+
+def shift(name: str) -> str:
+    """Return how the test set of ``data.name`` differs in kind from its validation set; empty where it does not."""
+    return SETS[name].shift if name in SETS else ""

@@ -1,7 +1,8 @@
 """Recipes: what defines a study, and how it is read."""
 
 from .digest import digest
-from .reading import RecipeError, changed, differences, load, names, only, outline, text, variant, words
+from .guesses import Understood, understood
+from .reading import RecipeError, changed, differences, load, names, only, outline, text, variant
 from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "RecipeError",
     "SharpnessRecipe",
     "TrainRecipe",
+    "Understood",
     "changed",
     "differences",
     "digest",
@@ -21,6 +23,6 @@ __all__ = [
     "outline",
     "settings",
     "text",
+    "understood",
     "variant",
-    "words",
 ]

@@ -105,6 +105,8 @@ def model_name(name: str) -> str:
         return name
     if is_our_model(plain := name.removesuffix("-as-code")):
         raise ValueError(f"{name!r} is no network of the authors' code: name {plain}, with model.options.init=as-code")
+    if name.endswith(".py"):
+        raise ValueError(f"{name!r} is a file: name its class or function, {name}:NAME")
     known = [*_MODELS, "resnet-N, wrn-N-K", "timm:NAME", "hf:NAME", "package.module:NAME", "file.py:NAME"]
     raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, [*_MODELS, *AS_CODE])}")
 
@@ -117,6 +119,8 @@ def optimizer_name(name: str) -> str:
     """
     if name in OPTIMIZERS or re.fullmatch(_OWN, name):
         return name
+    if name.endswith(".py"):
+        raise ValueError(f"{name!r} is a file: name its class or function, {name}:NAME")
     known = [*OPTIMIZERS, "package.module:CLASS", "file.py:NAME"]
     raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, OPTIMIZERS)}")
 

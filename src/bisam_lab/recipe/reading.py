@@ -1,18 +1,29 @@
 """Recipes by name or from a file: read, overridden word by word, validated, and explained where they are wrong."""
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..errors import LONGEST_LINE, RecipeError, nearest, one_line, shown
 from ..untrusted import LARGEST_YAML, check_plain, check_text, parse_yaml, read_text, special_file
+from .explaining import explain_all
 from .schema import Recipe, over
 
-__all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "outline", "text", "variant", "words"]
+__all__ = [
+    "RecipeError",
+    "changed",
+    "differences",
+    "load",
+    "methods_of",
+    "names",
+    "only",
+    "outline",
+    "text",
+    "variant",
+]
 
 
 def names() -> list[str]:
@@ -41,6 +52,16 @@ def outline(name: str) -> dict[str, Any]:
     return over(Recipe.model_construct().model_dump(mode="json"), parse_yaml(text(name), name))
 
 
+def methods_of(recipe: str | Path) -> list[str]:
+    """Return the methods that a recipe's file names, without checking them; none where it cannot be read.
+
+    Raises:
+        RecipeError: no such recipe, or broken YAML.
+    """
+    found = _read(recipe).get("methods", Recipe.model_fields["methods"].default)
+    return [str(name) for name in found] if isinstance(found, list | tuple) else []
+
+
 def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:
     """Read a recipe by its name or path and apply ``dotted.key=value`` overrides, values in YAML.
 
@@ -54,19 +75,20 @@ def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = Fal
     """
     fields = _read(recipe)
     small = fields.pop("smoke", None)
+    if not isinstance(small, dict) and (smoke or small is not None):
+        raise RecipeError(f"recipe {str(recipe)!r} has no smoke size: give it a mapping `smoke:` of dotted.key: value")
     if smoke:
-        if not isinstance(small, dict):
-            raise RecipeError(
-                f"recipe {str(recipe)!r} has no smoke size: give it a mapping `smoke:` of dotted.key: value"
-            )
-        for key, value in small.items():
+        for key, value in (small or {}).items():
             _set(fields, str(key).split("."), value)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {shown(override)} must look like train.lr=0.05")
         _set(fields, key.split("."), parse_yaml(value, override))
-    return _validated(fields)
+    found = _validated(fields)
+    for name in found.variants:
+        variant(found, name)
+    return found
 
 
 def variant(recipe: Recipe, name: str) -> Recipe:
@@ -82,7 +104,10 @@ def variant(recipe: Recipe, name: str) -> Recipe:
             raise RecipeError(f"variant {name!r} is none of the recipe's, {known}{nearest(name, recipe.variants)}")
         for key, value in recipe.variants[name].items():
             _set(fields, key.split("."), value)
-    return _validated(fields)
+    try:
+        return _validated(fields)
+    except RecipeError as error:
+        raise RecipeError(f"variants.{name}: {error}") from None
 
 
 def changed(recipe: Recipe, settings: Mapping[tuple[str, ...], Any]) -> Recipe:
@@ -113,22 +138,8 @@ def _validated(fields: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        wrong = [one_line(_explain(e, fields), LONGEST_LINE) for e in error.errors()]
-        more = [f"and {len(wrong) - 5} more"] if len(wrong) > 5 else []
-        raise RecipeError("\n".join([*wrong[:5], *more])) from None
-
-
-def words(recipe: str, overrides: Sequence[str] | None) -> tuple[str, list[str]]:
-    """Return the recipe and the overrides of a command line.
-
-    The recipe may be left out: then it is ``digits``, or ``own`` where data or a model are named.
-    """
-    given = list(overrides or [])
-    if "=" in recipe and not Path(recipe).exists():
-        given = [recipe, *given]
-        named = any(word.startswith(("data.name=", "model.name=")) for word in given)
-        return "own" if named else "digits", given
-    return recipe, given
+        lines = explain_all(error.errors()).split("\n")
+        raise RecipeError("\n".join(one_line(line, LONGEST_LINE) for line in lines)) from None
 
 
 def _read(recipe: str | Path) -> dict[str, Any]:
@@ -153,46 +164,6 @@ def _set(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
             raise RecipeError(f"{'.'.join(path)} does not exist: {key} has no fields of its own")
         fields = inner
     fields[path[-1]] = value
-
-
-def _explain(error: Any, fields: dict[str, Any]) -> str:
-    """Say what is wrong with one field, and name the nearest thing that would be right."""
-    where = [str(part) for part in error["loc"]]
-    dotted = ".".join(where) or "recipe"
-    if error["type"] == "extra_forbidden":
-        part = _part_at(where[:-1])
-        near = nearest(where[-1], part.model_fields) or _elsewhere(where[-1])
-        return f"{dotted}: unknown key{near or '; it may have: ' + ', '.join(part.model_fields)}"
-    if error["type"] == "literal_error":
-        allowed = [word.strip(" '") for word in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return (
-            f"{dotted}={error['input']!r}: must be one of {', '.join(allowed)}{nearest(str(error['input']), allowed)}"
-        )
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:] if message.startswith("Input") else message
-    return f"{dotted}={error['input']!r}: {message}" if error["type"] != "value_error" else f"{dotted}: {message}"
-
-
-def _part_at(path: Iterable[str]) -> type[BaseModel]:
-    part: type[BaseModel] = Recipe
-    for key in path:
-        inner = part.model_fields[key].annotation
-        part = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else get_args(inner)[0]
-    return part
-
-
-def _elsewhere(key: str) -> str:
-    """Find a key that the user has put into the wrong section, or misspelt there."""
-    sections = {name: f.annotation for name, f in Recipe.model_fields.items()}
-    keys = {
-        inner: f"{name}.{inner}"
-        for name, part in sections.items()
-        if isinstance(part, type) and issubclass(part, BaseModel)
-        for inner in part.model_fields
-    }
-    keys |= {name: name for name in sections}
-    found = difflib.get_close_matches(key, keys, n=1)
-    return f": did you mean {keys[found[0]]}?" if found else ""
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

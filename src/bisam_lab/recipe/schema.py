@@ -1,7 +1,7 @@
 """A recipe: everything that defines a study, typed and validated."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, model_validator
@@ -10,7 +10,7 @@ from ..errors import shown
 from ..registry.optimizers import OPTIMIZERS, PLAIN
 from ..untrusted import check_text
 from .known import data_name, human_noise_fits, known_metric, model_name, noise_name, optimizer_name
-from .sizes import LARGEST, check_network, folder_name, inner_folder, is_truth_value
+from .sizes import LARGEST, check_network, folder_name, inner_folder
 
 __all__ = [
     "FREE",
@@ -44,11 +44,14 @@ class _Part(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _truth_values_are_no_numbers(cls, given: Any) -> Any:
-        for key, value in given.items() if isinstance(given, Mapping) else ():
-            if key in cls.model_fields and is_truth_value(cls.model_fields[key], value):
-                raise ValueError(f"{key}={str(value).lower()} must be a number or a word, not a truth value")
-        return given
+    def _no_truth_as_a_number(cls, values: Any) -> Any:
+        """Refuse true and false where a number belongs: pydantic would take them for 1 and 0."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+            if isinstance(value, bool) and bool not in kinds and {int, float} & {*kinds}:
+                raise ValueError(f"{name}={str(value).lower()} must be a number")
+        return values
 
 
 class DataRecipe(_Part):

@@ -1,4 +1,4 @@
-"""What a recipe's values may be: names of folders, sizes that can be trained, no truth values in place of numbers."""
+"""What a recipe's values may be: names of folders, sizes that can be trained."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import shown
 from ..untrusted import check_text
 
-__all__ = ["LARGEST", "check_network", "folder_name", "inner_folder", "is_truth_value"]
+__all__ = ["LARGEST", "check_network", "folder_name", "inner_folder"]
 
 #: The largest whole numbers that a recipe may give: larger ones are slips of the pen, and would run for ever.
 LARGEST = {
@@ -48,11 +48,6 @@ def inner_folder(name: str) -> str:
     if "\\" in name or any(part != part.strip() or part in ("", ".", "..") for part in parts):
         raise ValueError(f"{shown(name)} must name a folder inside the study, such as noisy")
     return name
-
-
-def is_truth_value(field: Any, value: Any) -> bool:
-    """Say whether ``value`` is true or false where ``field``, of a recipe, wants a number or a word."""
-    return isinstance(value, bool) and field.annotation is not bool
 
 
 def check_network(name: str, options: Mapping[str, Any]) -> None:

@@ -103,7 +103,7 @@ def make_block(
         settings=settings or {},
         metric=ordered[0].metric if ordered else "accuracy",
         baseline=outcome.baseline,
-        interval=TESTS[test].interval(),
+        interval=TESTS[test].interval(outcome.rows[0].level if outcome.rows else 0.95),
         methods=[method for method in methods if method in finished],
         verdict=outcome.verdict,
         comparison=outcome.rows,

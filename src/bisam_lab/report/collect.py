@@ -15,6 +15,7 @@ from ..run.result import RunResult
 from ..statistics.by_variant import compare_variant
 from ..statistics.cost import compared
 from ..study.files import read_budget, read_results
+from ..study.looks import first_seeds, read_look
 from .block import Block, make_block
 from .reading import recipe_of
 
@@ -119,7 +120,10 @@ def collect(folders: Iterable[Path], baseline: str | None = None, test: str = "t
 def _study(folder: Path, baseline: str | None, test: str) -> StudyData:
     recipe = recipe_of(folder)
     results, damaged = read_results(folder)
-    budget = read_budget(folder)
+    budget, look = read_budget(folder), read_look(folder)
+    level = 0.95 if look is None else 1 - look.level
+    if look is not None:
+        results = first_seeds(results, look.seeds)
     methods = list(dict.fromkeys([*map(str, recipe["methods"]), *(result.method for result in results)]))
     variants = recipe["variants"] if isinstance(recipe.get("variants"), dict) else {}
     named = list(dict.fromkeys([*map(str, variants), *sorted(result.variant for result in results)])) or [""]
@@ -131,7 +135,9 @@ def _study(folder: Path, baseline: str | None, test: str) -> StudyData:
         beside = [result for result in of if result not in runs and not result.equal_cost]
         settings = variants.get(name) if isinstance(variants.get(name), dict) else None
         blocks.append(
-            make_block(compare_variant(name, of, against, test, None, budget), runs, methods, test, settings, beside)
+            make_block(
+                compare_variant(name, of, against, test, None, budget, level), runs, methods, test, settings, beside
+            )
         )
     return StudyData(
         folder=str(folder),
@@ -141,7 +147,7 @@ def _study(folder: Path, baseline: str | None, test: str) -> StudyData:
         command=_command(recipe, against, budget),
         started=min((str(run.environment["started"]) for run in results if "started" in run.environment), default=""),
         environments=_environments(results),
-        notes=_notes(recipe, results, named, damaged, budget),
+        notes=[*_notes(recipe, results, named, damaged, budget), *([] if look is None else [look.sentence])],
         blocks=blocks,
     )
 

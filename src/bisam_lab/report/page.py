@@ -27,9 +27,10 @@ def render(report: ReportData) -> str:
         undefined=StrictUndefined,
     )
     style = partial(_style, report.methods)
-    environment.filters |= {name: getattr(words, name) for name in words.__all__}
+    environment.filters |= {name: getattr(words, name) for name in words.__all__ if name != "NONE"}
     environment.globals |= {
         "style": style,
+        "interval": words.interval,
         "curves": partial(svg.draw_curves, style=style),
         "differences": partial(svg.draw_differences, style=style),
         "differences_caption": lambda block: difference_chart(block).caption,

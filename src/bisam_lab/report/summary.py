@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from ..datasets.registry import shift
+from ..recipe import Recipe, variant
 from ..registry.metrics import metric_name
 from ..run.result import RunResult
 from ..statistics import TESTS, Comparison
@@ -16,9 +18,9 @@ from ..study.files import temporary, write_text
 from ..study.folder import Study
 from .block import make_block
 from .png import draw_comparison
-from .words import p_value
+from .words import NONE, p_value
 
-__all__ = ["cells", "columns", "markdown", "table", "write_summary"]
+__all__ = ["cells", "columns", "markdown", "shifts", "table", "write_summary"]
 
 
 def columns(rows: Sequence[Comparison]) -> tuple[str, ...]:
@@ -77,9 +79,9 @@ def cells(row: Comparison, baseline: str) -> list[str]:
         _score(row.mean, row.std),
         str(row.n),
         "baseline" if alone else _number(row.difference, "+.2f"),
-        "" if alone else f"[{_number(row.low, '+.2f')}, {_number(row.high, '+.2f')}]",
+        "" if alone else _interval(row),
         "" if alone else p_value(row.p_adjusted),
-        f"{row.speed:.2f}x" if not math.isnan(row.speed) else "?",
+        f"{row.speed:.2f}x" if not math.isnan(row.speed) else NONE,
     ]
 
 
@@ -93,7 +95,11 @@ def _score(mean: float, std: float) -> str:
 
 
 def _number(value: float, form: str) -> str:
-    return "?" if math.isnan(value) else format(value, form)
+    return NONE if math.isnan(value) else format(value, form)
+
+
+def _interval(row: Comparison) -> str:
+    return NONE if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
 
 
 def write_summary(study: Study, results: Sequence[RunResult], found: Sequence[Outcome]) -> None:
@@ -112,7 +118,14 @@ def write_summary(study: Study, results: Sequence[RunResult], found: Sequence[Ou
         text.append(f"{heading}{table}{outcome.verdict}\n{cost}")
         if outcome.rows:
             _write_figure(study, results, outcome)
+    text += [f"{line}\n" for line in shifts(study.recipe)]
     write_text(study.folder / "table.md", "\n".join(text))
+
+
+def shifts(recipe: Recipe) -> list[str]:
+    """Return how the test sets differ in kind from validation, a sentence for each data set of which that is true."""
+    names = [variant(recipe, name).data.name for name in recipe.variants or [""]]
+    return [text for name in dict.fromkeys(names) if (text := shift(name))]
 
 
 def _write_figure(study: Study, results: Sequence[RunResult], outcome: Outcome) -> None:

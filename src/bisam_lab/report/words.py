@@ -5,26 +5,34 @@ from typing import Any
 
 from ..registry.metrics import metric_name
 
-__all__ = ["count", "metric_name", "number", "p_value", "short", "signed", "value"]
+__all__ = ["NONE", "count", "interval", "metric_name", "number", "p_value", "short", "signed", "value"]
+
+#: Stands where there is no number: one seed has no spread, and no test.
+NONE = "\u2013"
 
 
 def number(value: float, digits: int = 2) -> str:
-    """Return a number with ``digits`` decimals; a question mark if it is not finite."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "?"
+    """Return a number with ``digits`` decimals; a dash if it is not finite."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else NONE
 
 
 def signed(value: float, digits: int = 2) -> str:
     """Return a difference with its sign, with ``digits`` decimals; from 5 on, ``digits`` significant digits."""
     if not math.isfinite(value):
-        return "?"
+        return NONE
     text = f"{value:+.{digits}f}" if digits < 5 else f"{value:+.{digits}g}"
     text = text[1:] if float(text) == 0 else text
     return text.replace("-", "\u2212")
 
 
+def interval(low: float, high: float) -> str:
+    """Return an interval; a dash where there is none."""
+    return NONE if math.isnan(low) or math.isnan(high) else f"[{signed(low)}, {signed(high)}]"
+
+
 def p_value(p: float) -> str:
-    """Return a p-value with four decimals."""
-    return "?" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+    """Return a p-value with four decimals; a dash where there is none."""
+    return NONE if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 def count(n: int, word: str) -> str:

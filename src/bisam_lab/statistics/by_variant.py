@@ -45,10 +45,11 @@ def outcomes(
     test: str = "t",
     difference: float | None = None,
     budget: Budget | None = None,
+    level: float = 0.95,
 ) -> list[Outcome]:
     """Compare the methods in each variant that has results. See :func:`compare_variant` for the arguments."""
     return [
-        compare_variant(name, results, baseline, test, difference, budget)
+        compare_variant(name, results, baseline, test, difference, budget, level)
         for name in dict.fromkeys(result.variant for result in results)
     ]
 
@@ -60,6 +61,7 @@ def compare_variant(
     test: str = "t",
     difference: float | None = None,
     budget: Budget | None = None,
+    level: float = 0.95,
 ) -> Outcome:
     """Compare the methods in one variant. Holm's correction is over the methods of this variant only.
 
@@ -70,6 +72,7 @@ def compare_variant(
         test: a key of ``TESTS``.
         difference: in points; the verdict says how many seeds show it.
         budget: of the study. The comparison and the verdict are then at equal cost, and the rows have both scores.
+        level: confidence level of the intervals.
     """
     budget = budget if budget is not None and variant in budget.shares else None
     unit, place = (None, "") if budget is None else (budget.unit, " at equal cost")
@@ -77,7 +80,7 @@ def compare_variant(
     if all(result.method != baseline for result in runs):
         text = f"There is no finished run of {baseline}{place}, so there is nothing to compare with."
         return Outcome(variant, baseline, [], text, unit)
-    rows = compare(runs, baseline, test)
+    rows = compare(runs, baseline, test, level)
     text = verdict(rows, baseline, difference)
     if budget is not None:
         rows = with_equal_steps(rows, [result for result in results if result.variant == variant], budget)

@@ -230,7 +230,8 @@ class Study:
                 differing.append(f"variants.{name} has other settings")
         if differing and (self._others_at_work() or any(_begun(self.folder / tree) for tree in TREES.values())):
             raise RecipeError(
-                f"--out {self.folder} holds a study of another recipe ({some(differing)}): choose another folder"
+                f"--out {self.folder} holds a study of another recipe ({some(differing)}): choose another folder, or "
+                "--restart, which keeps it beside"
             )
 
     def _others_at_work(self) -> bool:
@@ -284,6 +285,7 @@ A study of bisam, layout {SCHEMA}. All files are plain; copy the folder to move 
 recipe.yaml           what was run; `bisam compare recipe.yaml --out THIS_FOLDER` continues the study
 study.json            the version of this layout
 budget.json           with --budget: what each method may spend, and what a step of it costs
+look.json             with --seeds auto: the last look; its level is that of the tables
 runs/[VARIANT/]METHOD/seed-N/
     result.json       of a finished run: scores, learning curve, hardware, versions
     csv/, tensorboard/    the learning curve (tensorboard --logdir runs)

@@ -159,8 +159,8 @@ class Tuning:
         differing = [f"{key}={a!r} there, {b!r} now" for key, a, b in differences(there, self.identity)]
         if differing:
             raise RecipeError(
-                f"--out {self.folder} holds another tuning ({some(differing)}): choose another folder; with a "
-                "--storage, a folder of another name"
+                f"--out {self.folder} holds another tuning ({some(differing)}): choose another folder "
+                + ("of another name" if self.storage else "or --restart, which keeps it beside")
             )
 
     def _stored(self, text: Any) -> dict[str, Any]:

@@ -88,6 +88,25 @@ def test_folders_and_texts_are_verified_by_reading_them(tmp_path):
     assert command("verify", f"text:{tmp_path / 'none'}").exit_code == 1
 
 
+def test_prepare_says_what_a_file_of_texts_holds(tmp_path):
+    path = tmp_path / "films.csv"
+    path.write_text("review,sentiment\n" + "so fine,good\nso dull,bad\n" * 10)
+    found = command("prepare", f"text:{path}")
+    assert found.exit_code == 0
+    assert found.stdout.splitlines() == [
+        "16 + 4 texts of 2 classes, columns review and sentiment",
+        "bad: 8 + 2",
+        "good: 8 + 2",
+    ]
+
+
+def test_what_is_not_here_is_not_prepared(tmp_path):
+    for name in ("text:none.csv", "folder:none"):
+        assert "none" in str(command("prepare", name, "--data-dir", tmp_path).exception)
+    found = command("prepare", "glue:rte", "--data-dir", tmp_path)
+    assert (found.exit_code, found.stdout.split()[0]) == (1, "missing")
+
+
 @pytest.mark.parametrize("verb", ["verify", "fetch", "prepare"])
 def test_an_unknown_set_is_named(verb, tmp_path):
     found = command(verb, "flower", "--data-dir", tmp_path)

@@ -36,6 +36,14 @@ def test_the_page_says_what_the_statistics_say(tmp_path):
     assert "  lr: 0.3" in page.text
 
 
+def test_one_seed_has_dashes_and_no_question_marks(tmp_path):
+    later = {(method, seed) for method in SCORES for seed in (1, 2)}
+    page = Page(render(collect([study(tmp_path / "a", skip=later), study(tmp_path / "b", skip=later)])))
+    assert page.tables["comparison"][2][3:6] == ["+4.00", "\u2013", "\u2013"]
+    assert page.tables["overview"][1][2] == "84.00 +4.00 \u2013"
+    assert "?" not in " ".join(cell for table in page.tables.values() for row in table for cell in row)
+
+
 def test_the_page_needs_no_other_file_and_no_script(tmp_path):
     html = render(collect([study(tmp_path / "s", name=EVIL)]))
     page = Page(html)

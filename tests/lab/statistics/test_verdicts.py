@@ -56,6 +56,13 @@ def test_verdict_tells_what_the_seeds_could_have_shown():
         verdict(rows, "sgd", difference=0)
 
 
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_below_five_seeds_nothing_is_said_of_power(n):
+    rows = compare(study(sam=[1.0, -1.0, 0.5, -0.6, 0.2][:n]), "sgd")
+    assert verdict(rows, "sgd").endswith(f"(paired t-tests over {n} seeds at the 5 % level, Holm-adjusted).")
+    assert verdict(rows, "sgd", 0.5).endswith("How many seeds 0.5 points need is not said below 5 seeds.")
+
+
 def test_verdict_speaks_of_the_worst_and_counts_the_methods():
     d = np.array([1.0, -1.0, 0.5, -0.5, 0.2])
     rows = compare(study(sam=d, asam=3 * d), "sgd")

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from ...errors import RecipeError
 from ..contents import Sample, Texts
 from ..entry import DataSet, Tell
-from ..tables import as_samples, read_lines, read_parquet
+from ..table_files import read_lines, read_parquet
+from ..tables import as_samples
 
 __all__ = ["ENTRIES", "TASKS", "Task", "read_glue", "read_tsv"]
 

@@ -1,0 +1,156 @@
+"""What ``bisam compare`` does with a recipe: train the missing runs, compare them, and show what comes out."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+
+from ..budget import Unit
+from ..parallel.checks import default_jobs
+from ..parallel.events import JobEnded
+from ..recipe import Recipe
+from ..report.summary import table, write_summary
+from ..report.words import count
+from ..run.environment import cores
+from ..run.result import RunResult
+from ..stack.plan import Stacking
+from ..statistics.by_variant import Outcome, outcomes
+from ..study.elsewhere import wait_for_others
+from ..study.folder import Study
+from ..study.pool import run_study
+from .live import Live
+from .so_far import SoFar
+
+__all__ = ["Comparing"]
+
+
+@dataclass
+class Comparing:
+    """A comparison in a folder.
+
+    Attributes:
+        folder: of the study.
+        data_dir: folder of the data sets.
+        against: the baseline.
+        test: a key of ``TESTS``.
+        difference: in points; the verdict says how many seeds show it.
+        budget: unit of the budget that every method may spend; None: the methods are compared at equal steps alone.
+        jobs: runs at once; None: as many as the machine takes.
+        stack: whether several runs are trained together.
+        watch: show the means after each run, and wait for the runs of other processes.
+        console: to write to.
+        found: the comparison, variant by variant.
+        failed: whether a run failed.
+        elsewhere: number of runs that another process is training.
+    """
+
+    folder: Path
+    data_dir: Path | None
+    against: str
+    test: str
+    difference: float | None
+    budget: Unit | None
+    jobs: int | None
+    stack: Stacking
+    watch: bool
+    console: Console
+    found: list[Outcome] = field(default_factory=list)
+    failed: bool = False
+    elsewhere: int = 0
+
+    def run(self, recipe: Recipe, level: float = 0.95) -> Study:
+        """Train what is missing of the recipe, compare at the confidence level, and write the results."""
+        jobs = self.jobs or default_jobs(recipe)
+        study = Study(self.folder, recipe, self.data_dir, lambda text: self.console.print(text, markup=False))
+        with study.at_work():
+            if self.budget is not None:
+                self._plan(study, self.budget, jobs)
+            self._train(study, jobs)
+            while self.watch and self.elsewhere and not self.failed:
+                self.console.print(f"Waiting for {count(self.elsewhere, 'run')} of another process.")
+                wait_for_others(study)
+                self._train(study, jobs)
+        results = study.write_results()
+        self.found = outcomes(results, self.against, self.test, self.difference, study.budget, level)
+        write_summary(study, results, self.found)
+        return study
+
+    def _plan(self, study: Study, unit: Unit, jobs: int) -> None:
+        """Find what each method may spend, and say so."""
+        from .budget import plan, sentence
+
+        with Live(self.console, "what a step costs", 1, 0) as live:
+            budget = plan(study, unit, max(1, cores() // jobs))
+        if live.failed:
+            raise typer.Exit(1)
+        for name in study.recipe.variants or [""]:
+            said = sentence(budget, name, study.recipe.methods)
+            self.console.print(said, highlight=False, markup=False, soft_wrap=True)
+
+    def _train(self, study: Study, jobs: int) -> None:
+        """Train the missing runs under a live display."""
+        before, total, self.elsewhere = study.results(), len(study.runs), 0
+        done, so_far = len(before), SoFar(study.runs, before.values())
+        self.console.print(
+            f"{count(len(study.recipe.methods), 'method')} x {count(study.recipe.seeds, 'seed')}"
+            + (f" x {count(len(study.recipe.variants), 'variant')}" if study.recipe.variants else "")
+            + (", at equal steps and at equal cost," if study.budget is not None else "")
+            + f" in [bold]{escape(str(study.folder))}[/bold]"
+            + (f", {done} of {total} runs finished before" if done else "")
+        )
+        runs = run_study(study, jobs, stack=self.stack)
+        with Live(self.console, "all runs", total, done) as live, closing(runs) as events:
+            show = self._watched(live, so_far)
+            for ended in live.ended(events):
+                done += 1
+                live.set_done(done)
+                live.print(*_line(ended))
+                show(ended)
+                self.elsewhere += ended.elsewhere
+        self.failed = live.failed
+        if self.elsewhere and not self.watch:
+            self.console.print(
+                f"Another process is training {count(self.elsewhere, 'run')}: the same command shows the results later."
+            )
+
+    def _watched(self, live: Live, so_far: SoFar) -> Callable[[JobEnded[RunResult]], None]:
+        """Return what shows the means after a run: above the bars, or on a line where there are none."""
+
+        def show(ended: JobEnded[RunResult]) -> None:
+            if ended.result is not None:
+                so_far.add(ended.result)
+                live.set_above(so_far.table()) if self.console.is_terminal else live.print(so_far.line())
+
+        if self.watch and self.console.is_terminal:
+            live.set_above(so_far.table())
+        return show if self.watch else lambda ended: None
+
+    def show(self) -> None:
+        """Show tables and verdicts."""
+        for outcome in self.found:
+            if outcome.variant:
+                self.console.print(f"\n[bold]{escape(outcome.variant)}[/bold]")
+            if outcome.rows:
+                view = table(outcome.rows, outcome.baseline)
+                whole = Measurement.get(self.console, self.console.options.update(max_width=200), view).maximum
+                # A line that is too long is better than a lost column.
+                Console(width=max(self.console.width, whole)).print(view, crop=False)
+            self.console.print(outcome.verdict, highlight=False, markup=False)
+            if outcome.cost:
+                self.console.print(outcome.cost, highlight=False, markup=False)
+
+
+def _line(ended: JobEnded[RunResult]) -> tuple[str, str | None]:
+    """Return a run's line, and its style."""
+    if ended.error is not None:
+        return f"{ended.job} failed: {ended.error}; the same command tries it again", "red"
+    if ended.result is None:
+        return f"{ended.job} is being trained by another process", None
+    r = ended.result
+    status, style = ("", None) if r.status == "ok" else (f"  {r.status}", "red")
+    return f"{ended.job}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){status}", style

@@ -1,0 +1,36 @@
+"""Runs of a study that other processes train."""
+
+import time
+from collections.abc import Callable
+
+from filelock import FileLock, Timeout
+
+from ..run.result import Run
+from .folder import Study
+
+__all__ = ["wait_for_others"]
+
+
+def wait_for_others(study: Study, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Return as soon as one of the runs that other processes train has ended, or has lost its process.
+
+    Args:
+        study: some of its runs are not finished.
+        sleep: is called with the seconds between two looks.
+    """
+    missing = set(study.runs) - set(study.results())
+    while missing and all(_is_trained(study, run) for run in missing):
+        sleep(2.0)
+        if missing & set(study.results()):
+            return
+
+
+def _is_trained(study: Study, run: Run) -> bool:
+    lock = study.path(run) / ".lock"
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
