@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..budget import Budget
+from ..datasets.registry import shift
 from ..recipe import RecipeError
 from ..run.result import RunResult
 from ..statistics.by_variant import compare_variant
@@ -147,7 +148,11 @@ def _study(folder: Path, baseline: str | None, test: str) -> StudyData:
         command=_command(recipe, against, budget),
         started=min((str(run.environment["started"]) for run in results if "started" in run.environment), default=""),
         environments=_environments(results),
-        notes=[*_notes(recipe, results, named, damaged, budget), *([] if look is None else [look.sentence])],
+        notes=[
+            *_notes(recipe, results, named, damaged, budget),
+            *([] if look is None else [look.sentence]),
+            *_shifts(recipe, variants),
+        ],
         blocks=blocks,
     )
 
@@ -199,6 +204,14 @@ def _notes(
             "said by recipe.yaml alone."
         )
     return notes
+
+
+def _shifts(recipe: dict[str, Any], variants: dict[str, Any]) -> list[str]:
+    """Return how the test sets differ in kind from validation, of a recipe that may be of another version."""
+    data = recipe.get("data") if isinstance(recipe.get("data"), dict) else {}
+    own = data.get("name") if isinstance(data, dict) else None
+    names = [inner.get("data.name", own) for inner in variants.values() if isinstance(inner, dict)] or [own]
+    return [text for name in dict.fromkeys(map(str, names)) if (text := shift(name))]
 
 
 def _command(recipe: dict[str, Any], baseline: str, budget: Budget | None) -> str:

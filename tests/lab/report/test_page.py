@@ -44,6 +44,12 @@ def test_one_seed_has_dashes_and_no_question_marks(tmp_path):
     assert "?" not in " ".join(cell for table in page.tables.values() for row in table for cell in row)
 
 
+def test_the_page_says_that_the_digits_test_is_by_other_writers(tmp_path):
+    assert "most test images by others" in Page(render(collect([study(tmp_path / "a", data={"name": "digits"})]))).text
+    assert "images by others" not in Page(render(collect([study(tmp_path / "b", data={"name": "cifar10"})]))).text
+    assert "images by others" not in Page(render(collect([study(tmp_path / "c", data=["odd"])]))).text
+
+
 def test_the_page_needs_no_other_file_and_no_script(tmp_path):
     html = render(collect([study(tmp_path / "s", name=EVIL)]))
     page = Page(html)
