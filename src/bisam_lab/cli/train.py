@@ -50,7 +50,7 @@ def train(
         from ..run.checkpoint import CheckpointError
         from ..run.result import Run
         from ..study.cell import Busy, run_cell
-    from ..study.files import UnreadableError, make_folder
+    from ..study.files import UnreadableError, make_folder, write_text
     from .watch import Watch
 
     run = Run(of, seed, method)
@@ -60,6 +60,9 @@ def train(
     if any(folder.iterdir()) and not any((folder / name).exists() for name in (".lock", "checkpoints", "result.json")):
         raise RecipeError(f"--out {folder} holds files of another kind: choose an empty folder or a run's own")
     (folder / "checkpoints").mkdir(exist_ok=True)
+    own = chosen.model_copy(update={"methods": (method,), "seeds": 1, "first_seed": seed}).to_yaml()
+    if not (folder / "run.yaml").exists():  # another recipe is refused below, and leaves what is there
+        write_text(folder / "run.yaml", own)
     console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(str(folder))}[/bold]", highlight=False)
     with leaving(), Watch(chosen.train.epochs, console) as watch:
         try:
@@ -72,6 +75,7 @@ def train(
             raise RecipeError(f"{error}: choose another folder with --out, or remove that file") from None
         except CheckpointError as error:
             raise RecipeError(str(error)) from None
+    write_text(folder / "run.yaml", own)
     if as_json:
         print(json.dumps({"folder": str(folder), **result.to_dict()}, allow_nan=False))
         return

@@ -1,11 +1,23 @@
 """Numbers and names as the page and the figure write them."""
 
 import math
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
 
 from ..registry.metrics import metric_name
 
-__all__ = ["count", "metric_name", "number", "p_value", "short", "signed", "value"]
+if TYPE_CHECKING:
+    from ..statistics import Comparison
+    from ..statistics.findings import Finding
+
+__all__ = ["count", "count_of", "interval", "metric_name", "named", "number", "p_value", "short", "signed", "value"]
+
+#: A word with a hyphen in it, an option, a number with its per cent, an interval in brackets.
+_UNBROKEN = re.compile(
+    r"[\w@=.+/:]+(?:-[\w@=.+/:]+)+|--\w[\w-]*|[-+\u2212]?\d[\d.,]* %|\[[-+\u2212\d.,?]+, [-+\u2212\d.,?]+\]"
+)
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -22,6 +34,11 @@ def signed(value: float, digits: int = 2) -> str:
     return text.replace("-", "\u2212")
 
 
+def interval(row: "Comparison | Finding") -> str:
+    """Return a confidence interval; nothing where there is none."""
+    return f"[{signed(row.low)}, {signed(row.high)}]" if math.isfinite(row.low + row.high) else ""
+
+
 def p_value(p: float) -> str:
     """Return a p-value with four decimals."""
     return "?" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
@@ -30,6 +47,27 @@ def p_value(p: float) -> str:
 def count(n: int, word: str) -> str:
     """Return a number with its noun, in the plural where there is not one."""
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def count_of(number: float) -> str:
+    """Return a large number in short: 6.2k, 1.5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(number) >= size:
+            return f"{number / (1e3 if letter == 'k' else size):.4g}{letter}"
+    return f"{number:.6g}"
+
+
+def named(words: str) -> Markup:
+    """Return a text as HTML in which no name, number or interval is broken at the end of a line.
+
+    A browser breaks a line behind a hyphen, so that ``bisam-log`` would be cut in two.
+    """
+    return Markup(_UNBROKEN.sub(_held, str(escape(words))))
+
+
+def _held(found: "re.Match[str]") -> str:
+    word = found.group()
+    return f'<span class="held">{word}</span>' if len(word) <= 28 else word
 
 
 def short(method: str) -> str:

@@ -67,6 +67,7 @@ def column(browser, number):
 def test_a_filter_hides_a_method_everywhere_and_changes_no_number(opened):
     assert opened.execute_script("return window.evil") is None
     assert column(opened, 3) == ["baseline", "+4.33", f"{MINUS}24.00"]
+    find(opened, ".chip.every")[0].click()
     everything = "tr, .overview td, .series .mean, .seed, .dot, .diamond, .label"
     before = len(
         shown(opened, '[data-method="sam"], ' + ", ".join(f'[data-method="sam"] {s}' for s in everything.split(", ")))
@@ -77,7 +78,7 @@ def test_a_filter_hides_a_method_everywhere_and_changes_no_number(opened):
     assert chip.get_attribute("aria-pressed") == "false"
     assert shown(opened, '[data-method="sam"], [data-method="sam"] *') == []
     assert column(opened, 3) == ["baseline", "", f"{MINUS}24.00"], "what is hidden has no text"
-    assert len(shown(opened, "#block-1-1 .mean")) == 2 + 2 * 2, "two in the table, two in each chart"
+    assert len(shown(opened, "#block-1-1 .mean")) == 2 + 1 + 2 * 2, "in the table, in the verdict, in each chart"
     assert shown(opened, ".filtered")
     find(opened, ".chip.all")[0].click()
     assert column(opened, 3) == ["baseline", "+4.33", f"{MINUS}24.00"] and not shown(opened, ".filtered")
@@ -90,6 +91,8 @@ def test_a_curve_tells_method_epoch_value_and_seed(opened):
     from selenium.webdriver import ActionChains, Keys
 
     chart = find(opened, '#block-1-1 .chart[data-quantity="validation_score"]')[0]
+    assert not shown(opened, ".seed"), "thirty thin lines hide three means"
+    find(opened, ".chip.every")[0].click()
     ActionChains(opened).scroll_to_element(chart).perform()
     scale = json.loads(chart.get_attribute("data-scale"))
 
