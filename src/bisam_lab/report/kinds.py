@@ -13,7 +13,7 @@ Kind: TypeAlias = Literal["study", "tuning", "run"]
 _MARKS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("study", ("study.json",)),
     ("tuning", ("tuning.json", "optuna.log", "trials.csv")),
-    ("run", ("result.json", "csv/metrics.csv", "checkpoints")),
+    ("run", ("run.yaml", "result.json", "csv/metrics.csv", "checkpoints")),
     ("study", ("recipe.yaml",)),
 )
 
