@@ -74,7 +74,7 @@ def draw_differences(block: Block, style: Style) -> Markup:
     chart = difference_chart(block)
     height = _ROW * len(chart.rows) + _BOTTOM
     x = Along(chart.x, 16, _NARROW - 16)
-    root = svg(_NARROW, height, f"differences to {block.baseline} by method, in points")
+    root = svg(_NARROW, height, f"differences to {block.baseline} by method, in points", "chart differences")
     ticks = chart.x.ticks(6)
     for i, row in enumerate(chart.rows):
         lane = series(root, style(row.method), row.method)
@@ -91,11 +91,12 @@ def draw_differences(block: Block, style: Style) -> Markup:
 
 
 def _difference(lane: Element, row: DifferenceRow, interval: str, top: float, x: Along) -> None:
-    """Draw one method's row. A mean that lies beyond the scale is written at the edge."""
+    """Draw one method's row. At a mean that lies beyond the scale an arrow points."""
     low, high, middle = x.scale.low, x.scale.high, top + 42
     text(lane, short(row.method), 0, top + 20, "start", "name")
     told = f"{signed(row.mean)} [{signed(row.interval[0])}, {signed(row.interval[1])}]" if row.interval else ""
-    text(lane, told or signed(row.mean), _NARROW, top + 20, "end", "told")
+    beyond = " ◀" if row.side < 0 else " ▶" if row.side > 0 else ""
+    text(lane, (told or signed(row.mean)) + beyond, _NARROW, top + 20, "end", "told")
     if row.interval is not None and row.interval[1] > low and row.interval[0] < high:
         line(lane, "interval", x(max(row.interval[0], low)), middle, x(min(row.interval[1], high)), middle)
     for seed, difference in row.dots.items():
@@ -104,9 +105,10 @@ def _difference(lane: Element, row: DifferenceRow, interval: str, top: float, x:
             where = {"cx": x(difference), "cy": top + 58, "r": 5, "class": "dot"}
             add(lane, "circle", where | {"data-method": row.method, "data-seed": str(seed), "data-tip": tip})
     if row.side:
-        words = "◀ beyond" if row.side < 0 else "beyond ▶"
-        edge = (8.0, "start") if row.side < 0 else (_NARROW - 8.0, "end")
-        text(lane, words, edge[0], middle + 5, edge[1], "beyond")
+        edge, inwards = (2, 9) if row.side < 0 else (_NARROW - 2, -9)
+        arrow = f"M{edge} {middle}l{inwards} -7v14Z"
+        tip = f"{_tip(row, interval)}: beyond the axis, which fits the methods without failed runs"
+        add(lane, "path", {"class": "diamond", "d": arrow, "data-tip": tip})
     elif math.isfinite(row.mean):
         at = x(row.mean)
         diamond = f"M{at - 7:.1f} {middle}L{at:.1f} {middle - 7}L{at + 7:.1f} {middle}L{at:.1f} {middle + 7}Z"
