@@ -127,6 +127,23 @@ def test_a_curve_tells_method_epoch_value_and_seed(opened):
     assert find(opened, "#tip")[0].text == "sam, seed 0: +4.00 points"
 
 
+def test_a_trial_is_told_and_its_line_stands_out(opened, page_file):
+    from selenium.webdriver import Keys
+
+    opened.get(page_file.with_name("all.html").as_uri())
+    chart = find(opened, ".chart.parallel")[0]
+    opened.execute_async_script(  # a scroll closes the tip, and is told of a frame later
+        "arguments[0].scrollIntoView({block: 'center'});"
+        "requestAnimationFrame(() => requestAnimationFrame(arguments[1]))",
+        chart,
+    )
+    chart.send_keys(Keys.ARROW_DOWN, Keys.ARROW_UP)  # from the first line to the last, the best one
+    told = find(opened, "#tip")[0].text
+    headline = next(line.text for line in find(opened, ".headline") if line.text.startswith("Best"))
+    assert headline.startswith(f"Best, {told.split(':')[0]}: ") and ", lr " in told
+    assert [line.get_attribute("data-method") for line in find(opened, ".near")] == [told.split(":")[0]]
+
+
 def test_a_heading_sorts_and_sorts_back(opened):
     score, difference = (find(opened, "#block-1-1 .comparison .sort")[i] for i in (1, 3))
     score.click()
