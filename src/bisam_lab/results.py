@@ -21,10 +21,11 @@ from .importing import no_collection
 from .parallel.processes import warm_up
 
 with no_collection():
-    from .report.block import Block, Quantity
-    from .report.charts import curve_chart, difference_chart
+    from .report.block import Block
+    from .report.charts import block_chart, difference_chart
     from .report.collect import StudyData, collect
     from .report.page import write_page
+    from .report.quantities import AXES, QUANTITIES
     from .report.summary import cells, columns, write_summary
     from .run.result import RunResult, plain
     from .statistics.by_variant import outcomes
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
+    from .report.quantities import Along
     from .stack.plan import Stacking
 
 __all__ = ["Study", "compare"]
@@ -142,12 +144,18 @@ class Study:
         return "\n\n".join(f"{block.variant}: {block.verdict}" for block in blocks)
 
     def plot_curves(
-        self, quantity: "Quantity" = "validation_score", *, variant: str | None = None, ax: "Axes | None" = None
+        self,
+        quantity: str = "validation_score",
+        *,
+        along: "Along | None" = None,
+        variant: str | None = None,
+        ax: "Axes | None" = None,
     ) -> "Axes":
-        """Draw the learning curves: a line a method, its standard deviation over the seeds, a thin line a seed.
+        """Draw the learning curves: a line a method, and a band of its standard deviation over the seeds.
 
         Args:
-            quantity: ``"validation_score"`` or ``"train_loss"``.
+            quantity: ``"validation_score"``, ``"train_loss"`` or another number that each epoch records.
+            along: ``"epoch"``, ``"passes"`` or ``"seconds"``; by default epochs, or what the study's budget counts.
             variant: of a study that has several.
             ax: where to draw; by default in a new figure.
 
@@ -155,14 +163,15 @@ class Study:
             The axes, to set a title or limits.
 
         Raises:
-            RecipeError: no such variant or quantity.
+            RecipeError: no such variant, quantity or axis.
         """
         from .report.png import draw_curves
 
-        if quantity not in (known := ("validation_score", "train_loss")):
-            raise RecipeError(f"quantity={quantity!r} is none of {', '.join(known)}{nearest(str(quantity), known)}")
+        for name, given, known in (("quantity", quantity, QUANTITIES), ("along", along or "epoch", AXES)):
+            if given not in known:
+                raise RecipeError(f"{name}={given!r} is none of {', '.join(known)}{nearest(str(given), known)}")
         block = _chosen(self._read().blocks, variant)
-        return _drawn(ax, lambda axes: draw_curves(axes, curve_chart(block, quantity), block))
+        return _drawn(ax, lambda axes: draw_curves(axes, block_chart(block, quantity, along), block))
 
     def plot_differences(
         self,

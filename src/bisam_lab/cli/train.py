@@ -57,7 +57,7 @@ def train(
         from ..run.checkpoint import CheckpointError
         from ..run.result import Run
         from ..study.cell import Busy, run_cell
-    from ..study.files import UnreadableError, make_folder
+    from ..study.files import UnreadableError, make_folder, write_text
     from .watch import Watch
 
     run = Run(of, seed, method)
@@ -71,6 +71,9 @@ def train(
     if (folder / "recipe.yaml").exists():
         raise RecipeError(f"--out {folder} is the folder of a study or a tuning: choose an empty folder or a run's own")
     (folder / "checkpoints").mkdir(exist_ok=True)
+    own = chosen.model_copy(update={"methods": (method,), "seeds": 1, "first_seed": seed}).to_yaml()
+    if not (folder / "run.yaml").exists():  # another recipe is refused below, and leaves what is there
+        write_text(folder / "run.yaml", own)
     console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(str(folder))}[/bold]", highlight=False)
     with leaving(), Watch(chosen.train.epochs, console) as watch:
         try:
@@ -83,6 +86,7 @@ def train(
             raise RecipeError(f"{error}: choose another folder with --out, or --restart keeps it beside") from None
         except CheckpointError as error:
             raise RecipeError(f"{error}; or --restart keeps this one beside") from None
+    write_text(folder / "run.yaml", own)
     if as_json:
         print(json.dumps({"folder": str(folder), **result.to_dict()}, allow_nan=False))
         return

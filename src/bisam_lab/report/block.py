@@ -3,18 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
 from ..run.result import RunResult
 from ..statistics import TESTS, Comparison
 from ..statistics.by_variant import Outcome
+from ..statistics.findings import Findings, findings
 
-__all__ = ["Block", "Curve", "Difference", "Quantity", "make_block"]
-
-#: What a learning curve shows.
-Quantity: TypeAlias = Literal["validation_score", "train_loss"]
+__all__ = ["Block", "Curve", "Difference", "make_block"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,7 @@ class Block:
         interval: name of the confidence interval.
         methods: those that have finished runs, in the recipe's order.
         verdict: the comparison in words.
+        findings: the same, method by method; None if there is nothing to compare with.
         comparison: one row per method; empty if the baseline has no finished run.
         differences: to the baseline, one per method and seed.
         curves: one per method.
@@ -66,6 +65,7 @@ class Block:
     interval: str
     methods: list[str]
     verdict: str
+    findings: Findings | None
     comparison: list[Comparison]
     differences: list[Difference]
     curves: list[Curve]
@@ -106,6 +106,7 @@ def make_block(
         interval=TESTS[test].interval(outcome.rows[0].level if outcome.rows else 0.95),
         methods=[method for method in methods if method in finished],
         verdict=outcome.verdict,
+        findings=findings(outcome.rows, outcome.baseline) if outcome.rows else None,
         comparison=outcome.rows,
         differences=_differences(ordered, outcome.baseline),
         curves=[_curve(method, [run for run in ordered if run.method == method]) for method in present],
@@ -130,7 +131,9 @@ def _curve(method: str, runs: Sequence[RunResult]) -> Curve:
     return Curve(method, epochs, *_moments(runs, epochs, "validation_score"), *_moments(runs, epochs, "train_loss"))
 
 
-def _moments(runs: Sequence[RunResult], epochs: Sequence[int], quantity: Quantity) -> tuple[list[float], list[float]]:
+def _moments(
+    runs: Sequence[RunResult], epochs: Sequence[int], quantity: Literal["validation_score", "train_loss"]
+) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation at each epoch, over the runs that have a finite value there."""
     seen: dict[int, list[float]] = {epoch: [] for epoch in epochs}
     for run in runs:

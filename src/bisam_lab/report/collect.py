@@ -1,4 +1,4 @@
-"""Read the folders of studies into plain data: all that a page shows, without how it looks."""
+"""Read folders into plain data: all that a page shows of studies, tunings and runs, without how it looks."""
 
 import math
 import shlex
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..budget import Budget
 from ..datasets.registry import shift
@@ -18,9 +18,14 @@ from ..statistics.cost import compared
 from ..study.files import read_budget, read_results
 from ..study.looks import first_seeds, read_look
 from .block import Block, make_block
+from .kinds import kind_of
+from .one_run import RunData, read_run
 from .reading import recipe_of
 
-__all__ = ["Environment", "ReportData", "StudyData", "collect"]
+if TYPE_CHECKING:
+    from .one_tuning import TuningData
+
+__all__ = ["Environment", "ReportData", "RunsData", "StudyData", "collect"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class StudyData:
         environments: hardware and versions of the runs.
         notes: for the reader, such as that runs are missing.
         blocks: one per variant.
+        missing: number of runs that are not finished.
     """
 
     folder: str
@@ -56,6 +62,26 @@ class StudyData:
     environments: list[Environment]
     notes: list[str]
     blocks: list[Block]
+    missing: int = 0
+
+
+@dataclass(frozen=True)
+class RunsData:
+    """Runs of one recipe, each from a folder of its own.
+
+    Attributes:
+        name: of the recipe.
+        metric: of the scores.
+        runs: by method, then by seed.
+        environments: hardware and versions.
+        notes: for the reader.
+    """
+
+    name: str
+    metric: str
+    runs: list[RunData]
+    environments: list[Environment]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -65,14 +91,22 @@ class ReportData:
     Attributes:
         bisam: version.
         created: time.
-        methods: of all studies; their order is that of the colours.
+        methods: of all studies and runs; their order is that of the colours.
         studies: one per folder.
+        tunings: one per folder.
+        runs: one per recipe.
+        finished: whether there is nothing more to come.
+        folders: that it was read from.
     """
 
     bisam: str
     created: str
     methods: list[str]
     studies: list[StudyData]
+    tunings: "list[TuningData]"
+    runs: list[RunsData]
+    finished: bool
+    folders: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; a history becomes a list per column."""
@@ -96,26 +130,76 @@ def _columns(history: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def collect(folders: Iterable[Path], baseline: str | None = None, test: str = "t") -> ReportData:
-    """Read studies and compare their methods.
+    """Read studies, tunings and runs; compare the methods of the studies.
 
     Args:
-        folders: of studies; a folder that is named twice is read once.
+        folders: of any kind; one that is named twice is read once.
         baseline: method to compare with; by default the first one of each recipe.
         test: a key of ``TESTS``.
 
     Raises:
-        RecipeError: a folder does not exist or is not a study's, or no study has the baseline.
+        RecipeError: a folder does not exist or is of no kind, a file is damaged, or no study has the baseline.
     """
-    studies = [_study(folder, baseline, test) for folder in {folder.resolve(): folder for folder in folders}.values()]
-    methods = list(dict.fromkeys(method for study in studies for block in study.blocks for method in block.methods))
+    named = list({folder.resolve(): folder for folder in folders}.values())
+    kinds = {folder: kind_of(folder) for folder in named}
+    studies = [_study(folder, baseline, test) for folder in named if kinds[folder] == "study"]
+    runs = _runs([read_run(folder) for folder in named if kinds[folder] == "run"])
+    tunings = _tunings([folder for folder in named if kinds[folder] == "tuning"])
+    methods = [method for study in studies for block in study.blocks for method in block.methods]
+    methods += [run.result.method for group in runs for run in group.runs]
+    methods = list(dict.fromkeys(methods))
     if baseline is not None and baseline not in methods:
         raise RecipeError(f"--baseline {baseline} is not among the methods {', '.join(methods)}")
+    unfinished = [study for study in studies if study.missing]
     return ReportData(
         bisam=version("bisam"),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         methods=methods,
         studies=studies,
+        tunings=tunings,
+        runs=runs,
+        finished=not unfinished
+        and all(tuning.finished for tuning in tunings)
+        and all(run.finished for group in runs for run in group.runs),
+        folders=[str(folder.resolve()) for folder in named],
     )
+
+
+def _tunings(folders: Sequence[Path]) -> "list[TuningData]":
+    if not folders:
+        return []
+    from .one_tuning import collect_tuning  # here, because Optuna takes a second to import
+
+    return [collect_tuning(folder) for folder in folders]
+
+
+def _runs(found: Sequence[RunData]) -> list[RunsData]:
+    """Group runs by recipe and metric."""
+    groups: dict[tuple[str, str], list[RunData]] = {}
+    for run in found:
+        groups.setdefault((str(run.recipe.get("name") or "runs"), run.result.metric), []).append(run)
+    return [
+        RunsData(
+            name=name,
+            metric=metric,
+            runs=sorted(group, key=lambda run: (run.result.method, run.result.seed)),
+            environments=_environments(run.result for run in group),
+            notes=_notes_of_runs(group),
+        )
+        for (name, metric), group in groups.items()
+    ]
+
+
+def _notes_of_runs(group: Sequence[RunData]) -> list[str]:
+    notes = [
+        f"{run.name}: {len(run.result.history)} of {run.epochs} epochs are trained."
+        for run in group
+        if not run.finished
+    ]
+    known = [(run.result.method, run.result.seed) for run in group]
+    if len(set(known)) < len(known):
+        notes.append("Some folders hold runs of the same method and seed: their curves are drawn as one.")
+    return notes
 
 
 def _study(folder: Path, baseline: str | None, test: str) -> StudyData:
@@ -154,6 +238,7 @@ def _study(folder: Path, baseline: str | None, test: str) -> StudyData:
             *_shifts(recipe, variants),
         ],
         blocks=blocks,
+        missing=max(0, _wanted(recipe, named, budget, len(results)) - len(results)),
     )
 
 
@@ -178,15 +263,9 @@ def _notes(
     budget: Budget | None,
 ) -> list[str]:
     notes = []
-    seeds, methods, finished = recipe.get("seeds"), list(map(str, recipe["methods"])), len(results)
-    cells = [(name, method) for name in variants for method in methods]
-    longer = [
-        (name, method)
-        for name, method in cells
-        if budget and not budget.missing(name, (method,)) and budget.shares[name].differs(method)
-    ]
+    methods, finished = list(map(str, recipe["methods"])), len(results)
+    wanted = _wanted(recipe, variants, budget, finished)
     unknown = [method for method in methods if budget and any(budget.missing(name, (method,)) for name in variants)]
-    wanted = (len(cells) + len(longer)) * seeds if isinstance(seeds, int) else finished
     if finished == 0:
         notes.append("No run is finished yet.")
     elif finished < wanted:
@@ -212,6 +291,18 @@ def _shifts(recipe: dict[str, Any], variants: dict[str, Any]) -> list[str]:
     own = data.get("name") if isinstance(data, dict) else None
     names = [inner.get("data.name", own) for inner in variants.values() if isinstance(inner, dict)] or [own]
     return [text for name in dict.fromkeys(map(str, names)) if (text := shift(name))]
+
+
+def _wanted(recipe: dict[str, Any], variants: Sequence[str], budget: Budget | None, finished: int) -> int:
+    """Return the number of runs of the whole study; those that are finished where the recipe does not tell."""
+    seeds, methods = recipe.get("seeds"), list(map(str, recipe["methods"]))
+    cells = [(name, method) for name in variants for method in methods]
+    longer = [
+        (name, method)
+        for name, method in cells
+        if budget and not budget.missing(name, (method,)) and budget.shares[name].differs(method)
+    ]
+    return (len(cells) + len(longer)) * seeds if isinstance(seeds, int) else finished
 
 
 def _command(recipe: dict[str, Any], baseline: str, budget: Budget | None) -> str:

@@ -47,8 +47,15 @@ def lines(recipe: dict[str, Any]) -> Iterator[tuple[str, bool]]:
                 yield line, key not in _OWN and value != default
 
 
-def facts(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the name and the value of each fact, except for fields that the variants set."""
+def facts(recipe: dict[str, Any], *, run: bool = False, tuning: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield the name and the value of each fact, except for fields that the variants set.
+
+    Args:
+        recipe: read without validation.
+        run: of single runs: what the recipe says of seeds does not hold for them.
+        tuning: of a tuning: nor do the radius and the seeds.
+    """
+    hidden = ("seeds", "first seed") if run else ("seeds", "first seed", "rho") if tuning else ()
     variants = recipe.get("variants")
     settings = variants.values() if isinstance(variants, dict) else ()
     set_apart = {key for chosen in settings if isinstance(chosen, dict) for key in chosen}
@@ -56,5 +63,5 @@ def facts(recipe: dict[str, Any]) -> Iterator[tuple[str, str]]:
         part: Any = recipe
         for word in key.split("."):
             part = part.get(word) if isinstance(part, dict) else None
-        if part and key not in set_apart:
+        if part and key not in set_apart and name not in hidden:
             yield name, str(part)

@@ -1,7 +1,11 @@
 """Render a report's data into one HTML page, with its style and its script inside."""
 
 import base64
+import re
+import shlex
+from collections.abc import Sequence
 from functools import partial
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,10 +15,27 @@ from markupsafe import Markup
 
 from ..study.files import write_text
 from . import configuration, svg, words
-from .charts import COLOURS, difference_chart, look, place_of_loss
+from .charts import block_chart, difference_chart, left_out, look
 from .collect import ReportData
+from .one_run import RunData
+from .panels import panels, run_panels
+from .quantities import AXES
+from .theme import COLOURS, DARK, FONTS, LIGHT
 
-__all__ = ["render", "write_page"]
+__all__ = ["REFRESH", "mark_of", "render", "write_page", "written_for"]
+
+#: What the page says of a method, by the kind of its finding.
+SAID = {
+    "better": "better",
+    "worse": "worse",
+    "open": "no evidence of a difference",
+    "silent": "nothing can be said",
+    "failed": "every run failed",
+}
+
+
+#: Seconds after which an open page reads its file again, while there is something to come.
+REFRESH = 10
 
 
 def render(report: ReportData) -> str:
@@ -30,27 +51,70 @@ def render(report: ReportData) -> str:
     environment.filters |= {name: getattr(words, name) for name in words.__all__ if name != "NONE"}
     environment.globals |= {
         "style": style,
-        "interval": words.interval,
-        "curves": partial(svg.draw_curves, style=style),
+        "draw": partial(svg.draw_curves, style=style),
         "differences": partial(svg.draw_differences, style=style),
         "differences_caption": lambda block: difference_chart(block).caption,
-        "place_of_loss": place_of_loss,
-        "facts": lambda study: configuration.facts(study.recipe),
+        "block_chart": block_chart,
+        "left_out": left_out,
+        "panels": panels,
+        "run_panels": run_panels,
+        "axes": AXES,
+        "said": SAID,
+        "facts": configuration.facts,
         "lines": configuration.lines,
         "recipe_link": _recipe_link,
+        "interval": words.interval,
+        "command_of": _command_of,
+        **(_of_tunings() if report.tunings else {}),
     }
-    seeds = sorted(
-        {run.seed for study in report.studies for block in study.blocks for run in (*block.runs, *block.equal_steps)}
-    )
+    blocks = [block for study in report.studies for block in study.blocks]
+    runs = [run for block in blocks for run in (*block.runs, *block.equal_steps)]
+    runs += [run.result for group in report.runs for run in group.runs]
     return environment.get_template("template.html").render(
         report=report,
-        seeds=seeds,
-        several=sum(len(study.blocks) for study in report.studies) > 1,
+        folders=mark_of(report.folders),
+        refresh=REFRESH,
+        seeds=sorted({run.seed for run in runs}),
+        several=len(blocks) > 1,
+        shown_methods=list(dict.fromkeys(method for block in blocks for method in block.methods)),
         data=_rounded(report.to_dict()),
         palette=_palette(),
         css=_asset("style.css"),
         script=_asset("script.js"),
     )
+
+
+def _of_tunings() -> dict[str, Any]:
+    from ..tuning.result import ENOUGH
+    from . import svg_tuning  # here, because Optuna takes a second to import
+
+    return {
+        "history": svg_tuning.draw_history,
+        "importances": svg_tuning.draw_importances,
+        "parallel": svg_tuning.draw_parallel,
+        "slice": svg_tuning.draw_slice,
+        "legend": svg_tuning.draw_legend,
+        "enough": ENOUGH,
+    }
+
+
+def mark_of(folders: Sequence[str]) -> str:
+    """Return what the page of these folders is known by, so that it replaces no other one unasked."""
+    return sha256("\n".join(sorted(folders)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def written_for(path: Path) -> str | None:
+    """Return whose page a file is, as :func:`mark_of`; None if it is no page of bisam."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        start = file.read(2000)
+    found = re.search(r'<meta name="bisam-folders" content="(\w+)">', start)
+    return found.group(1) if found else "" if 'name="generator" content="bisam' in start else None
+
+
+def _command_of(run: RunData) -> str:
+    """Return the command that trains a run again."""
+    words_ = ["bisam", "train", "run.yaml", "--method", run.result.method, "--seed", str(run.result.seed)]
+    return shlex.join([*words_, *(["--variant", run.result.variant] if run.result.variant else []), "--out", "again"])
 
 
 def write_page(report: ReportData, path: Path) -> None:
@@ -66,8 +130,16 @@ def _style(methods: list[str], method: str) -> str:
 
 
 def _palette() -> Markup:
-    """Return the methods' colours as CSS variables, for light and for dark screens."""
-    light, dark = (" ".join(f"--m{i}: {pair[scheme]};" for i, pair in enumerate(COLOURS)) for scheme in (0, 1))
+    """Return the colours and the fonts as CSS variables, for light and for dark screens."""
+    light, dark = (
+        " ".join(
+            [f"--m{i}: {pair[scheme]};" for i, pair in enumerate(COLOURS)]
+            + [f"--{name}: {colour};" for name, colour in others.items()]
+        )
+        for scheme, others in enumerate((LIGHT, DARK))
+    )
+    fonts = ", ".join(f'"{font}"' for font in FONTS)
+    light += f" --fonts: {fonts}, sans-serif;"
     return Markup(f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}")
 
 

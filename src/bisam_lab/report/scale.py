@@ -46,6 +46,8 @@ class Scale:
                     return found
             return found[:: math.ceil(len(found) / count)]
         step = _round((self.high - self.low) / count)
+        while math.floor(self.high / step) - math.ceil(self.low / step) < 2:  # fewer than three
+            step = _round(step / 2.5)
         return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
     def __contains__(self, value: float) -> bool:

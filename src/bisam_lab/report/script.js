@@ -2,7 +2,6 @@
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const one = (selector, root = document) => root.querySelector(selector);
-  const data = JSON.parse(one("#data").textContent);
   const hidden = { method: new Set(), seed: new Set() };
 
   /* Filters hide a method or a seed everywhere. They change no number. */
@@ -15,7 +14,13 @@
     for (const chip of all(".chip[data-filter]"))
       chip.setAttribute("aria-pressed", String(!hidden[chip.dataset.filter].has(chip.dataset.name)));
     const some = hidden.method.size + hidden.seed.size > 0;
-    one(".filtered").hidden = one(".chip.all").hidden = !some;
+    for (const part of all(".filtered, .chip.all")) part.hidden = !some;
+    leave();
+  }
+
+  function showEvery(on) {
+    document.body.classList.toggle("every-seed", on);
+    for (const chip of all(".chip.every")) chip.setAttribute("aria-pressed", String(on));
     leave();
   }
 
@@ -25,12 +30,13 @@
       if (!names.delete(chip.dataset.name)) names.add(chip.dataset.name);
       show();
     });
-  one(".chip.all").addEventListener("click", () => {
+  one(".chip.all")?.addEventListener("click", () => {
     hidden.method.clear();
     hidden.seed.clear();
     show();
     one(".chip").focus();
   });
+  one(".chip.every")?.addEventListener("click", () => showEvery(!document.body.classList.contains("every-seed")));
 
   /* Tables: a click on a heading sorts, a second click reverses the order. Cells without a number stay last. */
 
@@ -66,24 +72,15 @@
   pointer.setAttribute("r", "5");
 
   function curves(chart) {
-    const { x, y, log, factor } = JSON.parse(chart.dataset.scale);
-    const quantity = chart.dataset.quantity;
-    const [study, index] = chart.dataset.block.split(".");
-    const block = data.studies[study].blocks[index];
+    const { x, y, log, digits, tip: where } = JSON.parse(chart.dataset.scale);
     const along = ([low, high, start, end], value, f) => start + ((f(value) - f(low)) / (f(high) - f(low))) * (end - start);
-    const points = (method, seed, epochs, values) =>
-      epochs.flatMap((epoch, i) => {
-        if (values[i] === null || (log && values[i] <= 0)) return [];
-        const value = factor * values[i];
-        if (value < y[0] || value > y[1]) return []; // off the axis
-        const text = `${method}, ${seed === undefined ? "mean" : `seed ${seed}`}, epoch ${epoch}: ${
-          factor === 100 ? value.toFixed(2) : value.toPrecision(4)}`;
-        return [{ x: along(x, epoch, Number), y: along(y, value, log ? Math.log10 : Number), text, method, seed }];
-      });
-    return [
-      ...block.curves.map((curve) => points(curve.method, undefined, curve.epoch, curve[quantity])),
-      ...block.runs.map((run) => points(run.method, String(run.seed), run.history.epoch ?? [], run.history[quantity] ?? [])),
-    ];
+    const told = (value) => (digits === null ? String(Number(value.toPrecision(4))) : value.toFixed(digits));
+    return JSON.parse(chart.dataset.lines).map(({ m: method, s: seed, n: name, p: points }) =>
+      points.flatMap(([at, value]) => {
+        if (value < y[0] || value > y[1] || (log && value <= 0)) return []; // off the axis
+        const text = `${name}, ${where.replace("{}", Number(at.toPrecision(5)))}: ${told(value)}`;
+        return [{ x: along(x, at, Number), y: along(y, value, log ? Math.log10 : Number), text, method, seed }];
+      }));
   }
 
   function marks(chart) {
@@ -95,8 +92,9 @@
       }).sort((a, b) => a.x - b.x));
   }
 
-  const visible = (lines) =>
-    lines.filter((line) => line.length && !hidden.method.has(line[0].method))
+  const drawn = (line) => line[0].seed === undefined || document.body.classList.contains("every-seed");
+  const visible = (lines, curves) =>
+    lines.filter((line) => line.length && !hidden.method.has(line[0].method) && (!curves || drawn(line)))
       .map((line) => line.filter((point) => !hidden.seed.has(point.seed)))
       .filter((line) => line.length);
 
@@ -107,7 +105,7 @@
     pointer.setAttribute("cy", point.y);
     chart.append(pointer);
     for (const group of all(".series", chart))
-      group.classList.toggle("near", chart.dataset.scale !== undefined && group.dataset.method === point.method && group.dataset.seed === point.seed);
+      group.classList.toggle("near", (chart.dataset.scale ?? chart.dataset.near) !== undefined && group.dataset.method === point.method && group.dataset.seed === point.seed);
     const at = pointer.getBoundingClientRect();
     const size = tip.getBoundingClientRect();
     const left = Math.min(Math.max(4, at.x + at.width / 2 - size.width / 2), document.documentElement.clientWidth - size.width - 4);
@@ -124,7 +122,7 @@
   for (const chart of all(".chart")) {
     let known;
     let place = [0, 0];
-    const lines = () => visible((known ??= chart.dataset.scale ? curves(chart) : marks(chart)));
+    const lines = () => visible((known ??= chart.dataset.scale ? curves(chart) : marks(chart)), chart.dataset.scale);
     const nearest = (event) => {
       const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(chart.getScreenCTM().inverse());
       let best = null;
@@ -153,6 +151,45 @@
     });
   }
   addEventListener("scroll", leave, { passive: true });
+
+  /* While something is to come, the page reads its file again. It keeps what is hidden, folded and scrolled. */
+
+  const KEPT = `bisam ${location.pathname}`;
+  const live = one("#refreshing");
+
+  function keep() {
+    const state = {
+      method: [...hidden.method], seed: [...hidden.seed], every: document.body.classList.contains("every-seed"),
+      open: all("details").map((part) => part.open), at: scrollY,
+    };
+    try { sessionStorage.setItem(KEPT, JSON.stringify(state)); } catch { /* a browser may forbid it */ }
+  }
+
+  function restore() {
+    let state = null;
+    try {
+      state = JSON.parse(sessionStorage.getItem(KEPT));
+      sessionStorage.removeItem(KEPT);
+    } catch { /* nothing was kept */ }
+    if (!state) return;
+    for (const kind of ["method", "seed"]) for (const name of state[kind]) hidden[kind].add(name);
+    all("details").forEach((part, i) => { part.open = state.open[i] ?? part.open; });
+    show();
+    showEvery(state.every);
+    scrollTo(0, state.at);
+  }
+
+  restore();
+  if (live) {
+    const age = () => (Date.now() - new Date(one(".live time").dateTime)) / 1000;
+    const stale = 900; // of a page that nobody writes any more there is nothing new
+    if (age() > stale) live.textContent = "It was not written again since.";
+    else setInterval(() => {
+      if (document.hidden || !tip.hidden) return;
+      keep();
+      location.reload();
+    }, 1000 * Number(live.dataset.seconds));
+  }
 
   /* Print: unfold everything, because in some browsers the style sheet cannot. */
 

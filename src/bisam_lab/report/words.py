@@ -1,14 +1,37 @@
 """Numbers and names as the page and the figure write them."""
 
 import math
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
 
 from ..registry.metrics import metric_name
 
-__all__ = ["NONE", "count", "interval", "metric_name", "number", "p_value", "short", "signed", "value"]
+if TYPE_CHECKING:
+    from ..statistics import Comparison
+    from ..statistics.findings import Finding
+
+__all__ = [
+    "NONE",
+    "count",
+    "count_of",
+    "interval",
+    "metric_name",
+    "named",
+    "number",
+    "p_value",
+    "short",
+    "signed",
+    "value",
+]
 
 #: Stands where there is no number: one seed has no spread, and no test.
 NONE = "\u2013"
+#: A word with a hyphen in it, an option, a number with its per cent, an interval in brackets.
+_UNBROKEN = re.compile(
+    r"[\w@=.+/:]+(?:-[\w@=.+/:]+)+|--\w[\w-]*|[-+\u2212]?\d[\d.,]* %|\[[-+\u2212\d.,?]+, [-+\u2212\d.,?]+\]"
+)
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -25,9 +48,9 @@ def signed(value: float, digits: int = 2) -> str:
     return text.replace("-", "\u2212")
 
 
-def interval(low: float, high: float) -> str:
-    """Return an interval; a dash where there is none."""
-    return NONE if math.isnan(low) or math.isnan(high) else f"[{signed(low)}, {signed(high)}]"
+def interval(row: "Comparison | Finding") -> str:
+    """Return a confidence interval; a dash where there is none."""
+    return f"[{signed(row.low)}, {signed(row.high)}]" if math.isfinite(row.low + row.high) else NONE
 
 
 def p_value(p: float) -> str:
@@ -38,6 +61,27 @@ def p_value(p: float) -> str:
 def count(n: int, word: str) -> str:
     """Return a number with its noun, in the plural where there is not one."""
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def count_of(number: float) -> str:
+    """Return a large number in short: 6.2k, 1.5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(number) >= size:
+            return f"{number / (1e3 if letter == 'k' else size):.4g}{letter}"
+    return f"{number:.6g}"
+
+
+def named(words: str) -> Markup:
+    """Return a text as HTML in which no name, number or interval is broken at the end of a line.
+
+    A browser breaks a line behind a hyphen, so that ``bisam-log`` would be cut in two.
+    """
+    return Markup(_UNBROKEN.sub(_held, str(escape(words))))
+
+
+def _held(found: "re.Match[str]") -> str:
+    word = found.group()
+    return f'<span class="held">{word}</span>' if len(word) <= 28 else word
 
 
 def short(method: str) -> str:

@@ -295,5 +295,5 @@ equal-cost/           the same for runs whose epochs spend the budget
 .at-work/             locks of the processes that are at work on the study
 quarantine/           runs whose files were damaged, each with the reason
 results.csv           one line per run; results.jsonl: the same, with learning curves
-table.md, figure.png  the comparison; `bisam report THIS_FOLDER` makes an HTML page of it
+table.md, figure.png  the comparison; `bisam report THIS_FOLDER` makes a page of it, report.html
 """

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances, plot_slice
 
-from .result import TrialResult, TuningResult, copy_of, scored
+from .result import TrialResult, TuningResult, copy_of, scored, shown_range
 
 __all__ = ["draw_tuning"]
 
@@ -80,7 +80,7 @@ def _parameter(name: str) -> Callable[[TrialResult], float]:
 
 def _mark(axes: Axes, found: TuningResult, x: Callable[[TrialResult], float]) -> None:
     """Add the pruned trials, the recipe's own setting and the best one. What lies far below is drawn at the edge."""
-    low, high = _limits([trial.score for trial in found.scored])
+    low, high = shown_range([trial.score for trial in found.scored])
     axes.set_ylim(low, high)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     edge = low + 0.03 * (high - low)
@@ -105,14 +105,6 @@ def _mark(axes: Axes, found: TuningResult, x: Callable[[TrialResult], float]) ->
                 markersize=size,
                 label=label,
             )
-
-
-def _limits(scores: list[float]) -> tuple[float, float]:
-    """Return a range of scores that shows the better half well."""
-    high, middle = max(scores), float(np.median(scores))
-    low = max(min(scores), high - 3 * max(high - middle, 0.01))
-    margin = 0.06 * max(high - low, 0.01)
-    return low - margin, high + margin
 
 
 def _pixels(axes: Axes, width: float) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,9 +15,21 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ..recipe import changed
 from ..registry.optimizers import PLAIN
 from ..study.files import write_text
+from .space import Space
 from .tuning import FIRST_SEED, Tuning, ended
 
-__all__ = ["ENOUGH", "TrialResult", "TuningResult", "copy_of", "read_trials", "scored", "write_best", "write_trials"]
+__all__ = [
+    "ENOUGH",
+    "TrialResult",
+    "TuningResult",
+    "copy_of",
+    "read_trials",
+    "scored",
+    "shown_range",
+    "summary",
+    "write_best",
+    "write_trials",
+]
 
 #: With fewer trials importances would be noise.
 ENOUGH = 10
@@ -95,12 +108,16 @@ def read_trials(tuning: Tuning, study: optuna.Study) -> TuningResult:
         RecipeError: the storage holds trials of another tuning.
     """
     tuning.check(study)
-    trials = study.get_trials(deepcopy=False)
+    return summary(tuning.space, study.get_trials(deepcopy=False))
+
+
+def summary(space: Space, trials: Sequence[FrozenTrial]) -> TuningResult:
+    """Return what these trials found in a search space."""
     frozen = scored(trials)
-    results = [_result(tuning, trial) for trial in frozen]
+    results = [_result(space, trial) for trial in frozen]
     complete = [trial for trial in results if not trial.pruned]
     best = max(complete, key=lambda trial: (trial.score, trial.default, -trial.trial), default=None)
-    borders = {d.name: d.border(best.settings[d.name]) for d in tuning.space} if best is not None else {}
+    borders = {d.name: d.border(best.settings[d.name]) for d in space} if best is not None else {}
     return TuningResult(
         best=best,
         default=next((trial for trial in complete if trial.default), None),
@@ -117,10 +134,10 @@ def scored(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state in _SCORED and trial.value is not None]
 
 
-def _result(tuning: Tuning, trial: FrozenTrial) -> TrialResult:
+def _result(space: Space, trial: FrozenTrial) -> TrialResult:
     assert trial.value is not None
     pruned, default = trial.state == TrialState.PRUNED, "default" in trial.user_attrs
-    return TrialResult(trial.number, trial.value, tuning.space.settings(trial.params), pruned, default)
+    return TrialResult(trial.number, trial.value, space.settings(trial.params), pruned, default)
 
 
 def _importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
@@ -131,6 +148,14 @@ def _importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     if len(trials) < ENOUGH or len({trial.value for trial in trials}) == 1 or len(trials[0].params) == 1:
         return {}
     return get_param_importances(copy_of(trials), evaluator=FanovaImportanceEvaluator(seed=0))
+
+
+def shown_range(scores: Sequence[float]) -> tuple[float, float]:
+    """Return a range of scores that shows the better half well."""
+    high, middle = max(scores), statistics.median(scores)
+    low = max(min(scores), high - 3 * max(high - middle, 0.01))
+    margin = 0.06 * max(high - low, 0.01)
+    return low - margin, high + margin
 
 
 def copy_of(trials: Sequence[FrozenTrial]) -> optuna.Study:

@@ -11,16 +11,18 @@ import contextlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.trial import FrozenTrial
 
 from ..recipe import RecipeError
 
-__all__ = ["JOURNAL", "open_storage"]
+__all__ = ["JOURNAL", "open_storage", "read_journal"]
 
 #: Name of the journal in the folder.
 JOURNAL = "optuna.log"
@@ -75,6 +77,30 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     except (ImportError, SQLAlchemyError, ValueError, OSError) as error:
         said, scheme = str(error).strip().splitlines()[0], url.partition(":")[0]  # a URL may hold a password
         raise RecipeError(f"--storage {scheme}:... cannot be opened ({said}); sqlite:///FILE needs no server") from None
+
+
+def read_journal(folder: Path) -> tuple[list[FrozenTrial], dict[str, Any]] | None:
+    """Return the trials in a folder's journal and what it says of itself, and change nothing; None if it has none.
+
+    Raises:
+        RecipeError: the journal is damaged.
+    """
+    path = folder / JOURNAL
+    if not path.is_file():
+        return None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path), _Lock(path)))
+        names = optuna.get_all_study_names(storage)
+        if not names:
+            return [], {}
+        study = optuna.load_study(study_name=names[0], storage=storage)
+        return study.get_trials(deepcopy=False), dict(study.user_attrs)
+    except Exception as error:  # noqa: BLE001 Optuna raises whatever its own lines lead it to
+        said = " ".join(str(error).split())[:60]
+        raise RecipeError(
+            f"{path} is damaged ({type(error).__name__}: {said}): restore it, or tune in another folder"
+        ) from None
 
 
 def _database(url: str, error: type[Exception]) -> RDBStorage:

@@ -18,13 +18,15 @@ from ..untrusted import parse_json
 from .space import Space
 from .storage import JOURNAL, open_storage
 
-__all__ = ["FIRST_SEED", "Tuning", "ended"]
+__all__ = ["FIRST_SEED", "TOLD", "Tuning", "ended"]
 
 #: First seed of a tuning. A comparison starts at seed 0, so it never uses the seeds of a tuning.
 FIRST_SEED = 1000
 #: Trials that run to their end before a trial can be pruned.
 UNPRUNED = 5
 SCHEMA = 1
+#: What is searched, for those who read the folder.
+TOLD = "tuning.json"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Tuning:
             if self.space.default is not None and not study.get_trials(deepcopy=False):
                 study.enqueue_trial(self.space.default, {"default": True}, skip_if_exists=True)
         write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        told = {"schema": SCHEMA, "method": self.method, "seeds": self.seeds, "trials": self.trials}
+        write_text(self.folder / TOLD, json.dumps({**told, "space": self.space.to_dict()}, indent=1) + "\n")
         write_text(self.folder / "README.txt", _README)
         return study
 
@@ -186,6 +190,8 @@ best.yaml         a recipe with the best setting: `bisam compare best.yaml` is t
 trials.csv        one line per trial: its state, validation score and setting
 figure.png        history, importances, and score against each parameter
 recipe.yaml       what was tuned
+{TOLD}       the method, the ranges and the number of trials wanted
+report.html       written by `bisam report THIS_FOLDER`: history, importances, parallel coordinates, best trial
 {JOURNAL}        all trials, as Optuna's journal, unless a --storage holds them; repeat `bisam tune` to continue
 trials/           checkpoints of trials that are not finished, and the locks of the processes that run them
 

@@ -9,7 +9,7 @@ import pytest
 
 from bisam_lab.report import collect, write_page
 
-from .folders import EVIL, SCORES, study
+from .folders import EVIL, SCORES, run_folder, study, tuning_folder
 
 MINUS = "\u2212"
 
@@ -35,7 +35,11 @@ def browser():
 def page_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     a = study(folder / "a", name=EVIL)
-    write_page(collect([a, study(folder / "b", name="second", variants=("wrn", "vgg"))]), folder / "page.html")
+    b = study(folder / "b", name="second", variants=("wrn", "vgg"))
+    write_page(collect([a, b]), folder / "page.html")
+    write_page(collect([study(folder / "live", skip={("sam", 2)})]), folder / "live.html")
+    others = [tuning_folder(folder / "t", trials=12), run_folder(folder / "r"), run_folder(folder / "q", method="sgd")]
+    write_page(collect([a, *others]), folder / "all.html")
     return folder / "page.html"
 
 
@@ -67,6 +71,7 @@ def column(browser, number):
 def test_a_filter_hides_a_method_everywhere_and_changes_no_number(opened):
     assert opened.execute_script("return window.evil") is None
     assert column(opened, 3) == ["baseline", "+4.33", f"{MINUS}24.00"]
+    find(opened, ".chip.every")[0].click()
     everything = "tr, .overview td, .series .mean, .seed, .dot, .diamond, .label"
     before = len(
         shown(opened, '[data-method="sam"], ' + ", ".join(f'[data-method="sam"] {s}' for s in everything.split(", ")))
@@ -77,7 +82,7 @@ def test_a_filter_hides_a_method_everywhere_and_changes_no_number(opened):
     assert chip.get_attribute("aria-pressed") == "false"
     assert shown(opened, '[data-method="sam"], [data-method="sam"] *') == []
     assert column(opened, 3) == ["baseline", "", f"{MINUS}24.00"], "what is hidden has no text"
-    assert len(shown(opened, "#block-1-1 .mean")) == 2 + 2 * 2, "two in the table, two in each chart"
+    assert len(shown(opened, "#block-1-1 .mean")) == 2 + 1 + 2 * 2, "in the table, in the verdict, in each chart"
     assert shown(opened, ".filtered")
     find(opened, ".chip.all")[0].click()
     assert column(opened, 3) == ["baseline", "+4.33", f"{MINUS}24.00"] and not shown(opened, ".filtered")
@@ -90,6 +95,8 @@ def test_a_curve_tells_method_epoch_value_and_seed(opened):
     from selenium.webdriver import ActionChains, Keys
 
     chart = find(opened, '#block-1-1 .chart[data-quantity="validation_score"]')[0]
+    assert not shown(opened, ".seed"), "thirty thin lines hide three means"
+    find(opened, ".chip.every")[0].click()
     ActionChains(opened).scroll_to_element(chart).perform()
     scale = json.loads(chart.get_attribute("data-scale"))
 
@@ -120,6 +127,23 @@ def test_a_curve_tells_method_epoch_value_and_seed(opened):
     assert find(opened, "#tip")[0].text == "sam, seed 0: +4.00 points"
 
 
+def test_a_trial_is_told_and_its_line_stands_out(opened, page_file):
+    from selenium.webdriver import Keys
+
+    opened.get(page_file.with_name("all.html").as_uri())
+    chart = find(opened, ".chart.parallel")[0]
+    opened.execute_async_script(  # a scroll closes the tip, and is told of a frame later
+        "arguments[0].scrollIntoView({block: 'center'});"
+        "requestAnimationFrame(() => requestAnimationFrame(arguments[1]))",
+        chart,
+    )
+    chart.send_keys(Keys.ARROW_DOWN, Keys.ARROW_UP)  # from the first line to the last, the best one
+    told = find(opened, "#tip")[0].text
+    headline = next(line.text for line in find(opened, ".headline") if line.text.startswith("Best"))
+    assert headline.startswith(f"Best, {told.split(':')[0]}: ") and ", lr " in told
+    assert [line.get_attribute("data-method") for line in find(opened, ".near")] == [told.split(":")[0]]
+
+
 def test_a_heading_sorts_and_sorts_back(opened):
     score, difference = (find(opened, "#block-1-1 .comparison .sort")[i] for i in (1, 3))
     score.click()
@@ -143,6 +167,83 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(opened):
         "return Math.min(...[...document.querySelectorAll('.chart text')].map(t => t.getBoundingClientRect().height))"
     )
     assert opened.execute_script(smallest) >= 10, "letters of the charts, in pixels"
+
+
+#: Texts of a chart that overlap another text, or lie beyond the card; lines that cross a text; boxes that are cut.
+FAULTS = """
+    const faults = [], cut = (box, card) => box.left < card.left - 1 || box.right > card.right + 1;
+    const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+        && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2;
+    for (const chart of document.querySelectorAll('svg.chart')) {
+        const card = chart.closest('.card').getBoundingClientRect();
+        const texts = [...chart.querySelectorAll('text')].map((t) => [t.textContent, t.getBoundingClientRect()]);
+        const shown = texts.filter(([, box]) => box.width);
+        shown.forEach(([words, box], i) => {
+            if (cut(box, card)) faults.push(`${words} lies beyond its card`);
+            for (const [other, there] of shown.slice(i + 1))
+                if (meet(box, there)) faults.push(`${words} over ${other}`);
+            for (const line of chart.querySelectorAll('.zero, .differences .grid')) {
+                const { left, top, bottom } = line.getBoundingClientRect();
+                if (meet(box, { left: left - 1, right: left + 1, top, bottom })) faults.push(`a line crosses ${words}`);
+            }
+        });
+    }
+    for (const part of document.querySelectorAll('td, th, li, h1, h2, h3, figcaption, .scroll, .headline, .hint')) {
+        const box = part.getBoundingClientRect();
+        if (box.width && (box.right > innerWidth || part.scrollWidth > part.clientWidth + 1) && part.clientWidth)
+            faults.push(`${part.className || part.tagName} is cut: ${part.textContent.trim().slice(0, 40)}`);
+    }
+    for (const name of document.querySelectorAll('.held'))
+        if (name.getClientRects().length > 1) faults.push(`${name.textContent} is broken`);
+    return faults"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_overlaps_and_nothing_is_cut(opened, page_file, width, scheme):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    for name in ("page.html", "all.html"):
+        opened.get(page_file.with_name(name).as_uri())
+        opened.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
+        assert opened.execute_script(FAULTS) == []
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_a_phone_shows_the_difference_below_the_methods_name(opened):
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    row = find(opened, "#block-1-1 .comparison tbody tr")[1]
+    places = {name: row.find_element("css selector", name).rect for name in ("th", ".first", ".second", "td")}
+    assert row.find_element("css selector", ".first").text == "+4.33", "what the page is for"
+    assert sorted(places, key=lambda name: places[name]["y"]) == ["th", ".first", ".second", "td"]
+    assert all(box["x"] > 0 and box["x"] + box["width"] < 390 for box in places.values())
+
+
+def test_a_page_of_what_goes_on_reads_its_file_again_and_keeps_what_is_hidden(opened, page_file):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    live = page_file.with_name("live.html")
+    soon = live.read_text().replace('data-seconds="10"', 'data-seconds="0.3"')
+    live.write_text(soon)
+    opened.get(live.as_uri())
+    opened.execute_script(
+        "document.querySelector('.chip[data-name=sam]').click();"
+        "[...document.querySelectorAll('#block-1-1 details')].pop().open = true; scrollTo(0, 300)"
+    )
+    live.write_text(soon.replace("8 of 9 runs", "9 of 9 runs"))
+    kept = (
+        "return [document.querySelector('main').innerText.includes('9 of 9 runs'),"
+        " document.querySelector('.chip[data-name=sam]').ariaPressed,"
+        " [...document.querySelectorAll('#block-1-1 details')].pop().open, scrollY]"
+    )
+    WebDriverWait(opened, 10).until(lambda now: now.execute_script(kept)[0])
+    assert opened.execute_script(kept) == [True, "false", True, 300]
+    live.write_text(re.sub(r'(class="note live".*?datetime=")[^"]+', r"\g<1>2020-01-01T00:00:00+00:00", soon))
+    opened.get(live.as_uri())
+    assert find(opened, ".live")[0].text.endswith("It was not written again since.")
 
 
 def test_dark_and_light_have_contrast(opened):

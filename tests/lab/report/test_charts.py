@@ -4,15 +4,21 @@ import math
 import re
 from dataclasses import replace
 
+import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
 from bisam_lab.report import collect, render
-from bisam_lab.report.charts import COLOURS, curve_chart, difference_chart, look, place_of_loss
-from bisam_lab.report.png import _draw_curves, _draw_differences
+from bisam_lab.report.charts import block_chart, difference_chart, known, left_out, look, place_of_loss
+from bisam_lab.report.png import _draw_curves, _draw_differences, page_style
+from bisam_lab.report.quantities import along
 from bisam_lab.report.scale import Scale
+from bisam_lab.report.theme import COLOURS, FONTS, LIGHT
+from bisam_lab.run.result import Epoch
 
-from .folders import SCORES, study
+from .folders import SCORES, Page, study
+
+MINUS = "\u2212"
 
 
 @pytest.fixture
@@ -21,7 +27,7 @@ def block(tmp_path):
 
 
 def test_curves_have_mean_band_and_seeds(block):
-    chart = curve_chart(block, "validation_score")
+    chart = block_chart(block, "validation_score")
     assert [line.method for line in chart.lines] == list(SCORES)
     assert chart.label == "validation accuracy (%)"
     sam = chart.lines[1]
@@ -30,24 +36,27 @@ def test_curves_have_mean_band_and_seeds(block):
     assert [points[-1] for points in sam.seeds.values()] == [(6, pytest.approx(score)) for score in scores]
     _, low, high = sam.band[-1]
     assert (low + high) / 2 == pytest.approx(sam.mean[-1][1])
-    assert curve_chart(block, "train_loss").label == "training loss at w"
+    assert block_chart(block, "train_loss").label == "training loss at w"
 
 
 def test_the_place_of_the_training_loss_is_said(block):
-    """Methods compare at w; one whose only pass is at w + eps is named, and so are results of old runs."""
-    assert place_of_loss(block) == "at w"
-    for elsewhere, expected in ((("sam",), "at w (sam: at w + eps)"), (tuple(SCORES), "at w + eps")):
+    """A loss at w + eps does not compare with one at w: it is left out, and named."""
+    assert place_of_loss(block.runs) == "at w" and left_out(block.runs) == []
+    for elsewhere, place, out in ((("sam",), "at w", ["sam"]), (tuple(SCORES), "at w + eps", [])):
         runs = [
             replace(run, history=[replace(e, loss_at="w + eps") for e in run.history])
             if run.method in elsewhere
             else run
             for run in block.runs
         ]
-        assert place_of_loss(replace(block, runs=runs)) == expected
+        chart = block_chart(replace(block, runs=runs), "train_loss")
+        assert chart.label == f"training loss {place}"
+        assert [line.method for line in chart.lines] == [method for method in SCORES if method not in out]
+        assert left_out(runs) == out
 
 
 def test_scales_fit_what_did_not_fail(block):
-    assert curve_chart(block, "validation_score").y.low > 60, "the collapsed run ends at 8 %"
+    assert block_chart(block, "validation_score").y.low > 60, "the collapsed run ends at 8 %"
     chart = difference_chart(block)
     assert [row.side for row in chart.rows] == [0, -1], "the collapsed run has moved the mean off the scale"
     assert -1 < chart.x.low < 0
@@ -56,7 +65,7 @@ def test_scales_fit_what_did_not_fail(block):
 
 
 def test_page_and_figure_draw_the_same(block, tmp_path):
-    curves, differences = curve_chart(block, "validation_score"), difference_chart(block)
+    curves, differences = block_chart(block, "validation_score"), difference_chart(block)
     left, right = Figure().subplots(1, 2)
     _draw_curves(left, curves, block)
     _draw_differences(right, differences, block)
@@ -66,12 +75,16 @@ def test_page_and_figure_draw_the_same(block, tmp_path):
         assert list(zip(*means[line.method].get_data(), strict=True)) == line.mean
     assert left.get_ylim() == (curves.y.low, curves.y.high)
     assert right.get_xlim() == (differences.x.low, differences.x.high)
-    assert [tick.get_text() for tick in right.get_yticklabels()] == [row.method for row in differences.rows]
+    written = [text.get_text() for text in right.texts]
+    assert [words for words in written if words in SCORES] == [row.method for row in differences.rows]
+    assert f"{MINUS}24.00 [{MINUS}127.29, +79.29] ◀" in written
+    for axes, places in ((left, curves.places), (right, differences.x.ticks(6))):
+        assert list(axes.get_xticks()) == places
     page = render(collect([tmp_path / "s"]))
     for i, (light, dark) in enumerate(COLOURS):
         assert re.findall(rf"--m{i}: (#\w+);", page) == [light, dark]
     assert [means[method].get_color() for method in SCORES] == [light for light, _ in COLOURS[:3]]
-    assert differences.caption in page
+    assert differences.caption in " ".join(Page(page).text.split())
 
 
 def test_more_methods_than_colours_differ_in_dashes():
@@ -87,3 +100,42 @@ def test_a_scale_names_round_values():
     assert scale.log and scale.ticks() == pytest.approx([0.01, 0.1, 1, 10])
     assert scale.fraction(scale.high) == pytest.approx(1)
     assert not Scale.around([1, 20], log=True).log, "less than a factor of 30"
+
+
+def test_nothing_that_is_drawn_of_a_whole_method_is_cut(tmp_path):
+    """The bands reached beyond the axis, which fitted the means alone; and so did the steep first epochs."""
+    histories = [[Epoch(e, 1.0, 0.1 if e < 5 else 0.8 + 0.1 * s, loss_at="w") for e in range(1, 21)] for s in range(3)]
+    block = collect([study(tmp_path / "s")]).studies[0].blocks[0]
+    runs = [replace(run, history=histories[run.seed], status="ok") for run in block.runs]
+    chart = block_chart(replace(block, runs=runs), "validation_score")
+    assert chart.first == 5 and chart.x.low == 5 and chart.places[0] == 5
+    for line in chart.lines:
+        assert line.epochs == list(range(5, 21))
+        assert all(low in chart.y and high in chart.y for _, low, high in line.band)
+    assert chart.lines[0].band[0][1:] == (pytest.approx(80), pytest.approx(100))
+
+
+def test_curves_run_along_passes_and_seconds_where_every_run_tells_them(block):
+    epochs = [Epoch(e, 1.0, 0.5, seconds=2.0, passes=2.0, steps=10, loss_at="w") for e in (1, 2, 3)]
+    runs = [replace(run, history=epochs) for run in block.runs]
+    assert along(runs[0], "passes") == [20, 40, 60] and along(runs[0], "seconds") == [2, 4, 6]
+    older = replace(runs[0], history=[replace(e, steps=0) for e in epochs], steps_per_second=5.0)
+    assert along(older, "passes") == [20, 40, 60], "the speed over the seconds tells the steps"
+    chart = block_chart(replace(block, runs=runs), "validation_score", "passes")
+    assert chart.lines[0].mean[-1] == (60, pytest.approx(50))
+    assert block_chart(replace(block, runs=runs, budget="passes"), "validation_score").axis == "passes"
+    assert known(runs, "validation_score", "passes") and not known(block.runs, "validation_score", "passes")
+    assert not known([*runs, block.runs[0]], "validation_score", "passes"), "one run that does not tell is enough"
+    assert not known(runs, "rho"), "not recorded"
+
+
+def test_the_figure_has_the_colours_and_the_letters_of_the_page(block, tmp_path):
+    page = render(collect([tmp_path / "s"]))
+    assert "--fonts: " + ", ".join(f'"{font}"' for font in FONTS) in page
+    with page_style():
+        axes = Figure().subplots()
+        _draw_curves(axes, block_chart(block, "validation_score"), block)
+        assert set(mpl.rcParams["font.family"]) <= set(FONTS)
+        assert axes.xaxis.label.get_color() == LIGHT["soft"]
+    assert f"--soft: {LIGHT['soft']};" in page
+    assert len(axes.get_lines()) == 3, "no line for each seed"

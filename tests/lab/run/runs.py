@@ -31,8 +31,13 @@ def same(a, b):
 
 
 def logged(folder):
-    return list(csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines()))
+    """What the run has logged, but for the seconds, which no two runs have in common."""
+    rows = csv.DictReader((folder / "csv" / "metrics.csv").read_text().splitlines())
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
 def history(result):
-    return [(e["train_loss"], e["validation_score"], e["learning_rate"], e["passes"]) for e in result["history"]]
+    return [
+        (e["train_loss"], e["validation_score"], e["learning_rate"], e["passes"], e["gradient_norm"], e["eps_norm"])
+        for e in result["history"]
+    ]
