@@ -14,6 +14,7 @@ from ..registry.optimizers import OPTIMIZERS
 __all__ = [
     "data_name",
     "human_noise_fits",
+    "is_code",
     "is_imported_data",
     "known_metric",
     "model_name",
@@ -49,6 +50,11 @@ def is_imported_data(name: str) -> bool:
     first = name.partition(":")[0]
     misspelt = not first.endswith(".py") and difflib.get_close_matches(first, PREFIXES, n=1)
     return bool(re.fullmatch(_OWN, name)) and not misspelt
+
+
+def is_code(name: str) -> bool:
+    """Say whether a recipe that gives this name imports code: ``file.py:NAME`` or ``package.module:NAME``."""
+    return bool(re.fullmatch(_OWN, name)) and not name.startswith(("glue:", "folder:", "text:", "timm:", "hf:"))
 
 
 def noise_name(name: str) -> str:
