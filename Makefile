@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What a test run says before it starts.
 VERSIONS := "import platform, torch; print('Python', platform.python_version(), 'with torch', torch.__version__)"
 
-.PHONY: demo test oldest bench check format tables docs docs-serve clean
+.PHONY: demo test oldest constraints bench check format tables docs docs-serve clean
 
 demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare them
 	$(BIN)/bisam compare digits --out studies/demo
@@ -31,6 +31,11 @@ oldest: $(READY)  ## the library's own tests on the oldest torch that is support
 	$(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python --editable . 'torch==$(FLOOR)' numpy setuptools hypothesis pytest pytest-xdist schedulefree
 	@$(OLDEST)/bin/python -c $(VERSIONS)
 	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal $(CORE) $(ARGS)
+
+constraints: $(READY)  ## install the newest packages that fit, and record them; then run the tests
+	$(BIN)/uv pip install --quiet --upgrade --python $(BIN)/python --editable '.[dev]'
+	$(BIN)/python .ci/constraints.py > .constraints.fresh && mv .constraints.fresh constraints.txt
+	@touch $(READY)
 
 bench: $(READY)  ## what everything costs beside what it may cost: the table of targets
 	$(BIN)/python benchmarks/bench.py $(ARGS)
@@ -59,13 +64,14 @@ clean:  ## remove the environment and the site
 
 # uv installs in seconds what pip installs in minutes; it goes into the project's own environment, like all the rest.
 # It compiles nothing. The imports do, once: or, in a container that forbids Python to keep what it compiles, every
-# command compiles torch anew, which takes longer than what it is for.
-$(READY): pyproject.toml
+# command compiles torch anew, which takes longer than what it is for. The versions are those that CI saw, where this
+# Python is CI's: a package that was released this morning breaks nothing here.
+$(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "$(PYTHON) is older than 3.10: run make PYTHON=/path/to/a/newer/python"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "$(PYTHON) cannot make environments: install its venv module (Debian: apt install python3-venv)"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -c 'import bisam_lab.run.train, bisam_lab.report.summary, bisam_lab.cli.app'
 	@touch $@

@@ -162,3 +162,25 @@ def test_no_line_of_an_error_is_long(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         bisam_lab.main()
     assert max(map(len, capsys.readouterr().err.splitlines())) <= 200
+
+
+def test_a_recipe_that_runs_code_says_so_where_it_is_passed_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = load(
+        "own",
+        ["model.name=net.py:Net", "data.name=my.readers:read", "train.optimizer=lion.py:Lion", "methods=[plain,sam]"],
+    )
+    assert code.to_yaml().startswith(
+        "# It runs code when it is run: my.readers:read, net.py:Net, lion.py:Lion. Read that"
+    )
+    assert load_again(tmp_path, code) == code
+    plain = load("own", ["model.name=hf:bert", "data.name=glue:cola"])
+    assert plain.to_yaml().startswith("name: own")
+    code, said = in_process(capsys, monkeypatch, "recipes", "copy", "own", "mine.yaml")
+    assert code == 0
+    assert "whoever runs it runs that file" in said
+
+
+def load_again(folder, recipe):
+    (folder / "again.yaml").write_text(recipe.to_yaml())
+    return load(folder / "again.yaml")

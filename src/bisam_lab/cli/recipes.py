@@ -74,8 +74,13 @@ def copy(
     path = to or Path(f"{name}.yaml")
     if path.exists() and not force:
         raise RecipeError(f"{path} is there already: name another file, or overwrite it with --force")
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     print(f"{path}: bisam compare {path}")
+    Console(stderr=True, soft_wrap=True).print(
+        "Where it names file.py:NAME, whoever runs it runs that file: read the file of a recipe that is not yours.",
+        highlight=False,
+        style="dim",
+    )
 
 
 def _row(name: str) -> dict[str, str | int]:

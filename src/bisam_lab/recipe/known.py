@@ -16,6 +16,7 @@ __all__ = [
     "AS_CODE",
     "data_name",
     "human_noise_fits",
+    "is_code",
     "is_imported_data",
     "is_our_model",
     "known_metric",
@@ -62,6 +63,11 @@ def is_imported_data(name: str) -> bool:
     first = name.partition(":")[0]
     misspelt = not first.endswith(".py") and difflib.get_close_matches(first, PREFIXES, n=1)
     return bool(re.fullmatch(_OWN, name)) and not misspelt
+
+
+def is_code(name: str) -> bool:
+    """Say whether a recipe that gives this name imports code: ``file.py:NAME`` or ``package.module:NAME``."""
+    return bool(re.fullmatch(_OWN, name)) and not name.startswith(("glue:", "folder:", "text:", "timm:", "hf:"))
 
 
 def noise_name(name: str) -> str:

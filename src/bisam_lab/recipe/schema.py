@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 from ..errors import shown
 from ..registry.optimizers import OPTIMIZERS, PLAIN
 from ..untrusted import check_text
-from .known import data_name, human_noise_fits, known_metric, model_name, noise_name, optimizer_name
+from .known import data_name, human_noise_fits, is_code, known_metric, model_name, noise_name, optimizer_name
 from .sizes import LARGEST, check_network, folder_name, inner_folder
 
 __all__ = [
@@ -322,8 +322,10 @@ class Recipe(_Part):
         return self
 
     def to_yaml(self) -> str:
-        """Return the recipe as it would stand in a file."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        """Return the recipe as it would stand in a file. One that names code says so: recipes are passed on."""
+        code = [name for name in (self.data.name, self.model.name, self.train.optimizer) if is_code(name)]
+        warning = f"# It runs code when it is run: {', '.join(code)}. Read that first.\n" if code else ""
+        return warning + yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def settings(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..recipe import RecipeError
 from ..run.result import RunResult
+from ..untrusted import parse_json, read_text
 from .files import write_text
 
 __all__ = ["LOOK", "LastLook", "first_seeds", "read_look", "write_look"]
@@ -53,11 +54,11 @@ def read_look(folder: Path) -> LastLook | None:
     """
     path = folder / LOOK
     try:
-        values = json.loads(path.read_text())
+        values = parse_json(read_text(path))
         look = LastLook(int(values["seeds"]), float(values["level"]), str(values["words"]))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise RecipeError(f"{path} is damaged: delete it, and repeat bisam compare with --seeds auto") from None
     if not 0 < look.level < 1:
         raise RecipeError(f"{path} is damaged: delete it, and repeat bisam compare with --seeds auto")
