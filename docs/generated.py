@@ -48,10 +48,13 @@ FIGURES = {"minima": idea.minima, "worst": idea.worst, "balls": idea.balls, "bou
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that lie outside of ``docs``; their links into it become links within the site."""
+    """Add what lies outside of ``docs`` or is drawn. Links into ``docs`` become links within the site.
+
+    The pages from outside tell of everything, so the search puts them behind the others.
+    """
     for name in OUTSIDE:
         text = (ROOT / name).read_text().replace("](docs/", "](")
-        files.append(File.generated(config, name.lower(), content=text))
+        files.append(File.generated(config, name.lower(), content=f"---\nsearch: {{boost: 0.3}}\n---\n\n{text}"))
     pictures = {FRONTIER.format(name): svg for name, (_, svg) in frontier.figures().items()}
     pictures |= demo_study.pictures(_demo())
     for name, content in pictures.items():

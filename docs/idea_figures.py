@@ -63,7 +63,7 @@ def minima() -> str:
         _ball(plot, w)
         plot.text(name, (w, 0), "name", shift=(0, -8))
     plot.line(_curve(valley, *plot.x, 481), "curve")
-    for (_, w), shift in zip(drawn, ((10, -4), (6, -22)), strict=True):
+    for (_, w), shift in zip(drawn, ((10, -4), (-12, -26)), strict=True):
         _move(plot, w, shift)
     return plot.svg(
         "A loss with a sharp and a flat minimum. Within the same radius the loss rises much at the sharp one and "
@@ -88,7 +88,7 @@ def _move(plot: Plot, w: float, shift: Point) -> None:
     plot.dot((at, after), "perturbed")
     plot.text("w", (w, before), "mark", shift=(0, 20))
     words = f"w + \u03b5, loss +{after - before:.2f}"
-    plot.text(words, (at, after), "adversary-text", "start" if shift[0] > 6 else "middle", shift)
+    plot.text(words, (at, after), "adversary-text", "start" if shift[0] > 0 else "middle", shift)
 
 
 def worst() -> str:
@@ -101,7 +101,7 @@ def worst() -> str:
     high = [point for point in high if plot.x[0] <= point[0] <= plot.x[1]]
     plot.line(high, "worst")
     plot.dot(min(high, key=lambda point: point[1]), "perturbed least")
-    plot.text("the loss at w", (2.9, 0.42), "name")
+    plot.text("the loss at w", (2.3, 0.16), "name")
     plot.text("the worst loss within \u03c1 of w", (-1.2, 1.5), "adversary-text", "start")
     drawn = plot.svg("A loss, and above it the worst loss within the radius: its least value lies at the flat minimum.")
     samples = json.dumps([[round(w, 3), round(loss, 4)] for w, loss in curve], separators=(",", ":"))

@@ -17,10 +17,16 @@ WHOLE = "assistants.md"
 def text(config: MkDocsConfig) -> str:
     """Return the file's text. Links are relative to the site's root."""
     lines = [f"# {config.site_name}", "", f"> {config.site_description}", ""]
-    lines += [_linked((DOCS / WHOLE).read_text().replace("\n# ", "\n## ")).removeprefix("# Exact"), "## Pages", ""]
-    lines[4] = "## Exact" + lines[4].replace("\n## ", "\n### ")
+    lines += [_whole(), "## Pages", ""]
     lines += [f"- [{title}]({_html(page)}){_about(page)}" for title, page in _pages(config.nav or [])]
     return "\n".join(lines) + "\n"
+
+
+def _whole() -> str:
+    """Return the page that is in it, its headings one level lower; ``#`` within code stays."""
+    body = _linked((DOCS / WHOLE).read_text()).partition("---\n\n")[2]
+    parts = re.split(r"(^```.*?^```$)", body, flags=re.DOTALL | re.MULTILINE)
+    return "".join(part if part.startswith("```") else re.sub(r"^#", "##", part, flags=re.MULTILINE) for part in parts)
 
 
 def _pages(nav: list[Any]) -> Iterator[tuple[str, str]]:
@@ -37,8 +43,10 @@ def _about(page: str) -> str:
     """Return the first sentence of a page's first paragraph; nothing for a page that has none."""
     path = DOCS / page
     body = path.read_text() if path.is_file() else ""
-    paragraphs = [part for part in re.split(r"\n\s*\n", body) if re.match(r"[A-Z`*]", part)]
-    words = " ".join(re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", paragraphs[0]).split()) if paragraphs else ""
+    paragraphs = [part for part in re.split(r"\n\s*\n", body) if re.match(r"(?!```)[A-Z`*]", part)]
+    words = (
+        " ".join(re.sub(r"\[([^\]]+)\](?:\([^)]*\)|\[[^\]]*\])", r"\1", paragraphs[0]).split()) if paragraphs else ""
+    )
     found = re.match(r".+?[.:](?=\s|$)", words)
     return f": {found[0].rstrip(':.')}." if found else ""
 
