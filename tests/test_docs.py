@@ -182,7 +182,10 @@ def slugs(path):
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/bisam_on_digits.ipynb"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", *(f"examples/{n}.ipynb" for n in ("bisam_on_digits", "study"))],
+)
 def test_links_of_files_outside_of_the_site_lead_somewhere(page):
     text = (ROOT / page).read_text()
     if page.endswith(".ipynb"):
