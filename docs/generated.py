@@ -41,6 +41,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
 #: The pictures of the frontier, drawn from the results as the site is built.
 FRONTIER = "images/frontier-{}.svg"
+#: The head of a page that the search leaves out.
+_UNFOUND = "---\nsearch: {exclude: true}\n---\n\n"
 #: The page of ``bisam report`` about the demo's study.
 REPORT = "demo-report.html"
 #: The figures of the idea.
@@ -48,13 +50,11 @@ FIGURES = {"minima": idea.minima, "worst": idea.worst, "balls": idea.balls, "bou
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what lies outside of ``docs`` or is drawn. Links into ``docs`` become links within the site.
-
-    The pages from outside tell of everything, so the search puts them behind the others.
-    """
+    """Add what lies outside of ``docs`` or is drawn. Links into ``docs`` become links within the site."""
     for name in OUTSIDE:
         text = (ROOT / name).read_text().replace("](docs/", "](")
-        files.append(File.generated(config, name.lower(), content=f"---\nsearch: {{boost: 0.3}}\n---\n\n{text}"))
+        hidden = name == "CHANGELOG.md"  # it tells of everything, and would be the first that a search finds
+        files.append(File.generated(config, name.lower(), content=f"{_UNFOUND * hidden}{text}"))
     pictures = {FRONTIER.format(name): svg for name, (_, svg) in frontier.figures().items()}
     pictures |= demo_study.pictures(_demo())
     for name, content in pictures.items():

@@ -25,7 +25,7 @@ Loss = Callable[[Tensor], Tensor]
 
 def valley(w: Tensor) -> Tensor:
     """Return a loss with a sharp minimum at the left and a flat one at the right; ``w``: (..., 1)."""
-    sharp = 0.78 * torch.exp(-((w + 1.6) ** 2) / (2 * 0.17**2))
+    sharp = 0.9 * torch.exp(-((w + 1.6) ** 2) / (2 * 0.17**2))
     return (0.42 + 0.1 * (w - 1.3) ** 2 - sharp).sum(-1)
 
 

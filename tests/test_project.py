@@ -84,7 +84,13 @@ def test_the_oldest_torch_that_is_tested_is_the_floor_and_meets_every_room_of_th
     assert rooms - left_out <= tested
     alone = {
         f"tests/test_{name}.py"
-        for name in (*("tables", "docs", "loop_pages", "notebook", "examples"), "project", "reference_examples", "dist")
+        for name in (
+            *("tables", "docs", "loop_pages", "notebook", "examples"),
+            "project",
+            "reference_examples",
+            "dist",
+            "assistants",
+        )
     }
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")}
     assert files - alone <= tested
