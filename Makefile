@@ -1,4 +1,4 @@
-# make demo | make test | make check | make docs: each sets up what it needs in .venv first. Needs Python 3.10+ and git, nothing else.
+# make demo | make test | make check | make docs | make dist: each sets up what it needs in .venv first. Needs Python 3.10+ and git, nothing else.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What a test run says before it starts.
 VERSIONS := "import platform, torch; print('Python', platform.python_version(), 'with torch', torch.__version__)"
 
-.PHONY: demo test oldest constraints bench check format tables docs docs-serve clean
+.PHONY: demo test oldest constraints bench check format tables docs docs-serve dist clean
 
 demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare them
 	$(BIN)/bisam compare digits --out studies/demo
@@ -24,7 +24,7 @@ test: $(READY)  ## the whole test suite
 OLDEST := .venv-oldest
 FLOOR  := $(shell sed -n 's/^dependencies = \["torch>=\([0-9.]*\)"\]$$/\1/p' pyproject.toml)
 CORE   := tests/geometry tests/losses tests/step tests/testing tests/vectors $(filter-out %_tables.py %_docs.py %_pages.py %_notebook.py %_examples.py \
-          %_project.py,$(wildcard tests/test_*.py))
+          %_project.py %_dist.py %_assistants.py,$(wildcard tests/test_*.py))
 
 oldest: $(READY)  ## the library's own tests on the oldest torch that is supported
 	@test -x $(OLDEST)/bin/python || $(BIN)/uv venv --quiet $(OLDEST)
@@ -59,8 +59,22 @@ docs: $(READY)  ## the site, into site/; a warning is an error
 docs-serve: $(READY)  ## the site while you write, at http://127.0.0.1:8000
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
-clean:  ## remove the environment and the site
-	rm -rf $(VENV) site
+# The wheel is tried where nothing else is: first the library alone, which must need torch alone, then the laboratory.
+EMPTY := .venv-dist
+
+dist: $(READY)  ## wheel and source archive into dist/; the wheel is tried in an empty environment
+	rm -rf dist $(EMPTY)
+	$(BIN)/uv build --quiet
+	$(BIN)/python .ci/dist.py dist
+	$(BIN)/uv venv --quiet $(EMPTY)
+	$(BIN)/uv pip install --quiet --python $(EMPTY)/bin/python dist/*.whl
+	cd $(EMPTY) && bin/python -I ../.ci/first_example.py ../README.md
+	$(BIN)/uv pip install --quiet --python $(EMPTY)/bin/python "bisam[lab] @ file://$$(ls $(CURDIR)/dist/*.whl)"
+	cd $(EMPTY) && bin/bisam compare digits --smoke --out study
+	rm -rf $(EMPTY)
+
+clean:  ## remove the environment, the site and the archives
+	rm -rf $(VENV) $(EMPTY) site dist
 
 # uv installs in seconds what pip installs in minutes; it goes into the project's own environment, like all the rest.
 # It compiles nothing. The imports do, once: or, in a container that forbids Python to keep what it compiles, every

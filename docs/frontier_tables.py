@@ -1,4 +1,4 @@
-"""What the frontier of accuracy against cost looks like: tables and a figure from ``results/frontier.json``."""
+"""What the frontier of accuracy against cost looks like: tables and figures from ``results/frontier.json``."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from bisam_lab.run.result import RunResult
 from bisam_lab.statistics import Comparison, compare
 
-__all__ = ["figure", "measured", "tables"]
+__all__ = ["figures", "measured", "tables"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "frontier.json"
@@ -170,19 +170,18 @@ def _call(row: Mapping[str, Any]) -> str | None:
     return f"{call}, for {row['epochs']:g} times the epochs"
 
 
-def figure() -> str:
-    """Return the frontier as an SVG: points above SGD against passes. Settings with wrong labels above, clean below."""
-    every = _settings()
-    lines = [[name for name in every if "-noisy" in name], [name for name in every if "-clean" in name]]
-    columns = max(map(len, lines))
+def figures() -> dict[str, tuple[str, str]]:
+    """Return the frontier of each setting by name: its title, and an SVG of points above SGD against passes."""
+    return {name: (TITLES[name], _figure(rows, TITLES[name])) for name, (_, rows) in _settings().items()}
+
+
+def _figure(rows: list[Contestant], title: str) -> str:
     with mpl.rc_context({"font.size": 9, "svg.hashsalt": "bisam"}):
-        drawn = Figure(figsize=(4.6 * columns, 7), layout="constrained")
-        for axes, names in zip(drawn.subplots(2, columns, squeeze=False), lines, strict=True):
-            for place, name in zip(axes, names, strict=False):
-                _draw(place, every[name][1], TITLES[name])
-            for place in axes[len(names) :]:
-                place.set_axis_off()
-        drawn.legend(*drawn.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+        drawn = Figure(figsize=(4.8, 3.9), layout="constrained")
+        axes = drawn.subplots()
+        _draw(axes, rows, title)
+        handles, labels = axes.get_legend_handles_labels()
+        drawn.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=7)
         out = io.StringIO()
         drawn.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
@@ -212,7 +211,7 @@ def _draw(axes: Axes, rows: list[Contestant], title: str) -> None:
                 height = y + 0.035 * (high - low)
         written.append((row.passes, height))
         words = row.name.replace("tailsam@", "").replace("every@", "every ").replace(" epochs", "")
-        axes.text(row.passes + 0.015, height, words, fontsize=6, va="bottom")
+        axes.text(row.passes + 0.015, height, words, fontsize=6.5, va="bottom")
     axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set(xlabel="passes, as a multiple of SGD's", ylabel="points above SGD")

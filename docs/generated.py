@@ -1,11 +1,14 @@
-"""What the site takes from elsewhere as it is built: changelog, contributing, commands, recipes, fields, a picture.
+"""What the site takes from elsewhere as it is built: changelog, commands, recipes, fields, figures, the demo's study.
 
 MkDocs calls these functions (``hooks`` in mkdocs.yml). A page asks for a part by ``<!-- generated: NAME -->``.
 """
 
+import atexit
+import functools
 import re
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -19,29 +22,55 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand, TyperGroup
 
+from bisam_lab import Study
 from bisam_lab import recipe as recipes
 from bisam_lab.cli.app import app
 from bisam_lab.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
-from frontier_tables import figure
+import demo_study
+import frontier_tables as frontier
+import idea_figures as idea
+import llms
+import narrow
 
-__all__ = ["commands", "fields", "on_files", "on_page_markdown", "on_post_build", "shipped"]
+__all__ = ["commands", "fields", "on_files", "on_page_content", "on_page_markdown", "on_post_build", "shipped"]
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Pages of the site that are files beside ``docs``.
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
-#: A picture that is drawn from the results as the site is built.
-FRONTIER = "images/frontier.svg"
+#: The pictures of the frontier, drawn from the results as the site is built.
+FRONTIER = "images/frontier-{}.svg"
+#: The head of a page that the search leaves out.
+_UNFOUND = "---\nsearch: {exclude: true}\n---\n\n"
+#: The page of ``bisam report`` about the demo's study.
+REPORT = "demo-report.html"
+#: The figures of the idea.
+FIGURES = {"minima": idea.minima, "worst": idea.worst, "balls": idea.balls, "bounds": idea.bounds, "pull": idea.pull}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that lie outside of ``docs``; their links into it become links within the site."""
+    """Add what lies outside of ``docs`` or is drawn. Links into ``docs`` become links within the site."""
     for name in OUTSIDE:
         text = (ROOT / name).read_text().replace("](docs/", "](")
-        files.append(File.generated(config, name.lower(), content=text))
-    files.append(File.generated(config, FRONTIER, content=figure()))
+        hidden = name == "CHANGELOG.md"  # it tells of everything, and would be the first that a search finds
+        files.append(File.generated(config, name.lower(), content=f"{_UNFOUND * hidden}{text}"))
+    pictures = {FRONTIER.format(name): svg for name, (_, svg) in frontier.figures().items()}
+    pictures |= demo_study.pictures(_demo())
+    for name, content in pictures.items():
+        files.append(File.generated(config, name, content=content))
+    page = _demo().report(Path(tempfile.mkdtemp()) / REPORT).read_text()
+    files.append(File.generated(config, REPORT, content=page))
+    files.append(File.generated(config, "llms.txt", content=llms.text(config)))
     return files
+
+
+@functools.cache
+def _demo() -> Study:
+    """Return the demo's study, in a folder that ends with the process."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return demo_study.unpack(Path(folder.name) / "demo")
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -53,8 +82,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return re.sub(r"<!-- generated: ([\w-]+) -->", lambda found: _PARTS[found[1]](), markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Prepare the page's tables for narrow screens."""
+    return narrow.labelled(html)
+
+
 def on_post_build(config: MkDocsConfig) -> None:
-    """Cut what the theme would load from elsewhere (diagrams and a polyfill, neither of which we use)."""
+    """Cut what the theme would load from elsewhere: diagrams, which we do not use. Its search in a frame is ours."""
     for path in Path(config.site_dir, "assets", "javascripts").glob("*.js"):
         text = path.read_text()
         path.write_text(re.sub(r"https://unpkg\.com/[\w@./-]+", "", text))
@@ -150,13 +184,26 @@ def shipped() -> str:
     return "\n".join(rows)
 
 
-def frontier_figure() -> str:
-    """Return the picture of the frontier, which :func:`on_files` draws."""
-    return f"![Points above SGD against passes, method by method]({FRONTIER})"
+def frontier_figures() -> str:
+    """Return the pictures of the frontier, which :func:`on_files` draws."""
+    each = [f"![{title}]({FRONTIER.format(name)}){{.paper}}" for name, (title, _) in frontier.figures().items()]
+    return '<div class="pictures" markdown>\n' + "\n".join(each) + "\n</div>"
+
+
+def _figure(name: str) -> str:
+    return f'<figure class="drawn"><div>{FIGURES[name]()}</div></figure>'
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("[", "\\[").replace("\n", " ")
 
 
-_PARTS = {"commands": commands, "fields": fields, "recipes": shipped, "frontier": frontier_figure}
+_PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "fields": fields,
+    "recipes": shipped,
+    "frontier": frontier_figures,
+    "demo-terminal": demo_study.terminal,
+    "demo-notebook": lambda: demo_study.shown(_demo()),
+    **{f"figure-{name}": functools.partial(_figure, name) for name in FIGURES},
+}

@@ -1,4 +1,4 @@
-"""Reads docstrings as we write them: roles, ``:class:`~bisam.SAM```, become links; ``#:`` above a name documents it."""
+"""Reads docstrings as we write them: roles become links, ``#:`` above a name documents it, examples come first."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,7 @@ import griffe
 __all__ = ["Roles"]
 
 _EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
+_BLOCK = re.compile(r"^Examples:\n(?:[ ]+.*\n?|\n)+", re.MULTILINE)
 _QUOTE = re.compile(r"^( *(?:\w+: )?)>(?!>> )", re.MULTILINE)  # a ">= 0" that stands first is no quotation
 _ROLE = re.compile(r":(?:class|func|meth|mod):`(~?)([\w.]+)`")
 _TAG = re.compile(r"(?P<code>(?P<ticks>`+).+?(?P=ticks))|<(?=[A-Za-z])", re.DOTALL)  # <g, eps> is no tag
@@ -24,7 +25,16 @@ class Roles(griffe.Extension):
         if obj.docstring is not None:
             text = _ROLE.sub(lambda found: _link(found, obj), obj.docstring.value)
             text = _TAG.sub(lambda found: found["code"] or "&lt;", text)
-            obj.docstring.value = _QUOTE.sub(r"\1\\>", _EXAMPLE.sub("Examples:", text))
+            obj.docstring.value = _QUOTE.sub(r"\1\\>", _example_first(_EXAMPLE.sub("Examples:", text)))
+
+
+def _example_first(text: str) -> str:
+    """Move the example behind the first paragraph: it is what most readers come for."""
+    found = _BLOCK.search(text)
+    first, _, rest = text.partition("\n\n")
+    if found is None or found.start() <= len(first) + 2:
+        return text
+    return f"{first}\n\n{found[0].strip()}\n\n{rest.replace(found[0].lstrip(), '', 1)}"
 
 
 def _comment_above(obj: griffe.Attribute) -> str:

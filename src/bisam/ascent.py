@@ -16,7 +16,14 @@ __all__ = ["BaseMomentum", "LastGradient", "StoredAscent"]
 
 
 class StoredAscent(Choice):
-    """Supplies a gradient to climb along, without a pass."""
+    """Supplies a gradient to climb along, without a pass.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.ascent import LastGradient, StoredAscent
+        >>> isinstance(LastGradient(), StoredAscent)  # SAM(base, ascent=LastGradient()) has one pass a step
+        True
+    """
 
     #: Whether :meth:`remember` is to be given the gradient of the step's last pass.
     remembers_gradient: bool = False
@@ -52,6 +59,11 @@ class BaseMomentum(StoredAscent):
     default. ``uphill=True`` climbs along +v instead.
 
     Where there is no momentum yet, before the first step, nothing moves.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.ascent import BaseMomentum
+        >>> opt = SAM(base, model=model, rho=3.0, ascent=BaseMomentum())  # bisam.MomentumSAM
 
     Args:
         uphill: climb along the momentum instead.
@@ -110,6 +122,11 @@ class LastGradient(StoredAscent):
     equations could not be checked; its abstract and a summary agree on the stale gradient.
 
     The first step has none and is plain.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.ascent import LastGradient
+        >>> opt = SAM(base, model=model, ascent=LastGradient())  # bisam.AsyncSAM
     """
 
     memory = ("last",)

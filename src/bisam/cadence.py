@@ -18,7 +18,14 @@ __all__ = ["Adaptive", "Always", "Bernoulli", "Cadence", "Every", "GradientCaden
 
 
 class Cadence(Choice):
-    """Chooses the steps that perturb."""
+    """Chooses the steps that perturb.
+
+    Example:
+        >>> class Fibonacci(Cadence):
+        ...     def __call__(self, step):
+        ...         return step in (1, 2, 3, 5, 8, 13)
+        >>> opt = bisam.SAM(base, model=model, cadence=Fibonacci())
+    """
 
     @abstractmethod
     def __call__(self, step: int) -> bool:
@@ -38,6 +45,14 @@ class GradientCadence(Cadence):
     """A cadence that also looks at the gradient at w, on each step that its call allows. The host waits for the device.
 
     It remembers its running moments as the number ``moments``; a subclass defines :meth:`decide`.
+
+    Example:
+        >>> class Large(GradientCadence):
+        ...     def __call__(self, step):
+        ...         return step > 100  # before, no gradient is looked at
+        ...     def decide(self, step, squared_norm, moments):
+        ...         return squared_norm > 1.0, list(moments)
+        >>> opt = bisam.SAM(base, model=model, cadence=Large())
     """
 
     numbers = {"moments": ()}
@@ -55,7 +70,13 @@ class GradientCadence(Cadence):
 
 
 class Always(Cadence):
-    """Every step, as in SAM."""
+    """Every step, as in SAM.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.cadence import Always
+        >>> opt = SAM(base, model=model, cadence=Always())  # the default
+    """
 
     fraction = 1.0
 
@@ -66,6 +87,13 @@ class Always(Cadence):
 
 class Every(Cadence):
     """One step in ``k``, the first included: 1 + 1/k forward-backward pairs a step.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.cadence import Every
+        >>> opt = SAM(base, model=model, cadence=Every(5))
+        >>> [step for step in range(12) if Every(5)(step)]
+        [0, 5, 10]
 
     Args:
         k: length of the cycle, >= 1.
@@ -88,6 +116,13 @@ class Window(Cadence):
     """The steps from ``start`` up to ``stop``, and plain steps before and after: late in training, for instance.
 
     The optimizer warns, once, if a run ends and the window never opened.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.cadence import Window
+        >>> opt = SAM(base, model=model, cadence=Window(start=2, stop=4))
+        >>> [step for step in range(6) if Window(start=2, stop=4)(step)]
+        [2, 3]
 
     Args:
         start: first step that perturbs, >= 0.
@@ -115,6 +150,13 @@ class Tail(Window):
     The optimizer warns, once, if the training goes on beyond ``total_steps``, or ends before the tail begins: then
     ``total_steps`` is not the number of ``step()`` calls.
 
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.cadence import Tail
+        >>> opt = SAM(base, model=model, cadence=Tail(10, tail=0.2))
+        >>> [step for step in range(10) if Tail(10, tail=0.2)(step)]
+        [8, 9]
+
     Args:
         total_steps: number of optimizer steps of the whole training, >= 1: the length of the learning-rate schedule.
         tail: the last part that perturbs, as a fraction in (0, 1].
@@ -133,6 +175,11 @@ class Tail(Window):
 
 class Bernoulli(Cadence):
     """Each step with probability ``p``, drawn from (seed, step), so that a resumed run draws the same.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.cadence import Bernoulli
+        >>> opt = SAM(base, model=model, cadence=Bernoulli(0.5))
 
     Args:
         p: in (0, 1]; 1 + p forward-backward pairs a step on average.
@@ -159,6 +206,11 @@ class Adaptive(GradientCadence):
     With n = ||g||^2 and running moments mu = delta mu + (1 - delta) n, s^2 = delta s^2 + (1 - delta) (n - mu)^2, a step
     perturbs where n >= mu + c_t s, with c_t = t/T lambda_1 + (1 - t/T) lambda_2: rarely at first, often at the end. The
     other steps are plain and cost one pass.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.cadence import Adaptive
+        >>> opt = SAM(base, model=model, cadence=Adaptive(total_steps=1000))  # bisam.AESAM
 
     Args:
         total_steps: T; None keeps c at the middle of the two.

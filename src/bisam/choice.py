@@ -21,6 +21,13 @@ __all__ = ["Bucket", "Choice", "Memory", "Part", "Scale", "Vector", "Wrapper", "
 class Choice(ABC):  # noqa: B024 - the axes add the abstract method
     """What a choice declares beside what it does; a subclass overrides what differs.
 
+    Example:
+        >>> from bisam.geometry import ScaledBall
+        >>> isinstance(ScaledBall(), Choice)
+        True
+        >>> ScaledBall(), ScaledBall().needs_scale
+        (ScaledBall(eta=0.01), False)
+
     Attributes:
         memory: names of the vectors that it remembers in :class:`Memory`, saved in ``state_dict()``.
         numbers: first values, by name, of the single numbers that it remembers there.
@@ -41,16 +48,17 @@ class Choice(ABC):  # noqa: B024 - the axes add the abstract method
 class Wrapper(Choice):
     """A choice around an inner one of the same axis: it declares what the inner one declares, and its own besides.
 
-    Write it first among the bases, and name what it needs itself in the attributes ``own_...``::
+    Write it first among the bases, and name what it needs itself in the attributes ``own_...``.
 
-        class Half(Wrapper, Geometry):
-            def __call__(self, buckets, memory):
-                self.inner(buckets, memory)
-                for bucket in buckets:
-                    bucket.multiply([torch.full_like(t, 0.5) for t in bucket.tensors])
-
-
-        SAM(base, geometry=Half(ScaledBall()))
+    Example:
+        >>> from bisam import SAM, ScaledBall
+        >>> from bisam.geometry import Geometry
+        >>> class Half(Wrapper, Geometry):
+        ...     def __call__(self, buckets, memory):
+        ...         self.inner(buckets, memory)
+        ...         for bucket in buckets:
+        ...             bucket.multiply([torch.full_like(t, 0.5) for t in bucket.tensors])
+        >>> opt = SAM(base, model=model, geometry=Half(ScaledBall()))
 
     Args:
         inner: the choice inside.
@@ -93,6 +101,11 @@ class Wrapper(Choice):
 
 def require_choice(name: str, value: object, axis: type[Choice]) -> None:
     """Refuse what does not declare itself as a choice of that axis.
+
+    Example:
+        >>> from bisam.choice import require_choice
+        >>> from bisam.geometry import Geometry, ScaledBall
+        >>> require_choice("geometry", ScaledBall(), Geometry)  # raises for what is none
 
     Raises:
         TypeError: naming the argument, its value and the class to derive from.

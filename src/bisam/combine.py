@@ -33,6 +33,13 @@ __all__ = [
 class Combine(Choice):
     """Makes one gradient of two. It must be homogeneous, because it sees both in a common unit.
 
+    Example:
+        >>> class Mean(Combine):
+        ...     linear = True
+        ...     def __call__(self, at_w, at_perturbed, memory):
+        ...         at_perturbed.lerp_(at_w, 0.5)
+        >>> opt = bisam.SAM(base, model=model, combine=Mean())
+
     Attributes:
         linear: whether it takes no norm and no product of the two. A linear one is given both as they are.
     """
@@ -51,7 +58,13 @@ class Combine(Choice):
 
 
 class EveryStepCombine(Combine):
-    """A combination that also changes the gradient of steps that do not perturb."""
+    """A combination that also changes the gradient of steps that do not perturb.
+
+    Example:
+        >>> from bisam.combine import EveryStepCombine, Reuse
+        >>> isinstance(Reuse(), EveryStepCombine)
+        True
+    """
 
     @abstractmethod
     def plain_step(self, at_w: Vector, memory: Memory) -> None:
@@ -65,6 +78,11 @@ class AfterStepCombine(Combine):
     ``zero_grad()`` clears it, a step that ``GradScaler`` skips does not take it, and checkpoints leave it out. The
     loss's scale is taken out of it, so with a scaler write ``passes(grad_scale=scaler)``. What changes ``p.grad``
     between the passes and ``step()``, such as clipping, does not reach it.
+
+    Example:
+        >>> from bisam.combine import AfterStepCombine, Decoupled
+        >>> isinstance(Decoupled(9.0), AfterStepCombine)
+        True
     """
 
     needs_scale = True
@@ -77,6 +95,11 @@ class Decoupled(AfterStepCombine):
     momentum and Adam's moments see g alone. Under SGD without momentum that is :class:`Blend`; for other bases it is
     not. ``p.grad`` is g, and clipping it leaves the second part as it is. It costs the memory of one more gradient.
     Where g_s is not finite, ``p.grad`` is not either, so that ``GradScaler`` skips the step.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.combine import Decoupled
+        >>> opt = SAM(base, model=model, combine=Decoupled(9.0))
 
     Args:
         weight: of the sharpness, > 0; WSAM's gamma / (1 - gamma).
@@ -99,6 +122,11 @@ class Decoupled(AfterStepCombine):
 class Blend(Combine):
     """weight g_s + (1 - weight) g, the coupled form of WSAM (Yue et al., KDD 2023, arXiv 2305.15817).
 
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.combine import Blend
+        >>> opt = SAM(base, model=model, combine=Blend(9.0))  # bisam.WSAM
+
     Args:
         weight: of the gradient at w + eps, > 0; WSAM's gamma / (1 - gamma), 1 being SAM.
     """
@@ -119,6 +147,11 @@ class Surrogate(Combine):
     To first order that part changes the loss at w and not the perturbed loss. Ascent along it closes the gap between
     the two.
 
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.combine import Surrogate
+        >>> opt = SAM(base, model=model, combine=Surrogate(0.4))  # bisam.GSAM
+
     Args:
         alpha: >= 0; 0 is SAM.
     """
@@ -136,6 +169,11 @@ class Renormalise(Combine):
     """StableSAM's descent (Tan et al., JMLR 2025, arXiv 2401.07250): g_s ||g|| / ||g_s||.
 
     The gradient keeps the norm that it has at w, which widens the range of learning rates that train.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.combine import Renormalise
+        >>> opt = SAM(base, model=model, combine=Renormalise())  # bisam.StableSAM
     """
 
     def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
@@ -149,6 +187,12 @@ class Reuse(EveryStepCombine):
 
     A step that perturbs descends g_s and remembers g_v, the part of g_s orthogonal to g. The steps until the next one
     descend g + alpha ||g|| / ||g_v|| g_v (Algorithm 1).
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.cadence import Every
+        >>> from bisam.combine import Reuse
+        >>> opt = SAM(base, model=model, cadence=Every(5), combine=Reuse(0.7))  # bisam.LookSAM
 
     Args:
         alpha: length of the reused part relative to ||g||, >= 0.

@@ -45,6 +45,14 @@ class SAM(SharpnessAware):
     Everything else is :class:`~bisam.SharpnessAware`: groups and state are the base optimizer's own (so momentum is in
     ``state_dict()``), the weights come back bit for bit, and ``for loss in optimizer.passes()`` works here too.
 
+    Example:
+        >>> from bisam.compat import SAM
+        >>> opt = SAM(model.parameters(), torch.optim.SGD, rho=0.05, lr=0.1, momentum=0.9)
+        >>> nn.functional.cross_entropy(model(x), y).backward()
+        >>> opt.first_step(zero_grad=True)
+        >>> nn.functional.cross_entropy(model(x), y).backward()
+        >>> opt.second_step(zero_grad=True)
+
     Args:
         params: as for any ``torch.optim`` optimizer; a group may bring its own ``rho``.
         base_optimizer: class of the optimizer that updates the weights, or another callable that builds one.

@@ -14,7 +14,14 @@ __all__ = ["Direction", "Friendly", "Smoothed"]
 
 
 class Direction(Choice):
-    """Turns the gradient into the direction to climb along."""
+    """Turns the gradient into the direction to climb along.
+
+    Example:
+        >>> class Opposite(Direction):
+        ...     def __call__(self, gradient, memory):
+        ...         gradient.mul_(-1.0)
+        >>> opt = bisam.SAM(base, model=model, direction=Opposite())
+    """
 
     @abstractmethod
     def __call__(self, gradient: Vector, memory: Memory) -> None:
@@ -31,6 +38,11 @@ class Smoothed(Direction):
 
     The mean over steps takes the noise of the mini-batch out of the adversary's direction. The first d is the first
     gradient.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.direction import Smoothed
+        >>> opt = SAM(base, model=model, direction=Smoothed(theta=0.9))  # bisam.VaSSO
 
     Args:
         theta: weight of the new gradient, in (0, 1]; 1 is the gradient itself.
@@ -53,6 +65,11 @@ class Friendly(Direction):
     The running mean m estimates the full gradient. Without it the adversary follows the noise of the batch. m is the
     mean of the steps before, as in the authors' code; the paper prints the updated mean, which for sigma = 1 gives the
     same direction. The first step climbs its gradient, and m becomes that gradient.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.direction import Friendly
+        >>> opt = SAM(base, model=model, direction=Friendly(sigma=1.0))  # bisam.FriendlySAM
 
     Args:
         sigma: factor of the mean that is subtracted, >= 0.

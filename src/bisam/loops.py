@@ -31,6 +31,13 @@ def micro_batches(m: int, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
                 (objective(model(xs), ys) * part).backward()
         opt.step()
 
+    Example:
+        >>> from bisam.loops import micro_batches
+        >>> for objective in opt.passes():
+        ...     for xs, ys, part in micro_batches(2, x, y):
+        ...         (part * objective(model(xs), ys)).backward()
+        >>> opt.step()
+
     Args:
         m: number of parts, >= 1; of a batch with fewer samples each is a part.
         tensors: inputs, targets and so on, each with the samples along its first axis.
@@ -65,6 +72,14 @@ class SharpestSamples:
     The passes at w see the whole batch, the last one a share ``gamma`` of it. Choosing costs one forward pass without a
     graph, so a step costs 1 + F + gamma. Steps that do not perturb see the whole batch. The extra forward pass runs at
     w + eps, in the model's own mode: give the optimizer ``model=``, or running statistics see it.
+
+    Example:
+        >>> from bisam.loops import SharpestSamples
+        >>> choose = SharpestSamples(0.5)
+        >>> for objective in opt.passes():
+        ...     chosen, targets = choose(objective, model, x, y)
+        ...     objective(model(chosen), targets).backward()
+        >>> opt.step()
 
     Args:
         gamma: share of the samples that are kept, in (0, 1]; at least one is.
@@ -126,6 +141,14 @@ class SubBatch:
     direction of eps. Running statistics and ``opt.last.loss`` are those of the pass at w, which saw these samples. A
     method that combines the gradients at w and at w + eps (GSAM, WSAM, LookSAM) combines means over other samples.
 
+    Example:
+        >>> from bisam.loops import SubBatch
+        >>> choose = SubBatch(0.5)
+        >>> for objective in opt.passes():
+        ...     chosen, targets = choose(objective, x, y)
+        ...     objective(model(chosen), targets).backward()
+        >>> opt.step()
+
     Args:
         share: of the samples that the passes at w see, in (0, 1]; at least one is.
 
@@ -160,6 +183,14 @@ def learn_fisher_mask(opt: SharpnessAware, samples: Iterable[Sample], backward: 
     """Set the mask of SSAM-F: the weights whose squared per-sample gradients, summed over ``samples``, are largest.
 
     Call it before training and again every few epochs; the authors take 1024 samples.
+
+    Example:
+        >>> from bisam import SSAM
+        >>> from bisam.loops import learn_fisher_mask
+        >>> opt = SSAM(base, model=model, rule="fisher")
+        >>> def backward(sample):
+        ...     nn.functional.cross_entropy(model(sample[0]), sample[1]).backward()
+        >>> learn_fisher_mask(opt, [(x[:1], y[:1]), (x[1:], y[1:])], backward)
 
     Args:
         opt: an optimizer whose geometry is ``SparseSupport(rule="fisher")``.

@@ -20,6 +20,12 @@ Objectives = tuple[Callable[..., Tensor], Callable[..., Tensor]]
 class Method:
     """A named method. Its class, the laboratory, the documentation and the tests read the same entry.
 
+    Example:
+        >>> from bisam import METHODS
+        >>> METHODS["asam"].rho, METHODS["asam"].passes
+        (0.5, '2')
+        >>> opt = METHODS["asam"](base, model=model, rho=1.0)
+
     Attributes:
         name: of its class.
         idea: what it does, in one sentence.

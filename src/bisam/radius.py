@@ -17,7 +17,14 @@ __all__ = ["AccumulatedRadius", "LossBudget", "PartlyNormalised", "Radius"]
 
 
 class Radius(Choice):
-    """Computes the radius of a step from the gradient's norm."""
+    """Computes the radius of a step from the gradient's norm.
+
+    Example:
+        >>> class Root(Radius):
+        ...     def __call__(self, rho, norm, memory):
+        ...         return rho * norm.sqrt()
+        >>> opt = bisam.SAM(base, model=model, radius=Root())
+    """
 
     @abstractmethod
     def __call__(self, rho: float, norm: Tensor, memory: Memory) -> Tensor:
@@ -39,6 +46,11 @@ class LossBudget(Radius):
     To first order the perturbation then raises the loss by sigma on every step, whatever the gradient's norm. The
     formula is read off a summary of the paper; its equations and its code could not be checked. The paper lets sigma
     fall to zero along a cosine in the last epochs; over which part of the training is not known to us.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.radius import LossBudget
+        >>> opt = SAM(base, model=model, rho=0.2, radius=LossBudget(sigma=0.1))  # bisam.LESAM
 
     Args:
         sigma: the first-order rise of the loss, > 0.
@@ -77,6 +89,11 @@ class PartlyNormalised(Radius):
 
     lambda 1 is SAM; 0 is the unnormalised SAM, whose perturbation shrinks with the gradient.
 
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.radius import PartlyNormalised
+        >>> opt = SAM(base, model=model, radius=PartlyNormalised(0.5))  # bisam.USAM
+
     Args:
         lambda_: weight of the normalised form, in [0, 1].
     """
@@ -98,6 +115,11 @@ class AccumulatedRadius(Radius):
 
     It is AdaGrad-Norm for the perturbation, which shrinks as gradients add up. LightSAM also adapts the learning rate,
     which is the base optimizer's business here.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.radius import AccumulatedRadius
+        >>> opt = SAM(base, model=model, radius=AccumulatedRadius())
 
     Args:
         epsilon: the sum begins at epsilon^2; >= 0.

@@ -53,6 +53,11 @@ RUNGS = 12
 class RadiusResult:
     """What one radius does, averaged over the batches.
 
+    Example:
+        >>> found = bisam.rho_range(bisam.SAM(base, model=model), model, loader, radii=[0.1, 0.2], n=2)
+        >>> found.rows[1].perturbed_loss > found.rows[1].loss
+        True
+
     Attributes:
         rho: the radius, of the param group with the largest one.
         norm: l2 norm of the perturbation, whatever the geometry.
@@ -76,6 +81,11 @@ class RadiusResult:
 @dataclass(frozen=True)
 class RhoRange:
     """A range of radii to search, and where to start; ``print`` shows the whole curve.
+
+    Example:
+        >>> found = bisam.rho_range(bisam.SAM(base, model=model), model, loader, radii=[0.1, 0.2, 0.4], n=2)
+        >>> found.low <= found.suggestion <= found.high
+        True
 
     Attributes:
         rows: one for each radius, smallest first.
@@ -144,6 +154,13 @@ def rho_range(
     ``cadence`` perturbs, is left out. A direction or a mask that remembers (VaSSO, F-SAM, SSAM) is taken as it stands,
     which before the first step is the plain gradient and the full mask. Of groups with radii of their own, the largest
     runs through ``radii`` and the others keep their ratio to it.
+
+    Example:
+        >>> from bisam import SAM, rho_range
+        >>> opt = SAM(base, model=model)
+        >>> found = rho_range(opt, model, loader, radii=[0.05, 0.1, 0.2], n=2)
+        >>> [round(row.rho, 2) for row in found.rows]
+        [0.05, 0.1, 0.2]
 
     Args:
         opt: a sharpness-aware optimizer of the model's parameters.

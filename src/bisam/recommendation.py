@@ -34,6 +34,11 @@ class Gain(NamedTuple):
 class Recommendation:
     """What to use.
 
+    Example:
+        >>> import bisam
+        >>> bisam.recommend(2.0).passes <= 2.0
+        True
+
     Attributes:
         call: what to write around the optimizer ``base``.
         passes: of a whole training, as a multiple of SGD's.

@@ -20,6 +20,11 @@ class RhoScheduler:
     learning-rate scheduler's.
     With one, any torch scheduler runs on rho: ``RhoScheduler(opt, lambda o: CosineAnnealingLR(o, T_max=90))``.
 
+    Example:
+        >>> from bisam import SAM, RhoScheduler
+        >>> opt = SAM(base, model=model, rho=0.1)
+        >>> schedule = RhoScheduler(opt)  # rho follows the learning rate; schedule.step() behind each opt.step()
+
     Args:
         optimizer: whose groups hold ``rho``; their present values are the largest ones (kept as ``initial_rho``).
         schedule: builds a torch scheduler on the optimizer it is given, whose ``lr`` is our rho.

@@ -55,7 +55,7 @@ class Study:
         >>> import bisam_lab
         >>> study = bisam_lab.Study("studies/demo")
         >>> study
-        Study('studies/demo'): 40 of 40 runs
+        Study('studies/demo'): 40 runs are finished.
         >>> study.frame().groupby("method").test_score.mean()
         >>> study.table(baseline="sam")
         >>> study.plot_differences()
@@ -216,7 +216,7 @@ class Study:
     def __repr__(self) -> str:
         study = self._read()
         runs = sum(len(block.runs) + len(block.equal_steps) for block in study.blocks)
-        return f"Study({str(self.folder)!r}): {runs} runs are finished. " + " ".join(study.notes)
+        return f"Study({str(self.folder)!r}): {' '.join(study.notes) or f'{runs} runs are finished.'}"
 
     def _repr_html_(self) -> str:
         study = self._read()

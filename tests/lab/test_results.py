@@ -1,17 +1,22 @@
 """Studies from Python: a notebook reads what the folder holds, and trains as the command does."""
 
+import doctest
+import importlib
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import bisam_lab
 from bisam_lab import results as module
+from bisam_lab.cli.options import read
 from bisam_lab.errors import RecipeError
 from bisam_lab.parallel.events import EpochDone, JobEnded
+from tests.pages import ROOT, run_page
 
 from .report.folders import EVIL, SCORES, result, study
 from .test_cli import TINY
@@ -113,9 +118,9 @@ def test_a_notebook_shows_tables_and_verdict(folder):
 def test_its_text_says_what_is_missing(tmp_path):
     found = bisam_lab.Study(study(tmp_path / "c", skip=(("sam", 1),)))
     assert repr(found) == (
-        f"Study({str(tmp_path / 'c')!r}): 8 runs are finished. "
-        "8 of 9 runs are finished. The numbers are computed from these."
+        f"Study({str(tmp_path / 'c')!r}): 8 of 9 runs are finished. The numbers are computed from these."
     )
+    assert repr(bisam_lab.Study(study(tmp_path / "whole"))).endswith("whole'): 9 runs are finished.")
 
 
 def test_the_page_is_that_of_bisam_report(folder, tmp_path):
@@ -182,6 +187,58 @@ def test_a_script_without_a_guard_trains_once(tmp_path):
     assert [line for line in lines if line.isdigit()] == ["1", "2"]
     stored = [json.loads(line) for line in (tmp_path / "mine" / "results.jsonl").read_text().splitlines()]
     assert len(stored) == 2 and (tmp_path / "mine" / "table.md").exists()
+
+
+class Shown(doctest.OutputChecker):
+    """What an example does not say it prints is not compared."""
+
+    def check_output(self, want, got, optionflags):
+        return not want or super().check_output(want, got, optionflags)
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """The demo's study in studies/demo and studies/mine of the current folder; compare() finds it trained."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    unpack = importlib.import_module("demo_study").unpack
+    monkeypatch.chdir(tmp_path)
+    mine = unpack(tmp_path / "studies" / "mine")
+    unpack(tmp_path / "studies" / "demo")
+    asked = []
+    monkeypatch.setattr(
+        bisam_lab, "compare", lambda *args, **choices: asked.append((args, choices)) or mine, raising=False
+    )
+    return asked
+
+
+def test_the_examples_of_the_reference_run(stored):
+    finder, said = doctest.DocTestFinder(), []
+    for item in (module.Study, module.compare):
+        for test in finder.find(item, item.__name__, globs={"bisam_lab": bisam_lab}):
+            doctest.DocTestRunner(checker=Shown()).run(test, out=said.append)
+            assert test.examples or test.name.rpartition(".")[2] not in ("Study", "compare", "frame", "curves", "table")
+    assert said == [], "".join(said)
+    assert len(stored) == 1
+
+
+def test_the_page_about_notebooks_runs(stored):
+    names = run_page("docs/lab/notebook.md", blocks=4)
+    (((recipe, overrides), choices),) = stored
+    read(recipe, module._words(overrides), seeds=choices["seeds"], methods=f"[{choices['methods']}]")
+    assert len(names["runs"]) == 40 and Path("report.html").exists()
+
+
+def test_the_demo_of_the_readme_is_the_stored_study(stored):
+    """Its accuracies and differences; the speeds are those of another hour."""
+    rows = re.findall(
+        r"^\| (sgd|sam|bisam-\w+) \| (\S+) ± (\S+) \| 10 \| (\S+)", (ROOT / "README.md").read_text(), re.M
+    )
+    table = bisam_lab.Study("studies/demo").table()
+    shown = [(r.method, f"{r.mean:.2f}", f"{r.std:.2f}", f"{r.difference:+.2f}") for r in table.itertuples()]
+    assert [row[:3] for row in rows] == [row[:3] for row in shown]
+    assert [row[3] for row in rows[1:]] == [row[3] for row in shown[1:]]
+    low, high = table.set_index("method").loc["sam", ["low", "high"]]
+    assert f"7.02\n[{low:.2f}, {high:.2f}] points" in (ROOT / "docs" / "index.md").read_text()
 
 
 def test_a_run_that_fails_is_an_error_behind_the_others(tmp_path, monkeypatch, capsys):

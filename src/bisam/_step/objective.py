@@ -87,6 +87,13 @@ class Objective:
 
     It may be called several times in a pass, as CutMix, auxiliary heads and micro-batches inside the pass do.
 
+    Example:
+        >>> for objective in opt.passes():
+        ...     loss = objective(model(x), y)  # Q in the first pass of BiSAM, cross-entropy in the last
+        ...     loss.backward()
+        ...     kept = None if objective.is_ascent else loss.detach()
+        >>> opt.step()
+
     Attributes:
         loss: the ascent or descent objective that it calls.
         is_ascent: whether this pass comes before the climb.

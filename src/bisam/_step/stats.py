@@ -15,6 +15,13 @@ class StepStats:
 
     With accumulation it tells of the last micro-batch.
 
+    Example:
+        >>> for objective in opt.passes():
+        ...     objective(model(x), y).backward()
+        >>> opt.step()
+        >>> opt.last.loss.shape, opt.last.output.shape, opt.last.perturbed
+        (torch.Size([]), torch.Size([2, 3]), True)
+
     Args:
         descent: the descent objective.
     """

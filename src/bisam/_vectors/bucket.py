@@ -24,6 +24,14 @@ __all__ = ["Bucket", "CommonUnit", "buckets_of"]
 class Bucket(Part):
     """Parameters of one group, device, dtype and sharding, with the gradients to climb along.
 
+    Example:
+        >>> from bisam.geometry import Geometry
+        >>> class Signs(Geometry):
+        ...     def __call__(self, buckets, memory):
+        ...         for bucket in buckets:
+        ...             for tensor in bucket.tensors:
+        ...                 tensor.sign_()
+
     Args:
         params: the parameters.
         tensors: the gradient of each.

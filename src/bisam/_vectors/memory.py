@@ -29,6 +29,16 @@ class Memory:
     finite is forgotten. A number lies in the optimizer's param groups. What is written to it counts from ``step()``
     on, so that all micro-batches of a step see the same number.
 
+    Example:
+        >>> from bisam.direction import Direction
+        >>> class Mean(Direction):
+        ...     memory = ("mean",)
+        ...     def __call__(self, gradient, memory):
+        ...         mean = memory.read("mean", gradient)
+        ...         mean.lerp_(gradient, 0.1)
+        ...         memory.write("mean", mean)
+        ...         gradient.copy_(mean)
+
     Args:
         base: the optimizer whose param groups hold the numbers.
         vectors: names of the vectors.

@@ -26,6 +26,12 @@ _LARGE = 1 << 16
 class Part:
     """Entries of a vector that lie on one device, have one dtype, and are sharded in one way.
 
+    Example:
+        >>> from bisam.choice import Vector
+        >>> param = torch.zeros(2)
+        >>> Vector.of([(param, torch.tensor([3.0, 4.0]))]).parts[0].tensors
+        [tensor([3., 4.])]
+
     Args:
         params: the parameters that the entries belong to.
         tensors: the entries of each, as they lie in this process; complex ones as pairs of reals.
@@ -127,6 +133,13 @@ class Vector:
 
     Copies lie in one row per part. One kernel then changes the whole part, and can also choose between two vectors, or
     multiply and add, on the device; lists of tensors cannot.
+
+    Example:
+        >>> from bisam.choice import Vector
+        >>> param = torch.zeros(2)
+        >>> vector = Vector.of([(param, torch.tensor([3.0, 4.0]))])
+        >>> float(vector.norm())
+        5.0
 
     Attributes:
         parts: what it is made of, one for each device, dtype and sharding.

@@ -9,7 +9,16 @@ __all__ = ["Ellipsoid", "Geometry"]
 
 
 class Geometry(Choice):
-    """A feasible set of radius 1 around zero."""
+    """A feasible set of radius 1 around zero.
+
+    Example:
+        >>> class Signs(Geometry):
+        ...     def __call__(self, buckets, memory):
+        ...         for bucket in buckets:
+        ...             for tensor in bucket.tensors:
+        ...                 tensor.sign_()
+        >>> opt = bisam.SAM(base, model=model, rho=0.001, geometry=Signs())
+    """
 
     def select(self, buckets: Sequence[Bucket]) -> None:
         """Let go of the parameters that this set never moves, with ``bucket.select``; by default of none.
@@ -39,6 +48,12 @@ class Ellipsoid(Geometry):
     """The set ||e / T|| <= 1 with a diagonal metric T, whose farthest point along g is T^2 g / ||T g||.
 
     A subclass names T.
+
+    Example:
+        >>> class Tenfold(Ellipsoid):
+        ...     def metric(self, bucket, memory):
+        ...         return [torch.full_like(tensor, 10.0) for tensor in bucket.tensors]
+        >>> opt = bisam.SAM(base, model=model, geometry=Tenfold())
     """
 
     @abstractmethod

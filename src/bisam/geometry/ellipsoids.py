@@ -11,7 +11,13 @@ __all__ = ["FilterBall", "FisherBall", "L2Ball", "LayerBall", "ScaledBall"]
 
 
 class L2Ball(Ellipsoid):
-    """The Euclidean ball of SAM (Foret et al., arXiv 2010.01412): T = 1."""
+    """The Euclidean ball of SAM (Foret et al., arXiv 2010.01412): T = 1.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.geometry import L2Ball
+        >>> opt = SAM(base, model=model, geometry=L2Ball())  # the default
+    """
 
     def metric(self, bucket: Bucket, memory: Memory) -> Scale:
         """Return 1: every weight counts alike."""
@@ -24,6 +30,11 @@ class ScaledBall(Ellipsoid):
     As in the authors' code T applies to the parameters whose name holds ``weight`` (normalisation layers too) and
     is 1 on the rest. Names come from ``model=`` or from ``base`` built of ``model.named_parameters()``; **where they
     are unknown every parameter is scaled**, the other form in use.
+
+    Example:
+        >>> from bisam import BiSAM
+        >>> from bisam.geometry import ScaledBall
+        >>> opt = BiSAM(base, model=model, rho=0.5, geometry=ScaledBall())  # BiSAM in ASAM's ball
 
     Args:
         eta: keeps weights at zero movable; >= 0.
@@ -48,6 +59,11 @@ class LayerBall(Ellipsoid):
     A tensor that is zero, such as a fresh bias, does not move where T is its norm. The authors' code leaves biases
     unscaled by default (its ``normalize_bias=False``): there T is 1 on every parameter whose name does not hold
     ``weight``. Sharded tensors are refused.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.geometry import LayerBall
+        >>> opt = SAM(base, model=model, rho=0.02, geometry=LayerBall())
 
     Args:
         scale_biases: whether T is the norm on every tensor; False is the authors' default, and needs names: ``model=``,
@@ -90,6 +106,11 @@ class FilterBall(Ellipsoid):
     A filter is a slice of a weight tensor along its first axis: an output channel of a convolution, a row of a linear
     layer. Parameters with one axis or none have no filters; there T = abs(w) + eta, entry by entry.
 
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.geometry import FilterBall
+        >>> opt = SAM(base, model=model, rho=0.5, geometry=FilterBall())
+
     Args:
         eta: keeps filters at zero movable; >= 0.
     """
@@ -114,6 +135,11 @@ class FisherBall(Ellipsoid):
 
     The diagonal Fisher information is estimated by the squared gradient of the mini-batch, as the authors do. Unlike
     the other balls it depends on the scale of the loss, so tell it the scaler: ``passes(grad_scale=scaler)``.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.geometry import FisherBall
+        >>> opt = SAM(base, model=model, geometry=FisherBall())  # bisam.FisherSAM
 
     Args:
         eta: >= 0; 0 is the Euclidean ball.

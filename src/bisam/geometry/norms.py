@@ -20,6 +20,11 @@ class PNormBall(Geometry):
     Its farthest point along g is e = sign(g) abs(g)^(q-1) / (||g||_q^q)^(1/p) with 1/p + 1/q = 1. p = 2 is SAM's ball.
     In the ball of p = infinity every weight moves by rho, in the direction of its sign.
 
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.geometry import PNormBall
+        >>> opt = SAM(base, model=model, rho=0.001, geometry=PNormBall(float("inf")))
+
     Args:
         p: in (1, inf], ``torch.inf`` included.
     """
@@ -55,6 +60,11 @@ class SpectralBall(Geometry):
     leave them between about 0.7 and 1.2, and then steps of the quintic that converges to 1. Singular values below about
     1/500 of the largest do not get to 1. Matrix products of float32 gradients have the precision that
     ``torch.set_float32_matmul_precision`` asks for. Sharded tensors are refused.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.geometry import SpectralBall
+        >>> opt = SAM(base, model=model, rho=0.05, geometry=SpectralBall())
 
     Args:
         steps: Muon's iterations, >= 1.

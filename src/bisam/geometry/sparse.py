@@ -33,6 +33,11 @@ class SparseSupport(Wrapper, Geometry):
     Until the mask is first set every weight moves. The authors' code moves others in its first step: SSAM-D those of a
     random mask with the sparsity asked for, SSAM-F none at all, because its mask is all zero until the first update.
 
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.geometry import SparseSupport
+        >>> opt = SAM(base, model=model, geometry=SparseSupport(0.5, every=100, total_steps=1000))
+
     Args:
         sparsity: fraction of the weights that rest, in (0, 1).
         rule: ``"dynamic"`` or ``"fisher"``.

@@ -28,6 +28,11 @@ class OnlyModules(Wrapper, Geometry):
     With the normalisation layers it is SAM-ON (Mueller et al., NeurIPS 2023, arXiv 2306.04226). Modules are told by
     their type, so ``model=`` is needed.
 
+    Example:
+        >>> from bisam import SAM, ScaledBall
+        >>> from bisam.geometry import OnlyModules
+        >>> opt = SAM(base, model=model, geometry=OnlyModules([nn.Linear], inner=ScaledBall()))
+
     Args:
         types: module classes; None means torch's normalisation layers. Add your own: ``(*NORMALISATION, MyRMSNorm)``.
         inner: the set over what is left; None is the Euclidean ball.
@@ -81,6 +86,11 @@ class RandomSupport(Wrapper, Geometry):
       tensors, with this norm. A step that draws none does not perturb. The inner set sees gradients of zero where
       nothing moves; around a :class:`SparseSupport` write ``SparseSupport(inner=RandomSupport(...))``, or its mask
       drops the weights of those tensors.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.geometry import RandomSupport
+        >>> opt = SAM(base, model=model, geometry=RandomSupport(beta=0.6))  # half of bisam.ESAM
 
     Args:
         beta: in (0, 1]; 1 is the inner set.

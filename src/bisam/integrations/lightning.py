@@ -49,6 +49,18 @@ class SharpnessAwareMixin(_Base):
     finds none. With ``accumulate_grad_batches`` each micro-batch has its own perturbation; under DDP each worker has.
 
     With ``automatic_optimization = False`` the mixin makes ``self.optimizers().step()`` safe after a loop of your own.
+
+    Example:
+        >>> from lightning.pytorch import LightningModule
+        >>> from bisam import BiSAM
+        >>> class Net(SharpnessAwareMixin, LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.net = nn.Linear(4, 3)
+        ...     def training_step(self, batch, batch_idx):
+        ...         return self.objective(self.net(batch[0]), batch[1])
+        ...     def configure_optimizers(self):
+        ...         return BiSAM(torch.optim.SGD(self.parameters(), lr=0.1), model=self, rho=0.05)
     """
 
     _opt: SharpnessAware | None = None

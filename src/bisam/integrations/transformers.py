@@ -36,6 +36,13 @@ class SharpnessAwareTrainerMixin(_Trainer):
     :meth:`logits_and_labels`. The loss that is logged is that of the last pass, at w + eps. The one at w compares with
     a plain Trainer's: ``trainer.sharpness_aware.last.loss``.
 
+    Example:
+        >>> from bisam import SAM
+        >>> from transformers import Trainer
+        >>> class Mine(SharpnessAwareTrainerMixin, Trainer):
+        ...     def make_sharpness_aware(self, base, model):
+        ...         return SAM(base, model=model, rho=0.1)
+
     Args:
         args: those of the Trainer; ``optimizers=`` may hold a sharpness-aware optimizer.
         sharpness: makes one of a plain optimizer, the Trainer's own or that of ``optimizers=``; called as
@@ -203,10 +210,13 @@ class SharpnessAwareTrainer(SharpnessAwareTrainerMixin, Trainer):
     """The ``Trainer`` with sharpness-aware gradients; see :class:`SharpnessAwareTrainerMixin`.
 
     Example:
-        trainer = SharpnessAwareTrainer(
-            model=model, args=args, train_dataset=data, sharpness=functools.partial(BiSAM, rho=0.1)
-        )
-        trainer.train()
+        >>> from functools import partial
+        >>> from bisam import BiSAM
+        >>> def trained(model, args, data):
+        ...     trainer = SharpnessAwareTrainer(
+        ...         model=model, args=args, train_dataset=data, sharpness=partial(BiSAM, rho=0.1)
+        ...     )
+        ...     return trainer.train()
     """
 
 

@@ -38,6 +38,12 @@ class Bound(ABC):
 
     Subclasses define :meth:`phi`, and :meth:`slope` where a closed form is better than automatic differentiation.
 
+    Example:
+        >>> class Arctan(Bound):
+        ...     def phi(self, x):
+        ...         return torch.atan(x) / (torch.pi / 2)
+        >>> opt = bisam.BiSAM(base, model=model, bound=Arctan(), mu=5.0)
+
     Attributes:
         mu: the sharpness of the smoothed maximum used when the loss is given ``mu=None``.
     """
@@ -70,6 +76,11 @@ class LogBound(Bound):
 
     It is evaluated as -log1p((1 - 1/e) expm1(-x)), the same function without cancellation, so that phi(0) is exactly
     0 and the sign is right to the last bit; left of -80, where the exponential would overflow, it goes on as a line.
+
+    Example:
+        >>> from bisam.bounds import LogBound
+        >>> LogBound().phi(torch.tensor([-2.0, 0.0, 8.0]))
+        tensor([-1.6171,  0.0000,  0.9994])
     """
 
     mu = 1.0
@@ -90,6 +101,11 @@ class TanhBound(Bound):
 
     Proof: tanh has the sign of its argument and stays below 1. A scaled sigmoid, 2 sigmoid(2 alpha x) - 1, is
     the same function.
+
+    Example:
+        >>> from bisam.bounds import TanhBound
+        >>> TanhBound().phi(torch.tensor([0.0, 5.0]))
+        tensor([0.0000, 0.4621])
 
     Args:
         alpha: slope at zero, per unit of logit.
@@ -114,6 +130,11 @@ class RampBound(Bound):
     Proof: alpha x <= 0 where x <= 0, and min(., 1) <= 1 elsewhere. Its gradient is exactly zero outside
     abs(x) < 1/alpha: samples that are surely right, or surely lost, do not steer the perturbation at all.
 
+    Example:
+        >>> from bisam.bounds import RampBound
+        >>> RampBound(alpha=0.5).phi(torch.tensor([-8.0, 1.0, 8.0]))
+        tensor([-1.0000,  0.5000,  1.0000])
+
     Args:
         alpha: slope at zero, per unit of logit.
     """
@@ -135,6 +156,11 @@ class SoftsignBound(Bound):
 
     Proof: it has the sign of x and abs(phi) < 1. Its slope falls like 1/x^2 where tanh's falls exponentially, so
     confident samples still count.
+
+    Example:
+        >>> from bisam.bounds import SoftsignBound
+        >>> SoftsignBound(alpha=1.0).phi(torch.tensor([-1.0, 0.0, 3.0]))
+        tensor([-0.5000,  0.0000,  0.7500])
 
     Args:
         alpha: slope at zero, per unit of logit.
@@ -159,6 +185,10 @@ class ShiftedBound(Bound):
 
     Proof: inner.phi(x - shift) <= 1{x > shift} <= 1{x > 0}. It is steepest at margin ``shift``, so it climbs
     towards mistakes that are made with some confidence.
+
+    Example:
+        >>> from bisam.bounds import LogBound, ShiftedBound
+        >>> opt = bisam.BiSAM(base, model=model, bound=ShiftedBound(LogBound(), shift=0.5), mu=1.0)
 
     Args:
         inner: the bound to shift.
@@ -193,12 +223,23 @@ BOUNDS: dict[str, Callable[[float], Bound]] = {
 
 
 def takes_alpha(name: str) -> bool:
-    """Whether the bound of that name has a slope at zero to set."""
+    """Whether the bound of that name has a slope at zero to set.
+
+    Example:
+        >>> from bisam.bounds import takes_alpha
+        >>> takes_alpha("tanh"), takes_alpha("log")
+        (True, False)
+    """
     return name in BOUNDS and name != "log"
 
 
 def as_bound(bound: "str | Bound", alpha: float | None = None) -> Bound:
     """Return ``bound`` itself, or the bound of that name, with slope ``alpha`` at zero (None: 0.1) if it has one.
+
+    Example:
+        >>> from bisam.bounds import as_bound
+        >>> as_bound("tanh", alpha=0.5)
+        TanhBound(alpha=0.5)
 
     Raises:
         ValueError: an unknown name, ``alpha <= 0``, or an ``alpha`` that has no effect.

@@ -136,6 +136,11 @@ def zero_one_loss(logits: Tensor, target: Tensor, *, ignore_index: int = -100, r
 
     A tie is not a mistake. The gradient is zero everywhere; use it to watch, not to train.
 
+    Example:
+        >>> from bisam.functional import zero_one_loss
+        >>> zero_one_loss(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+        tensor(0.5000)
+
     Args:
         logits: (B, K), (K,) or (B, K, d1, ...).
         target: class indices or probabilities, as in :func:`lower_bound_loss`.

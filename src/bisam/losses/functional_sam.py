@@ -20,6 +20,12 @@ class OutputGradient(nn.Module):
     The module itself is the descent objective. :meth:`at_w` is the ascent objective, which notes dL/dF(w). The passes
     of a step must see the same samples in the same order. A step with one pass descends the plain loss.
 
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.losses.functional_sam import OutputGradient
+        >>> pair = OutputGradient(nn.CrossEntropyLoss())
+        >>> opt = SAM(base, model=model, ascent=pair.at_w, descent=pair)  # bisam.FunctionalSAM writes this
+
     Args:
         loss: L, called with (output, target); the output is a tensor.
         ascent: what the perturbation climbs, called with the same arguments; None is L, as in the paper.

@@ -93,6 +93,12 @@ def linear_lower_bound_loss(
 ) -> Tensor:
     """:func:`lower_bound_loss` of ``features @ weight.T + bias``, without all logits in memory at once.
 
+    Example:
+        >>> from bisam.functional import linear_lower_bound_loss
+        >>> features, weight = torch.randn(8, 4), torch.randn(100, 4)
+        >>> linear_lower_bound_loss(features, weight, torch.arange(8), samples=2, bound="tanh").shape
+        torch.Size([])
+
     Args:
         features: (..., D).
         weight: (K, D).
@@ -122,6 +128,12 @@ def linear_cross_entropy(
     """Cross-entropy of ``features @ weight.T + bias``, without all logits in memory at once.
 
     torch 2.13 and later have ``torch.nn.functional.linear_cross_entropy``; this one is for older torch too.
+
+    Example:
+        >>> from bisam.functional import linear_cross_entropy
+        >>> features, weight = torch.randn(8, 4), torch.randn(100, 4)
+        >>> linear_cross_entropy(features, weight, torch.arange(8), samples=2).shape
+        torch.Size([])
 
     Args:
         features: (..., D).

@@ -17,6 +17,12 @@ class LowerBoundLoss(nn.Module):
     Maximise it (that is what an adversary does); minimise cross-entropy. Its value in your logs is a true lower
     bound of the error rate.
 
+    Example:
+        >>> from bisam import SAM, LowerBoundLoss
+        >>> opt = SAM(base, model=model, ascent=LowerBoundLoss("tanh"))  # BiSAM-tanh
+        >>> LowerBoundLoss()(torch.tensor([[2.0, 0.0]]), torch.tensor([0])) <= 0
+        tensor(True)
+
     Args:
         bound: name or :class:`~bisam.bounds.Bound`.
         mu: sharpness of the smoothed maximum, > 0; ``None`` takes the bound's own.
@@ -143,6 +149,11 @@ class BinaryLowerBoundLoss(nn.Module):
 
 class ZeroOneLoss(nn.Module):
     """The error rate, :func:`bisam.functional.zero_one_loss`.
+
+    Example:
+        >>> from bisam import ZeroOneLoss
+        >>> ZeroOneLoss()(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+        tensor(0.5000)
 
     Args:
         ignore_index: class index of samples to leave out.

@@ -10,6 +10,11 @@ __all__ = ["check_bound"]
 def check_bound(bound: Bound) -> None:
     """Check that phi(x) <= 1{x > 0}, up to infinite margins, that it rises, and that ``slope`` is its derivative.
 
+    Example:
+        >>> from bisam.bounds import TanhBound
+        >>> from bisam.testing import check_bound
+        >>> check_bound(TanhBound(alpha=2.0))  # raises where it is no bound
+
     Args:
         bound: yours.
 

@@ -19,7 +19,13 @@ Make = Callable[[nn.Module], SharpnessAware]
 
 
 class Net(nn.Module):
-    """Linear - BatchNorm - ReLU - Linear - Linear (shared weight) with a frozen scale and an unused parameter."""
+    """Linear - BatchNorm - ReLU - Linear - Linear (shared weight) with a frozen scale and an unused parameter.
+
+    Example:
+        >>> from bisam.testing import Net, batches
+        >>> Net()(batches(1)[0][0]).shape
+        torch.Size([16, 4])
+    """
 
     def __init__(self, seed: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
@@ -43,7 +49,14 @@ class Net(nn.Module):
 
 
 def batches(count: int, seed: int = 1) -> list[tuple[Tensor, Tensor]]:
-    """Return ``count`` batches of 16 samples, x (16, 6) and y (16,), of a problem with structure in it."""
+    """Return ``count`` batches of 16 samples, x (16, 6) and y (16,), of a problem with structure in it.
+
+    Example:
+        >>> from bisam.testing import batches
+        >>> x, y = batches(3)[0]
+        >>> x.shape, y.shape
+        (torch.Size([16, 6]), torch.Size([16]))
+    """
     rng = torch.Generator().manual_seed(seed)
     truth = torch.randn(6, 4, generator=rng, dtype=torch.float64)
     xs = [torch.randn(16, 6, generator=rng, dtype=torch.float64) for _ in range(count)]
@@ -51,7 +64,16 @@ def batches(count: int, seed: int = 1) -> list[tuple[Tensor, Tensor]]:
 
 
 def run_steps(model: nn.Module, opt: SharpnessAware, data: list[tuple[Tensor, Tensor]]) -> list[float]:
-    """Train on ``data`` with the five-line loop; return the last pass's loss of each step."""
+    """Train on ``data`` with the five-line loop; return the last pass's loss of each step.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.testing import Net, batches, run_steps
+        >>> model = Net()
+        >>> opt = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+        >>> len(run_steps(model, opt, batches(3)))
+        3
+    """
     losses = []
     for x, y in data:
         for objective in opt.passes():
@@ -65,6 +87,11 @@ def run_steps(model: nn.Module, opt: SharpnessAware, data: list[tuple[Tensor, Te
 
 class count_operations(TorchDispatchMode):  # noqa: N801 - used like a function
     """Context manager that records the dispatched operations that move data; views are not among them.
+
+    Example:
+        >>> from bisam.testing import count_operations
+        >>> with count_operations() as counted:
+        ...     _ = torch.ones(2) + 1
 
     Attributes:
         names: the operations.
@@ -103,7 +130,15 @@ def _bytes(tree: Any) -> int:
 
 
 def count_around_passes(model: nn.Module, opt: SharpnessAware, x: Tensor, y: Tensor) -> list[count_operations]:
-    """Run one loop and return what was dispatched before, between and after its passes."""
+    """Run one loop and return what was dispatched before, between and after its passes.
+
+    Example:
+        >>> from bisam import SAM
+        >>> from bisam.testing import Net, batches, count_around_passes
+        >>> model = Net()
+        >>> opt = SAM(torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+        >>> before, between, after = count_around_passes(model, opt, *batches(1)[0])
+    """
     gaps, loop = [], opt.passes()
     while True:
         with count_operations() as seen:
@@ -115,6 +150,14 @@ def count_around_passes(model: nn.Module, opt: SharpnessAware, x: Tensor, y: Ten
 
 
 def bits(model: nn.Module) -> list[bytes]:
-    """Return every parameter of a model as raw bytes, so that -0.0 differs from 0.0."""
+    """Return every parameter of a model as raw bytes, so that -0.0 differs from 0.0.
+
+    Example:
+        >>> from bisam.testing import Net, bits
+        >>> model = Net()
+        >>> before = bits(model)
+        >>> before == bits(model)
+        True
+    """
     flat = (p.detach().cpu().contiguous().reshape(-1) for p in model.parameters())
     return [bytes(p.view(torch.uint8).tolist()) for p in flat]

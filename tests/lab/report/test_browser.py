@@ -3,11 +3,11 @@
 import base64
 import json
 import re
-import shutil
 
 import pytest
 
 from bisam_lab.report import collect, write_page
+from tests.browser import started
 
 from .folders import EVIL, SCORES, run_folder, study, tuning_folder
 
@@ -16,19 +16,8 @@ MINUS = "\u2212"
 
 @pytest.fixture(scope="module")
 def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("no Chromium with its chromedriver here (Debian: apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield running
-    running.quit()
+    with started() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
