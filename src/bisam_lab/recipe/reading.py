@@ -41,7 +41,7 @@ def text(name: str) -> str:
         RecipeError: no such recipe.
     """
     if name not in names():
-        raise RecipeError(f"recipe {name!r} is none of {', '.join(names())}{nearest(name, names())}")
+        raise RecipeError(f"recipe {name!r} is no name of `bisam recipes list`{nearest(name, names())}")
     return (resources.files("bisam_lab") / "recipes" / f"{name}.yaml").read_text()
 
 
@@ -154,9 +154,8 @@ def _read(recipe: str | Path) -> dict[str, Any]:
     elif Path(recipe).is_file():
         content = Path(recipe).read_text()
     else:
-        raise RecipeError(
-            f"recipe {str(recipe)!r} is neither a file nor one of {', '.join(names())}{nearest(str(recipe), names())}"
-        )
+        near = nearest(str(recipe), names())
+        raise RecipeError(f"recipe {str(recipe)!r} is neither a file nor a name of `bisam recipes list`{near}")
     fields = _yaml(content, str(recipe))
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe {str(recipe)!r} must be a mapping of fields")
