@@ -55,7 +55,7 @@ def read_look(folder: Path) -> LastLook | None:
     try:
         values = json.loads(path.read_text())
         look = LastLook(int(values["seeds"]), float(values["level"]), str(values["words"]))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise RecipeError(f"{path} is damaged: delete it, and repeat bisam compare with --seeds auto") from None
