@@ -84,6 +84,8 @@ def test_what_is_written_in_full_stays_as_it_is(words, here):
     [
         ("svhn", "'svhn' is no recipe: a data set is data.name=svhn"),
         ("net.py:Net", "'net.py:Net' is no recipe: a network is model.name=net.py:Net"),
+        ("sam", "'sam' is no recipe: a method is methods=sam"),
+        ("digits sgd,bisam-log@mu=5+asam", "a method is methods=sgd,bisam-log@mu=5+asam"),
         ("resnet-56", "'resnet-56' is no recipe: a network is model.name=resnet-56"),
         ("cat.jpg", "cat.jpg is one picture: name the folder"),
         ("studies/old", "the folder of a study, not of data: bisam compare studies/old/recipe.yaml --out studies/old"),

@@ -15,7 +15,9 @@ __all__ = ["data"]
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Data sets: list, verify, fetch, prepare.")
 
-Name = Annotated[str, typer.Argument(metavar="SET", help="A name of `bisam data list`.")]
+Name = Annotated[
+    str, typer.Argument(metavar="SET", help="A name of `bisam data list`, or the path of data of your own.")
+]
 Where = Annotated[Path, typer.Option("--data-dir", envvar="BISAM_DATA", help="The folder that holds the sets.")]
 _MARKS = {"ok": "green", "unchecked": "yellow", "missing": "red", "broken": "red"}
 
@@ -73,6 +75,7 @@ def verify(
     """
     from ..data.verify import verify as check
 
+    name = _understood(name)
     checked = check(name, data_dir)
     if as_json:
         print(json.dumps([{"path": str(row.path), "state": row.state, "note": row.note} for row in checked]))
@@ -96,7 +99,7 @@ def fetch(name: Name, data_dir: Where = Path("data")) -> None:
     """
     from ..data.official import fetch as get
 
-    get(name, data_dir, _tell)
+    get(_understood(name), data_dir, _tell)
 
 
 @data.command()
@@ -115,6 +118,7 @@ def prepare(name: Name, data_dir: Where = Path("data")) -> None:
     from ..data.verify import verify as check
     from ..datasets.registry import OWN
 
+    name = _understood(name)
     entry = find(name)
     if name.partition(":")[0] in OWN:
         lines = report_own(name, data_dir)
@@ -129,6 +133,19 @@ def prepare(name: Name, data_dir: Where = Path("data")) -> None:
         _rows(checked)
         if any(row.state in ("missing", "broken") for row in checked):
             raise typer.Exit(1)
+
+
+def _understood(name: str) -> str:
+    """Return the name of a set, of data at a path that is given in its place, too."""
+    from ..datasets.registry import PREFIXES, SETS
+    from ..recipe.places import data_at
+
+    if name in SETS or name.partition(":")[0] in PREFIXES:
+        return name
+    found = data_at(name)
+    if found is not None:
+        Console(stderr=True, soft_wrap=True).print(f"Read as: {found}", style="dim", highlight=False, markup=False)
+    return found or name
 
 
 def _rows(checked: "list[Checked]") -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..datasets.registry import PREFIXES, SETS
 from ..errors import RecipeError
+from ..registry.method_names import METHOD_NAMES
 from ..registry.optimizers import OPTIMIZERS
 from .code import only_one
 from .fields import full_name
@@ -70,7 +71,7 @@ def understood(recipe: str, overrides: Sequence[str]) -> Understood:
 
 
 def _assigns(word: str) -> bool:
-    return "=" in word and not Path(word).exists()
+    return "=" in word and "@" not in word.partition("=")[0] and not Path(word).exists()
 
 
 def _first(word: str) -> tuple[str, str | None]:
@@ -82,7 +83,7 @@ def _first(word: str) -> tuple[str, str | None]:
     data = data_at(word)
     if data is not None:
         return "", data
-    if word in SETS or re.search(r"\.py(:\w+)?$", word) or re.match(r"(timm|hf):|(resnet|wrn)-\d", word):
+    if word in SETS or _is_method(word) or re.search(r"\.py(:\w+)?$", word) or _is_network(word):
         raise RecipeError(f"{word!r} is no recipe: {_as_override(word)}")
     return word, None
 
@@ -91,12 +92,22 @@ def _as_override(word: str) -> str:
     """Return what to write for a word that is no override."""
     if word.endswith(".py") or re.search(r"\.py:\w+$", word):
         return f"a network is model.name={word}, a reader of data data.name={word}"
-    if re.match(r"(timm|hf):|(resnet|wrn)-\d", word):
+    if _is_method(word):
+        return f"a method is methods={word}"
+    if _is_network(word):
         return f"a network is model.name={word}"
     if word in SETS:
         return f"a data set is data.name={word}"
     data = data_at(word)
     return "any field is FIELD=VALUE, such as train.lr=0.05" if data is None else f"data are data.name={data}"
+
+
+def _is_method(word: str) -> bool:
+    return all(part in METHOD_NAMES for part in re.split(r"[,+]", re.sub(r"@[^,+]*", "", word)))
+
+
+def _is_network(word: str) -> bool:
+    return bool(re.match(r"(timm|hf):|(resnet|wrn)-\d", word))
 
 
 def _override(word: str) -> str:

@@ -39,7 +39,7 @@ def text(name: str) -> str:
         RecipeError: no such recipe.
     """
     if name not in names():
-        raise RecipeError(f"recipe {name!r} is none of {', '.join(names())}{nearest(name, names())}")
+        raise RecipeError(f"recipe {name!r} is no name of `bisam recipes list`{nearest(name, names())}")
     return (resources.files("bisam_lab") / "recipes" / f"{name}.yaml").read_text()
 
 
@@ -150,7 +150,7 @@ def _read(recipe: str | Path) -> dict[str, Any]:
         content = read_text(Path(recipe), 4 * LARGEST_YAML)
     else:
         near = nearest(str(recipe), names())
-        raise RecipeError(f"recipe {shown(str(recipe))} is neither a file nor one of `bisam recipes list`{near}")
+        raise RecipeError(f"recipe {shown(str(recipe))} is neither a file nor a name of `bisam recipes list`{near}")
     fields = parse_yaml(content, str(recipe))
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe {shown(str(recipe))} must be a mapping of fields, such as `train: {{lr: 0.05}}`")

@@ -56,7 +56,7 @@ def read_look(folder: Path) -> LastLook | None:
     try:
         values = parse_json(read_text(path))
         look = LastLook(int(values["seeds"]), float(values["level"]), str(values["words"]))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, OverflowError):
         raise RecipeError(f"{path} is damaged: delete it, and repeat bisam compare with --seeds auto") from None

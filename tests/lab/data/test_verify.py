@@ -100,6 +100,15 @@ def test_prepare_says_what_a_file_of_texts_holds(tmp_path):
     ]
 
 
+def test_a_path_is_read_as_the_data_that_lie_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "films.csv").write_text("text,label\n" + "so fine,good\nso dull,bad\n" * 10)
+    for verb in ("prepare", "verify"):
+        found = command(verb, "films.csv")
+        assert (found.exit_code, found.stderr.strip()) == (0, "Read as: text:films.csv")
+        assert "16 + 4 texts of 2 classes" in found.stdout
+
+
 def test_what_is_not_here_is_not_prepared(tmp_path):
     for name in ("text:none.csv", "folder:none"):
         assert "none" in str(command("prepare", name, "--data-dir", tmp_path).exception)
