@@ -13,7 +13,7 @@ from .scale import Scale
 __all__ = ["LETTER", "Along", "add", "line", "markup", "path", "plain", "series", "svg", "text"]
 
 #: Width of a letter of the labels, on a phone too.
-LETTER = 9.2
+LETTER = 9.8
 
 
 @dataclass(frozen=True)

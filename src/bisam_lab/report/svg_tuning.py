@@ -76,20 +76,21 @@ def draw_parallel(tuning: TuningData) -> Markup:
     """Draw an axis for each parameter and one for the score, and a line for each trial."""
     found, space = tuning.found.result, tuning.found.space
     low, high = shown_range([trial.score for trial in found.scored])
-    axes = [(short(d.name), _scale(d)) for d in space] + [("score", Scale(100 * low, 100 * high))]
+    axes = [(short(d.name.rpartition(".")[2]), _scale(d)) for d in space] + [("score", Scale(100 * low, 100 * high))]
     root = svg(_WIDTH, _HEIGHT, "parallel coordinates: one line for each trial", "chart parallel")
     root.attrib["data-near"] = "lines"
     edges = (46, _WIDTH - 46)
     places = [edges[0] + i * (edges[1] - edges[0]) / (len(axes) - 1) for i in range(len(axes))]
-    columns = [Along(scale, _HEIGHT - 34, 40) for _, scale in axes]
+    two = len(axes) > 3  # rows of names, which would overlap in one
+    columns = [Along(scale, _HEIGHT - 34, 62 if two else 40) for _, scale in axes]
     for trial in _drawn_last_the_best(found):
         values = [trial.settings[d.name] for d in space] + [100 * max(trial.score, low)]
         _one_line(root, trial, found, places, [at(value) for at, value in zip(columns, values, strict=True)])
-    for (name, scale), place, at in zip(axes, places, columns, strict=True):
+    for number, ((name, scale), place, at) in enumerate(zip(axes, places, columns, strict=True)):
         line(root, "axis", place, at.start, place, at.end)
         anchor = "start" if place == places[0] else "end" if place == places[-1] else "middle"
         edge = 0.0 if anchor == "start" else float(_WIDTH) if anchor == "end" else place
-        text(root, name, edge, 18, anchor, "strong")
+        text(root, name, edge, 40 if two and number % 2 else 18, anchor, "strong")
         for tick in scale.ticks(4):
             text(root, _short_number(tick), place - 6, at(tick) + 5, "end", "tick")
     return markup(root)

@@ -40,17 +40,17 @@ def result(method, seed, score, variant=""):
     )
 
 
-def study(folder, *, name="study", variants=(), skip=(), **fields):
+def study(folder, *, name="study", variants=(), skip=(), scores=SCORES, **fields):
     """Write a study's folder as its processes do, without training."""
-    recipe = {"name": name, "methods": list(SCORES), "seeds": 3, "model": {"name": "resnet-8"}, **fields}
+    recipe = {"name": name, "methods": list(scores), "seeds": 3, "model": {"name": "resnet-8"}, **fields}
     recipe["train"] = {"epochs": 6, "lr": 0.3}
     if variants:
         recipe["variants"] = {variant: {"model.name": variant} for variant in variants}
     folder.mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     for variant in variants or ("",):
-        for method, scores in SCORES.items():
-            for seed, score in enumerate(scores):
+        for method, each in scores.items():
+            for seed, score in enumerate(each):
                 if (method, seed) not in skip:
                     path = folder / "runs" / variant / method / f"seed-{seed}" / "result.json"
                     path.parent.mkdir(parents=True)

@@ -12,6 +12,8 @@ from tests.browser import started
 from .folders import EVIL, SCORES, run_folder, study, tuning_folder
 
 MINUS = "\u2212"
+#: Names as long as combinations have them.
+LONG = ("a-study-of-a-rather-long-name", "bisam-log+asam@rho=0.5+looksam@k=10", "momentumsam", "friendly-sam", "esam")
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,8 @@ def page_file(tmp_path_factory):
     a = study(folder / "a", name=EVIL)
     b = study(folder / "b", name="second", variants=("wrn", "vgg"))
     write_page(collect([a, b]), folder / "page.html")
+    many = (SCORES | dict.fromkeys(LONG, SCORES["sam"])) | {"sam": SCORES["sgd"]}
+    write_page(collect([study(folder / name, name=name, scores=many) for name in LONG[:2]]), folder / "many.html")
     write_page(collect([study(folder / "live", skip={("sam", 2)})]), folder / "live.html")
     others = [tuning_folder(folder / "t", trials=12), run_folder(folder / "r"), run_folder(folder / "q", method="sgd")]
     write_page(collect([a, *others]), folder / "all.html")
@@ -188,13 +192,13 @@ FAULTS = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 1040, 390])
 def test_nothing_overlaps_and_nothing_is_cut(opened, page_file, width, scheme):
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    for name in ("page.html", "all.html"):
+    for name in ("page.html", "all.html", "many.html"):
         opened.get(page_file.with_name(name).as_uri())
         opened.execute_script("for (const part of document.querySelectorAll('details')) part.open = true")
         assert opened.execute_script(FAULTS) == []

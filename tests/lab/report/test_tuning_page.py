@@ -92,7 +92,8 @@ def test_damage_is_one_sentence(tuned, tmp_path, capsys, monkeypatch, name, text
     shutil.copytree(tuned, tmp_path / "t")
     (tmp_path / "t" / name).write_text(text)
     code, _, said = in_process(capsys, monkeypatch, tmp_path / "t")
-    assert code == 2 and words in said and "Traceback" not in said
+    told = said.replace(" ", "")  # a long path is broken anywhere
+    assert code == 2 and words.replace(" ", "") in told and "Traceback" not in said
     assert len(said.replace(str(tmp_path), "")) < 200
 
 
