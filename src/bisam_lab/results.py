@@ -202,7 +202,10 @@ class Study:
 
     def _read(self, baseline: str | None = None, test: str = "t") -> StudyData:
         with _in_python():
-            return collect([self.folder], baseline, _test(test)).studies[0]
+            found = collect([self.folder], baseline, _test(test)).studies
+        if not found:
+            raise RecipeError(f"{self.folder} is not the folder of a study: name one that bisam compare has written")
+        return found[0]
 
     def __repr__(self) -> str:
         study = self._read()
