@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bisam_lab.report import collect, render
 from bisam_lab.report.charts import COLOURS, curve_chart, difference_chart, look, place_of_loss
-from bisam_lab.report.png import _draw_curves, _draw_differences
+from bisam_lab.report.png import draw_curves, draw_differences
 from bisam_lab.report.scale import Scale
 
 from .folders import SCORES, study
@@ -58,8 +58,8 @@ def test_scales_fit_what_did_not_fail(block):
 def test_page_and_figure_draw_the_same(block, tmp_path):
     curves, differences = curve_chart(block, "validation_score"), difference_chart(block)
     left, right = Figure().subplots(1, 2)
-    _draw_curves(left, curves, block)
-    _draw_differences(right, differences, block)
+    draw_curves(left, curves, block)
+    draw_differences(right, differences, block)
     means = {line.get_label(): line for line in left.get_lines() if not line.get_label().startswith("_")}
     assert list(means) == [line.method for line in curves.lines]
     for line in curves.lines:
