@@ -26,7 +26,7 @@ Loss = Callable[[Tensor], Tensor]
 def valley(w: Tensor) -> Tensor:
     """Return a loss with a sharp minimum at the left and a flat one at the right; ``w``: (..., 1)."""
     sharp = 0.9 * torch.exp(-((w + 1.6) ** 2) / (2 * 0.17**2))
-    return (0.42 + 0.1 * (w - 1.3) ** 2 - sharp).sum(-1)
+    return (0.6 + 0.1 * (w - 1.3) ** 2 - sharp).sum(-1)
 
 
 def climbed(loss: Loss, start: Tensor, rho: float, method: Callable[..., SharpnessAware] = SAM) -> Tensor:
@@ -56,7 +56,7 @@ def _bottom(low: float, high: float) -> float:
 
 def minima() -> str:
     """Return the picture of a sharp and a flat minimum, each with its ball and the adversary's move."""
-    plot = Plot((480, 270), (-2.9, 4.1), (0, 2.3), (16, 16, 16, 30))
+    plot = Plot((480, 270), (-2.9, 4.1), (0, 2.48), (16, 16, 16, 30))
     plot.axes("weights w", "loss")
     drawn = (("sharp minimum", _bottom(-2.2, -1) + 0.02), ("flat minimum", _bottom(0.5, 2.5) + 0.06))
     for name, w in drawn:
@@ -74,8 +74,8 @@ def minima() -> str:
 def _ball(plot: Plot, w: float) -> None:
     """Draw the ball of the radius around w, over the whole height."""
     low, high = w - RHO, w + RHO
-    plot.area([(low, 0), (low, 2.12), (high, 2.12), (high, 0)], "ball")
-    plot.text("radius \u03c1", (w, 2.12), "small", shift=(0, -4))
+    plot.area([(low, 0), (low, 2.3), (high, 2.3), (high, 0)], "ball")
+    plot.text("radius \u03c1", (w, 2.3), "small", shift=(0, -4))
 
 
 def _move(plot: Plot, w: float, shift: Point) -> None:
@@ -93,7 +93,7 @@ def _move(plot: Plot, w: float, shift: Point) -> None:
 
 def worst() -> str:
     """Return the loss and the worst loss within the radius: the function that SAM lowers. A script moves the radius."""
-    plot = Plot((480, 260), (-2.9, 3.9), (0, 2.4), (16, 14, 16, 30))
+    plot = Plot((480, 260), (-2.9, 3.9), (0, 2.58), (16, 14, 16, 30))
     plot.axes("weights w", "loss")
     curve = _curve(valley, plot.x[0] - 1.2, plot.x[1] + 1.2, 461)
     plot.line([point for point in curve if plot.x[0] <= point[0] <= plot.x[1]], "curve")
@@ -101,8 +101,8 @@ def worst() -> str:
     high = [point for point in high if plot.x[0] <= point[0] <= plot.x[1]]
     plot.line(high, "worst")
     plot.dot(min(high, key=lambda point: point[1]), "perturbed least")
-    plot.text("the loss at w", (2.3, 0.16), "name")
-    plot.text("the worst loss within \u03c1 of w", (-1.2, 1.5), "adversary-text", "start")
+    plot.text("the loss at w", (2.3, 0.3), "name")
+    plot.text("the worst loss within \u03c1 of w", (-1.2, 1.68), "adversary-text", "start")
     drawn = plot.svg("A loss, and above it the worst loss within the radius: its least value lies at the flat minimum.")
     samples = json.dumps([[round(w, 3), round(loss, 4)] for w, loss in curve], separators=(",", ":"))
     frame = json.dumps({"x": plot.x, "y": plot.y, "size": plot.size, "pad": plot.pad}, separators=(",", ":"))

@@ -36,6 +36,8 @@ def test_the_lines_of_the_loop_run(tmp_path, monkeypatch):
     assert names["opt"].last.loss.isfinite()
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*smaller than the logging interval")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_lines_of_an_engine_run(engine, tmp_path, monkeypatch):
     pytest.importorskip(engine)

@@ -163,6 +163,7 @@ return found;
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_page_is_cut_off(width, site, browser):
+    """On a laptop and on a phone. A page is opened at its width: one that is resized needs time to settle."""
     resize(browser, width)
     cut, seen = [], 0
     for path in sorted(site.rglob("*.html")):

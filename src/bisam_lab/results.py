@@ -211,7 +211,10 @@ class Study:
 
     def _read(self, baseline: str | None = None, test: str = "t") -> StudyData:
         with _in_python():
-            return collect([self.folder], baseline, _test(test)).studies[0]
+            found = collect([self.folder], baseline, _test(test)).studies
+        if not found:
+            raise RecipeError(f"{self.folder} is not the folder of a study: name one that bisam compare has written")
+        return found[0]
 
     def __repr__(self) -> str:
         study = self._read()
@@ -380,11 +383,14 @@ def _chosen(blocks: Sequence[Block], variant: str | None) -> Block:
 
 
 def _drawn(ax: "Axes | None", draw: "Callable[[Axes], None]") -> "Axes":
-    if ax is None:
-        from matplotlib import pyplot
+    from .report.png import page_style
 
-        _, ax = pyplot.subplots(layout="constrained")
-    draw(ax)
+    with page_style():
+        if ax is None:
+            from matplotlib import pyplot
+
+            _, ax = pyplot.subplots(layout="constrained")
+        draw(ax)
     return ax
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,13 @@ def test_errors_name_the_argument(call, words, folder, tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match=words) as caught:
         call(tmp_path)
     assert "--" not in str(caught.value)
+
+
+def test_a_folder_without_a_study_is_refused(folder, monkeypatch):
+    empty = module.collect([folder])
+    monkeypatch.setattr(module, "collect", lambda *args: replace(empty, studies=[]))
+    with pytest.raises(RecipeError, match="is not the folder of a study: name one that bisam compare has written"):
+        bisam_lab.Study(folder)
 
 
 def test_without_pandas_it_says_so(folder, monkeypatch):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bisam_lab.report import collect, render
 from bisam_lab.report.charts import block_chart, difference_chart, known, left_out, look, place_of_loss
-from bisam_lab.report.png import _draw_curves, _draw_differences, page_style
+from bisam_lab.report.png import draw_curves, draw_differences, page_style
 from bisam_lab.report.quantities import along
 from bisam_lab.report.scale import Scale
 from bisam_lab.report.theme import COLOURS, FONTS, LIGHT
@@ -67,8 +67,8 @@ def test_scales_fit_what_did_not_fail(block):
 def test_page_and_figure_draw_the_same(block, tmp_path):
     curves, differences = block_chart(block, "validation_score"), difference_chart(block)
     left, right = Figure().subplots(1, 2)
-    _draw_curves(left, curves, block)
-    _draw_differences(right, differences, block)
+    draw_curves(left, curves, block)
+    draw_differences(right, differences, block)
     means = {line.get_label(): line for line in left.get_lines() if not line.get_label().startswith("_")}
     assert list(means) == [line.method for line in curves.lines]
     for line in curves.lines:
