@@ -134,7 +134,7 @@ def test_the_figure_has_the_colours_and_the_letters_of_the_page(block, tmp_path)
     assert "--fonts: " + ", ".join(f'"{font}"' for font in FONTS) in page
     with page_style():
         axes = Figure().subplots()
-        _draw_curves(axes, block_chart(block, "validation_score"), block)
+        draw_curves(axes, block_chart(block, "validation_score"), block)
         assert set(mpl.rcParams["font.family"]) <= set(FONTS)
         assert axes.xaxis.label.get_color() == LIGHT["soft"]
     assert f"--soft: {LIGHT['soft']};" in page
