@@ -15,7 +15,16 @@ import yaml
 
 from .errors import RecipeError, one_line, shown
 
-__all__ = ["check_plain", "check_stored", "check_text", "parse_json", "parse_yaml", "read_text", "special_file"]
+__all__ = [
+    "FileError",
+    "check_plain",
+    "check_stored",
+    "check_text",
+    "parse_json",
+    "parse_yaml",
+    "read_text",
+    "special_file",
+]
 
 #: Characters of a text file that is read whole, such as a recipe or a result. A result of 100,000 epochs has half.
 LARGEST_FILE = 40_000_000
@@ -26,6 +35,18 @@ DEEPEST = 20
 #: Characters of one text in a recipe, and of a name that becomes a file's.
 LONGEST_TEXT, LONGEST_NAME = 5_000, 100
 _FORBIDDEN = {chr(code): f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n"}
+
+
+class FileError(RecipeError):
+    """A file that is not read.
+
+    Attributes:
+        reason: what is wrong with it, without its path.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{shown(path, 120)} {reason}")
+        self.reason = reason
 
 
 def special_file(path: Path) -> str | None:
@@ -51,22 +72,20 @@ def read_text(path: Path, most: int = LARGEST_FILE) -> str:
         most: bytes that it may have.
 
     Raises:
-        RecipeError: it is no ordinary file, larger, or not in UTF-8.
+        FileError: it is no ordinary file, larger, or not in UTF-8.
         OSError: it cannot be opened.
     """
     if (kind := special_file(path)) is not None:
-        raise RecipeError(f"{shown(path)} is {kind}: name an ordinary file")
+        raise FileError(path, f"is {kind}: name an ordinary file")
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise RecipeError(f"{shown(path)} has more than {most:,} bytes, the most that is read: name another file")
+        raise FileError(path, f"has more than {most:,} bytes, the most that is read: name another file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte, at = content[error.start], error.start
-        raise RecipeError(
-            f"{shown(path)} is not text in UTF-8 (byte {byte:#04x} at position {at:,}): save it as UTF-8"
-        ) from None
+        raise FileError(path, f"is not text in UTF-8 (byte {byte:#04x} at position {at:,}): save it as UTF-8") from None
 
 
 class _TooMuchError(yaml.YAMLError):

@@ -71,6 +71,7 @@ def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = Fal
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {shown(override)} must look like train.lr=0.05")
+        check_text("an override", key)
         _set(fields, key.split("."), parse_yaml(value, override))
     return _validated(fields)
 
