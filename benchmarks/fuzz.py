@@ -30,7 +30,7 @@ from bisam_lab.study.folder import check_schema
 __all__ = ["CASES", "files", "overrides", "troubles"]
 
 #: Characters of a line, and seconds of an input.
-LONGEST, SLOWEST = 200, 2.0
+LONGEST, SLOWEST = 200, 5.0
 #: An input: its name, and what reads it.
 Case = tuple[str, Callable[[], object]]
 _REFUSALS = (RecipeError, UnreadableError, CheckpointError, FileNotFoundError)

@@ -9,7 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from ..errors import LONGEST_LINE, RecipeError, nearest, one_line, shown
-from ..untrusted import LARGEST_YAML, check_plain, check_text, parse_yaml, read_text, special_file
+from ..plain_yaml import LARGEST_YAML, parse_yaml
+from ..untrusted import check_plain, check_text, read_text, special_file
 from .schema import Recipe
 
 __all__ = ["RecipeError", "changed", "differences", "load", "names", "only", "outline", "text", "variant", "words"]
@@ -157,7 +158,8 @@ def _set(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
     for key in path[:-1]:
         inner = fields.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"{'.'.join(path)} does not exist: {key} has no fields of its own")
+            dotted = one_line(".".join(path), 80)
+            raise RecipeError(f"{dotted} does not exist: {one_line(key, 40)} has no fields of its own")
         fields = inner
     fields[path[-1]] = value
 

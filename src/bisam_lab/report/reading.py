@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from ..plain_yaml import parse_yaml
 from ..recipe import RecipeError
-from ..untrusted import FileError, check_plain, parse_yaml, read_text
+from ..untrusted import FileError, check_plain, read_text
 
 __all__ = ["recipe_of"]
 
