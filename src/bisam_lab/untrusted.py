@@ -11,21 +11,37 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import yaml
+from .errors import RecipeError, shown
 
-from .errors import RecipeError, one_line, shown
-
-__all__ = ["check_plain", "check_stored", "check_text", "parse_json", "parse_yaml", "read_text", "special_file"]
+__all__ = [
+    "FileError",
+    "check_plain",
+    "check_stored",
+    "check_text",
+    "parse_json",
+    "read_text",
+    "special_file",
+]
 
 #: Characters of a text file that is read whole, such as a recipe or a result. A result of 100,000 epochs has half.
 LARGEST_FILE = 40_000_000
-#: Characters of YAML, and values in it once its aliases are written out. The largest shipped recipe has a tenth.
-LARGEST_YAML, MOST_VALUES = 100_000, 5_000
 #: Levels of values inside values.
 DEEPEST = 20
 #: Characters of one text in a recipe, and of a name that becomes a file's.
 LONGEST_TEXT, LONGEST_NAME = 5_000, 100
 _FORBIDDEN = {chr(code): f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n"}
+
+
+class FileError(RecipeError):
+    """A file that is not read.
+
+    Attributes:
+        reason: what is wrong with it, without its path.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{shown(path, 120)} {reason}")
+        self.reason = reason
 
 
 def special_file(path: Path) -> str | None:
@@ -51,89 +67,20 @@ def read_text(path: Path, most: int = LARGEST_FILE) -> str:
         most: bytes that it may have.
 
     Raises:
-        RecipeError: it is no ordinary file, larger, or not in UTF-8.
+        FileError: it is no ordinary file, larger, or not in UTF-8.
         OSError: it cannot be opened.
     """
     if (kind := special_file(path)) is not None:
-        raise RecipeError(f"{shown(path)} is {kind}: name an ordinary file")
+        raise FileError(path, f"is {kind}: name an ordinary file")
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise RecipeError(f"{shown(path)} has more than {most:,} bytes, the most that is read: name another file")
+        raise FileError(path, f"has more than {most:,} bytes, the most that is read: name another file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         byte, at = content[error.start], error.start
-        raise RecipeError(
-            f"{shown(path)} is not text in UTF-8 (byte {byte:#04x} at position {at:,}): save it as UTF-8"
-        ) from None
-
-
-class _TooMuchError(yaml.YAMLError):
-    """More values, or deeper ones, than are read."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads plain values, and counts them as if each alias were written out."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = self._total = 0
-        self._sizes: dict[int, int] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node, and count the nodes in it."""
-        before, alias = self._total, self.check_event(yaml.AliasEvent)
-        self._depth += 1
-        if self._depth > DEEPEST:
-            raise _TooMuchError(f"its values lie more than {DEEPEST} deep")
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        if alias and id(node) not in self._sizes:
-            raise _TooMuchError("an alias inside the value that it stands for")
-        self._total += self._sizes[id(node)] if alias else 1
-        self._sizes.setdefault(id(node), self._total - before)
-        if self._total > MOST_VALUES:
-            raise _TooMuchError(f"more than {MOST_VALUES:,} values, its aliases written out")
-        return node
-
-
-#: What the parser raises where a value has another form than its tag says, such as ``!!bool x`` or ``2001-99-99``.
-_BROKEN = (
-    *(yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError),
-    *(RecursionError, AssertionError),
-)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Return the plain values that a YAML text stands for.
-
-    Args:
-        text: at most :data:`LARGEST_YAML` characters.
-        where: its name, for the message.
-
-    Raises:
-        RecipeError: it is too long or too deep, stands for too many values, or is no YAML.
-    """
-    if len(text) > LARGEST_YAML:
-        raise RecipeError(f"{shown(where)} has {len(text):,} characters; {LARGEST_YAML:,} are read: make it shorter")
-    try:
-        return _Loader(text).get_single_data()
-    except _BROKEN as error:
-        remedy = "make it smaller" if isinstance(error, _TooMuchError) else "put a text in quotes"
-        raise RecipeError(f"{shown(where)} is not valid YAML: {_problem(error)}; {remedy}") from None
-
-
-def _problem(error: Exception) -> str:
-    """Say in one phrase what the parser found."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
-        mark = error.problem_mark
-        return one_line(error.problem, 80) + (f", line {mark.line + 1}, column {mark.column + 1}" if mark else "")
-    if isinstance(error, yaml.reader.ReaderError):
-        return f"{error.reason}, at position {error.position}"
-    if isinstance(error, _TooMuchError):
-        return str(error)
-    return "a date, a number or a value with a !!tag that has another form than such a value has"
+        raise FileError(path, f"is not text in UTF-8 (byte {byte:#04x} at position {at:,}): save it as UTF-8") from None
 
 
 def parse_json(text: str) -> Any:
@@ -171,7 +118,7 @@ def check_plain(fields: Any, where: str = "") -> None:
     """Refuse what no recipe can hold, and what would be too large to work with.
 
     Args:
-        fields: plain values, such as :func:`parse_yaml` returns.
+        fields: plain values, such as a parser returns.
         where: the dotted name of ``fields``; empty for a whole recipe.
 
     Raises:

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import LONGEST_LINE, RecipeError, nearest, one_line, shown
-from ..untrusted import LARGEST_YAML, check_plain, check_text, parse_yaml, read_text, special_file
+from ..plain_yaml import LARGEST_YAML, parse_yaml
+from ..untrusted import check_plain, check_text, read_text, special_file
 from .explaining import explain_all
 from .schema import Recipe, over
 
@@ -84,6 +85,7 @@ def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = Fal
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {shown(override)} must look like train.lr=0.05")
+        check_text("an override", key)
         _set(fields, key.split("."), parse_yaml(value, override))
     found = _validated(fields)
     for name in found.variants:
@@ -161,7 +163,8 @@ def _set(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
     for key in path[:-1]:
         inner = fields.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"{'.'.join(path)} does not exist: {key} has no fields of its own")
+            dotted = one_line(".".join(path), 80)
+            raise RecipeError(f"{dotted} does not exist: {one_line(key, 40)} has no fields of its own")
         fields = inner
     fields[path[-1]] = value
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from ..plain_yaml import parse_yaml
 from ..recipe import RecipeError
-from ..untrusted import check_plain, parse_yaml, read_text
+from ..untrusted import FileError, check_plain, read_text
 
 __all__ = ["recipe_of"]
 
@@ -25,6 +26,8 @@ def recipe_of(folder: Path) -> dict[str, Any]:
     try:
         fields = parse_yaml(read_text(path), path.name)
         check_plain(fields)
+    except FileError:
+        raise
     except RecipeError as error:
         raise RecipeError(f"{path} cannot be read: {error}") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("methods"), list) or not fields["methods"]:

@@ -5,9 +5,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..budget import Budget
+from ..plain_yaml import parse_yaml
 from ..recipe import Recipe, RecipeError, changed, digest, variant
 from ..run.result import Run
-from ..untrusted import check_plain, parse_yaml, read_text
+from ..untrusted import check_plain, read_text
 
 __all__ = ["Digests", "read_recipe"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..budget import Budget
 from ..errors import RecipeError, one_line
 from ..run.result import Run, RunResult
-from ..untrusted import parse_json, read_text
+from ..untrusted import FileError, parse_json, read_text
 from .digests import Digests, read_recipe
 
 __all__ = [
@@ -57,8 +57,7 @@ def read_result(folder: Path, run: Run, recipe: str | None = None, epochs: int |
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        said = f"{type(error).__name__}: {error}"
-        raise UnreadableError(f"{path} cannot be read ({one_line(said)})") from None
+        raise UnreadableError(f"{path} cannot be read ({_reason(error)})") from None
     if result.run != run:
         raise UnreadableError(f"{path} is the result of {result.run}, not of {run}")
     if recipe is not None and result.recipe not in ("", recipe):
@@ -68,6 +67,12 @@ def read_result(folder: Path, run: Run, recipe: str | None = None, epochs: int |
             f"{path} has a history of {len(result.history):,} epochs, and its recipe trains {epochs:,}"
         )
     return result
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileError):
+        return error.reason
+    return one_line(f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error), 100)
 
 
 def read_budget(folder: Path) -> Budget | None:
@@ -82,7 +87,7 @@ def read_budget(folder: Path) -> Budget | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise RecipeError(f"{path} is damaged ({one_line(str(error))}): choose another folder with --out") from None
+        raise RecipeError(f"{path} is damaged ({_reason(error)}): choose another folder with --out") from None
 
 
 def write_text(path: Path, text: str) -> None:

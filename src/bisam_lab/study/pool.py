@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from ..errors import one_line
 from ..parallel.checks import check_recipe
 from ..parallel.events import EpochDone, Event, JobEnded, Note
 from ..parallel.workers import Pool, Reporter, send, stopping
@@ -155,6 +156,6 @@ def _ended(
     except GeneratorExit:  # another run of the stack has ended in a way that ends them all
         raise
     except (RecipeError, CheckpointError, UnreadableError) as error:
-        return JobEnded(job, error=str(error))
+        return JobEnded(job, error=one_line(str(error)))
     except BaseException as error:  # noqa: BLE001 a user's own network may raise anything, even SystemExit
-        return JobEnded(job, error=f"{type(error).__name__}: {error}")
+        return JobEnded(job, error=one_line(f"{type(error).__name__}: {error}"))

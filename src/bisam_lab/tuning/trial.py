@@ -6,6 +6,7 @@ from typing import TypeAlias
 import optuna
 from optuna.trial import TrialState
 
+from ..errors import one_line
 from ..recipe import Recipe
 from ..registry.metrics import METRICS
 from ..run.asking import alone
@@ -51,7 +52,7 @@ def run_trial(claim: Claim, observer: Observer, report: EpochReport) -> TrialRes
     except optuna.TrialPruned:
         score, pruned = objective.reported, True
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
+        text = one_line(f"{type(error).__name__}: {error}")
         claim.end(TrialState.FAIL, error=text)
         raise TrialError(text) from error
     claim.end(TrialState.PRUNED if pruned else TrialState.COMPLETE, None if pruned else score)
