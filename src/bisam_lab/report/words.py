@@ -81,7 +81,8 @@ def named(words: str) -> Markup:
 
 def _held(found: "re.Match[str]") -> str:
     word = found.group()
-    return f'<span class="held">{word}</span>' if len(word) <= 28 else word
+    parts = [word] if len(word) <= 28 else re.split(r"(?<=\+)", word)  # a combination may be broken behind a plus
+    return "<wbr>".join(f'<span class="held">{part}</span>' if len(part) <= 28 else part for part in parts)
 
 
 def short(method: str) -> str:

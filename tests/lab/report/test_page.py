@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from bisam_lab.report import collect, render
+from bisam_lab.report.words import named
 from bisam_lab.statistics import compare
 
 from .folders import EVIL, SCORES, Page, result, study
@@ -137,3 +138,11 @@ def test_a_recipe_of_another_version_has_a_page(tmp_path, odd):
     page = Page(render(collect([folder], "sgd")))
     assert page.text.count("runs/sam/seed-") == 3
     assert "no evidence" in page.text.lower()
+
+
+def test_names_and_numbers_are_not_broken():
+    held = '<span class="held">{}</span>'.format
+    assert named("best: bisam-log, 95 % <b>") == f"best: {held('bisam-log')}, {held('95 %')} &lt;b&gt;"
+    assert named("[+1.00, -2.00]") == held("[+1.00, -2.00]") and named("plain words") == "plain words"
+    long = "bisam-log+asam@rho=0.5+looksam@k=10"
+    assert named(long) == "<wbr>".join(map(held, ("bisam-log+", "asam@rho=0.5+", "looksam@k=10")))
