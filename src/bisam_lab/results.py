@@ -219,7 +219,8 @@ class Study:
     def __repr__(self) -> str:
         study = self._read()
         runs = sum(len(block.runs) + len(block.equal_steps) for block in study.blocks)
-        return f"Study({str(self.folder)!r}): {' '.join(study.notes) or f'{runs} runs are finished.'}"
+        missing = [note for note in study.notes if "runs are finished" in note]
+        return f"Study({str(self.folder)!r}): {' '.join(missing) or f'{runs} runs are finished.'}"
 
     def _repr_html_(self) -> str:
         study = self._read()

@@ -142,7 +142,8 @@ def check_plain(fields: Any, where: str = "") -> None:
     elif isinstance(fields, int | float):
         _check_number(dotted, fields)
     elif fields is not None:
-        raise RecipeError(f"{dotted}={shown(fields)} is a {type(fields).__name__}: put it in quotes to make it a text")
+        value = fields.isoformat() if hasattr(fields, "isoformat") else fields
+        raise RecipeError(f"{dotted}={shown(value)} is a {type(fields).__name__}: put it in quotes to make it a text")
 
 
 def _check_number(where: str, number: float) -> None:

@@ -96,9 +96,9 @@ def test_errors(override, words):
     [
         ("train.epochs=2.5", "train.epochs=2.5: must be a whole number, such as train.epochs=20"),
         ("train.epochs=", "train.epochs=None: must be a whole number, such as train.epochs=20"),
-        ("train.epochs=2001-01-01", "must be a whole number, such as train.epochs=20"),
+        ("train.epochs=2001-01-01", "train.epochs='2001-01-01' is a date: put it in quotes to make it a text"),
         ("train.lr=abc", "train.lr='abc': must be a number, such as train.lr=0.1"),
-        ("train.lr=.inf", "train.lr=inf: must be a finite number, such as train.lr=0.1"),
+        ("train.lr=.inf", "train.lr=inf must be a finite number"),
         ("train.lr=true", "train: lr=true must be a number"),
         ("data.train_size=yes", "data: train_size=true must be a number"),
         ("sharpness.mu=abc", "sharpness.mu='abc': must be a number, such as sharpness.mu=0.1"),

@@ -86,7 +86,7 @@ def test_variants_are_told_apart(tmp_path):
     assert found.variants == ["wrn", "vgg"]
     assert found.table().loc[("vgg", "sam"), "n"] == 3
     assert found.verdict().startswith("wrn: ") and found.verdict("vgg") in found.verdict()
-    assert len(found.plot_curves(variant="wrn").get_lines()) == 3 * (1 + 3)
+    assert len(found.plot_curves(variant="wrn").get_lines()) == 3
     with pytest.raises(RecipeError, match=r"variant: the study has wrn, vgg, and none is named: write variant='wrn'"):
         found.plot_differences()
     with pytest.raises(RecipeError, match="none is 'vg'"):
@@ -101,9 +101,9 @@ def test_plots_show_the_study(folder):
     assert list(line.get_ydata()) == pytest.approx(expected)
     _, (left, right) = pyplot.subplots(1, 2)
     assert found.plot_differences(baseline="sgd", ax=right) is right
-    assert [label.get_text() for label in right.get_yticklabels()] == ["sam", "<b>odd"]
+    assert {"sam", "<b>odd"} <= {text.get_text() for text in right.texts}
     assert found.plot_curves("train_loss", ax=left).get_ylabel().startswith("training loss")
-    with pytest.raises(RecipeError, match=r"quantity='valid' is none of validation_score, train_loss"):
+    with pytest.raises(RecipeError, match=r"quantity='valid' is none of validation_score, train_score"):
         found.plot_curves("valid")
 
 
@@ -132,7 +132,7 @@ def test_the_page_is_that_of_bisam_report(folder, tmp_path):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda path: bisam_lab.Study(path / "no"), "is no folder: name the folder of a study"),
+        (lambda path: bisam_lab.Study(path / "no"), "is no folder: name the one that was out of bisam compare"),
         (lambda path: bisam_lab.Study(path / "a").table(baseline="sma"), "^baseline sma is not among the methods"),
         (lambda path: bisam_lab.Study(path / "a").table(test="u"), "test='u' is none of t, wilcoxon, bootstrap"),
         (lambda path: bisam_lab.compare("digits", "train.lr=1"), r"is one text: write \['train.lr=1'\]"),
@@ -140,7 +140,10 @@ def test_the_page_is_that_of_bisam_report(folder, tmp_path):
             lambda path: bisam_lab.compare("digits", {"train.lr": object()}),
             "train.lr is of the type object: give a number",
         ),
-        (lambda path: bisam_lab.compare("digits", {"train.lrr": 1}), "train.lrr: unknown key: did you mean lr?"),
+        (
+            lambda path: bisam_lab.compare("digits", {"train.lrr": 1}),
+            "train.lrr: unknown key: did you mean train.lr=1?",
+        ),
         (lambda path: bisam_lab.compare("digits", out=path), "^out .* holds files but no recipe.yaml"),
         (lambda path: bisam_lab.compare("digitss"), "did you mean digits?"),
     ],

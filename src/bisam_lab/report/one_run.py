@@ -1,16 +1,15 @@
 """Read the folder of one run: its result, or, of a run that is not finished, its learning curve so far."""
 
 import csv
-import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..plain_yaml import parse_yaml
 from ..recipe import RecipeError
 from ..run.result import Epoch, Run, RunResult
+from ..untrusted import parse_json, read_text
 
 __all__ = ["RunData", "read_run"]
 
@@ -63,7 +62,7 @@ def read_run(folder: Path) -> RunData:
     recipe = _recipe(folder)
     path = folder / "result.json"
     try:
-        result = RunResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        result = RunResult.from_dict(parse_json(read_text(path)))
     except FileNotFoundError:
         return RunData(str(folder), False, _unfinished(folder, recipe), recipe)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -78,8 +77,8 @@ def _recipe(folder: Path) -> dict[str, Any]:
     studies = [place / "recipe.yaml" for place in here.parents[:_ABOVE] if (place / "study.json").is_file()]
     for path in (here / RECIPE, *studies):
         try:
-            found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, ValueError, RecursionError):
+            found = parse_yaml(read_text(path), path.name)
+        except (OSError, RecipeError):
             continue  # the page says less, and the curves are there
         if isinstance(found, dict):
             return found
@@ -119,7 +118,7 @@ def _history(path: Path) -> list[Epoch]:
     """Read the learning curve that a run logs while it trains."""
     known = {field.name for field in fields(Epoch)} - {"epoch", "loss_at", "steps"}
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        rows = list(csv.DictReader(read_text(path).splitlines()))
         return [
             Epoch(
                 epoch=int(row["step"]),

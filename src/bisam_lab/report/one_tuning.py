@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..plain_yaml import parse_yaml
 from ..recipe import RecipeError
 from ..tuning.reading import Found, read_tuning
 from ..tuning.tuning import FIRST_SEED
+from ..untrusted import read_text
 
 __all__ = ["TuningData", "collect_tuning"]
 
@@ -75,10 +75,10 @@ def collect_tuning(folder: Path) -> TuningData:
 
 def _recipe(path: Path) -> dict[str, Any]:
     try:
-        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = parse_yaml(read_text(path), path.name)
     except FileNotFoundError:
         return {}
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+    except (OSError, RecipeError) as error:
         raise RecipeError(f"{path} cannot be read ({type(error).__name__}): repeat bisam tune") from None
     return found if isinstance(found, dict) else {}
 

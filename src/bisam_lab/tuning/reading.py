@@ -1,7 +1,6 @@
 """Read a tuning's folder as it lies there, whichever version of bisam wrote it and whether it is finished or not."""
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ..errors import RecipeError
+from ..untrusted import parse_json, read_text
 from .result import TuningResult, summary
 from .space import Dimension, Space
 from .storage import JOURNAL, read_journal
@@ -82,7 +82,7 @@ def read_tuning(folder: Path) -> Found:
 
 def _told(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = parse_json(read_text(path))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -95,7 +95,7 @@ def _told(path: Path) -> dict[str, Any]:
 def _of_older_version(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the journal says of the tuning: an older version wrote no other file."""
     try:
-        told = json.loads(attributes["bisam"])
+        told = parse_json(attributes["bisam"])
         return {key: told[key] for key in ("method", "seeds", "space")}
     except (KeyError, TypeError, ValueError):
         return {}
@@ -129,7 +129,7 @@ def _space(told: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> Space:
 
 def _from_table(path: Path, told: Mapping[str, Any]) -> list[FrozenTrial]:
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        rows = list(csv.DictReader(read_text(path).splitlines()))
         known = ("trial", "state", "score", "epochs", "seconds", "default", "error")
         names = [name for name in (rows[0] if rows else {}) if name not in known]
         values = {name: [float(row[name]) for row in rows if row[name]] for name in names}
