@@ -102,7 +102,7 @@ def test_plots_show_the_study(folder):
     _, (left, right) = pyplot.subplots(1, 2)
     assert found.plot_differences(baseline="sgd", ax=right) is right
     assert {"sam", "<b>odd"} <= {text.get_text() for text in right.texts}
-    assert found.plot_curves("train_loss", ax=left).get_ylabel().startswith("training loss")
+    assert found.plot_curves("train_loss", ax=left).get_title("left").startswith("training loss")
     with pytest.raises(RecipeError, match=r"quantity='valid' is none of validation_score, train_score"):
         found.plot_curves("valid")
 
