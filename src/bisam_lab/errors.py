@@ -49,7 +49,7 @@ def shown(value: object, most: int = 60) -> str:
     return one_line(text, most)
 
 
-def some(parts: Sequence[str], most: int = 3) -> str:
+def some(parts: Sequence[str], most: int = 2) -> str:
     """Return the first parts of a list, each shortened, and how many more there are."""
     more = f"; and {len(parts) - most} more" if len(parts) > most else ""
     return "; ".join(one_line(part, 60) for part in parts[:most]) + more

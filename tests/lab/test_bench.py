@@ -277,7 +277,7 @@ def test_the_table_shows_every_row(capsys, monkeypatch):
     [
         (["--methods", "sma"], "did you mean sam?"),
         (["--methods", "adam"], "name sgd instead"),
-        (["nowhere"], "neither a file nor one of"),
+        (["nowhere"], "neither a file nor a name of"),
     ],
 )
 def test_errors_are_one_sentence_and_code_2(args, words, capsys, monkeypatch):

@@ -87,7 +87,7 @@ def test_a_study_or_tuning_of_another_recipe_is_kept_beside_with_restart(tmp_pat
     (run / "result.json").write_text("{}")
     code, _, error = said_by(capsys, monkeypatch, *compare, "lr=0.3", "momentum=0", "epochs=3", "rho=2")
     assert code == 2
-    assert "train.epochs=20 there, 3 now; train.lr=0.1 there, 0.3 now and 2 more" in error
+    assert "train.epochs=20 there, 3 now; train.lr=0.1 there, 0.3 now; and 2 more" in error
     assert "or --restart, which keeps it beside" in error
     code, out, _ = said_by(capsys, monkeypatch, *compare, "lr=0.3", "--restart")
     assert code == 0

@@ -128,7 +128,7 @@ class Problem:
         opt = build_optimizer(name, recipe, model, self.steps, self.classes)
         if isinstance(tail := opt.estimator.cadence, Tail):
             opt.estimator = replace(opt.estimator, cadence=_Spread(tail.tail))
-        steps = Steps(self.fabric, model, opt, method, recipe.train, SCHEDULE)
+        steps = Steps(self.fabric, model, opt, method, recipe.train, SCHEDULE, record=False)
 
         def run(batches: Iterable[Examples]) -> None:
             for _ in steps.take(batches):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ..errors import LONGEST_LINE, one_line
 from ..plain_yaml import parse_yaml
 from ..recipe import RecipeError
 from ..untrusted import FileError, check_plain, read_text
@@ -29,7 +30,7 @@ def recipe_of(folder: Path) -> dict[str, Any]:
     except FileError:
         raise
     except RecipeError as error:
-        raise RecipeError(f"{path} cannot be read: {error}") from None
+        raise RecipeError(one_line(f"{path} cannot be read: {error}", LONGEST_LINE)) from None
     if not isinstance(fields, dict) or not isinstance(fields.get("methods"), list) or not fields["methods"]:
         raise RecipeError(f"{path} is no recipe of a study: it must be a mapping with a list of methods")
     return fields

@@ -29,16 +29,16 @@ class Seen:
     predicted: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
 
-    def loop(self, last: StepStats, labels: Tensor) -> None:
+    def loop(self, last: StepStats, labels: Tensor | None) -> None:
         """Add a loop over passes.
 
         Args:
             last: what it did.
-            labels: of the examples in its first pass (B,).
+            labels: of the examples in its first pass (B,); None if that pass is not at w.
         """
         if last.norm_on_device is not None:
             self.eps_norms.append(last.norm_on_device)
-        if last.output is not None:
+        if last.output is not None and labels is not None:
             self.predicted.append(last.output.argmax(1))
             self.labels.append(labels)
 

@@ -34,6 +34,7 @@ class Steps:
         method: says which loop ``opt`` needs: micro-batches (mSAM), a choice of samples (ESAM, a part of the batch).
         recipe: the learning rate's schedule, and clipping.
         total: steps of the whole training.
+        record: whether ``seen`` is filled, which reads each gradient once more.
 
     Attributes:
         net: the network as the engine runs it.
@@ -47,7 +48,15 @@ class Steps:
     """
 
     def __init__(
-        self, fabric: Fabric, model: nn.Module, opt: SharpnessAware, method: Method, recipe: TrainRecipe, total: int
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        opt: SharpnessAware,
+        method: Method,
+        recipe: TrainRecipe,
+        total: int,
+        *,
+        record: bool = True,
     ) -> None:
         self.fabric, self.model, self.opt, self.clip = fabric, model, opt, recipe.clip
         self.net, self._stepper = fabric.setup(model, opt)
@@ -56,7 +65,7 @@ class Steps:
         self._chosen_by_a_pass = method.sharpest_samples is not None
         self.loss_at = "w + eps" if isinstance(opt.estimator.ascent, StoredAscent) else "w"
         self._radius = RhoScheduler(opt) if method.follows_learning_rate else None
-        self.taken, self.passes, self.seen = 0, 0.0, Seen()
+        self.taken, self.passes, self.seen, self._record = 0, 0.0, Seen(), record
         self.one_loop = self._micro_batches == 1 and self._choose is None and self._radius is None
 
     def take(self, batches: Iterable[Examples]) -> Iterator[Tensor]:
@@ -86,7 +95,8 @@ class Steps:
     def _step(self, batch: Examples) -> Asking[Tensor]:
         loss = yield from self._backward(batch)
         self.taken += 1
-        self.seen.gradient_norms.append(self._gradient_norm())
+        if self._record:
+            self.seen.gradient_norms.append(self._gradient_norm())
         if self.clip is not None:
             self.fabric.clip_gradients(self.net, self._stepper, max_norm=self.clip, error_if_nonfinite=False)
         self._stepper.step()
@@ -108,7 +118,8 @@ class Steps:
                 self._count(len(seen[0]) / len(x), share)
                 value = loss((yield Forward(self.net, seen[0], self.fabric)), seen[1])
                 yield Backward(share * value, self.fabric)
-            self.seen.loop(self.opt.last, labels)
+            if self._record:
+                self.seen.loop(self.opt.last, labels if self.loss_at == "w" else None)
             at_w = self.opt.last.loss
             total += share * (value.detach() if at_w is None else at_w)
         return total

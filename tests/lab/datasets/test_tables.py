@@ -84,7 +84,7 @@ def test_columns_and_separators_that_leave_no_doubt(tmp_path, header, row, texts
         (b"", "is empty: its first line must name the columns"),
         (b"text,label\na,0,1\n", "line 2: 3 columns where its header has 2"),
         (b'text,label\n"a,0\n', "is no CSV file"),
-        (b"text,label\n\xe4,0\n", "byte 11: not UTF-8; save the file as UTF-8"),
+        (b"text,label\n\xe4,0\n", "byte 0xe4 at position 11\\): save it as UTF-8"),
         (b"text,text\na,0\n", "two columns have one name"),
         (b"review,comment,label\na,b,0\n", "which of review and comment is it"),
         (b"text,label\na,\nb,1\n", "example 1 has no label"),

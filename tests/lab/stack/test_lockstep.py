@@ -140,7 +140,9 @@ def test_tiny_gradients_climb_by_the_whole_radius():
     lockstep._rows.grad = torch.zeros_like(before)
     lockstep._rows.grad[0, 3], lockstep._rows.grad[1, 5] = 1e-200, -1e200
     rho = runs[0].opt.param_groups[0]["rho"]
-    assert torch.equal(lockstep._climb(), before)
+    kept, norms = lockstep._climb()
+    assert torch.equal(kept, before)
+    assert norms.tolist() == [rho, rho]
     moved = lockstep._rows.detach() - before
     assert float(moved[0, 3]) == pytest.approx(rho, rel=1e-9)
     assert float(moved[1, 5]) == pytest.approx(-rho, rel=1e-9)
