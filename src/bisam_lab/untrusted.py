@@ -148,8 +148,9 @@ def check_plain(fields: Any, where: str = "") -> None:
 
 def _check_number(where: str, number: float) -> None:
     if isinstance(number, int) and abs(number) >= 2**63:
-        digits = max(19, int(number.bit_length() * math.log10(2)))
-        raise RecipeError(f"{where}: a number of about {digits:,} digits; whole numbers have at most 18")
+        bits = number.bit_length()
+        digits = f"{len(str(abs(number)))}" if bits < 10_000 else f"about {round(bits * math.log10(2)):,}"
+        raise RecipeError(f"{where}: a number of {digits} digits; whole numbers have at most 18")
     if not math.isfinite(number):
         raise RecipeError(f"{where}={number} must be a finite number")
 

@@ -33,7 +33,7 @@ def refused(*overrides, recipe="digits"):
         ("!!timestamp x", "is not valid YAML"),
         ("!!python/object:os.system x", "is not valid YAML"),
         ("9" * 5000, "is not valid YAML"),
-        ("9" * 30, "a number of about 30 digits"),
+        ("9" * 30, "a number of 30 digits"),
         (DEEP, "more than 20 deep"),
         ("&a [*a]", "an alias inside the value that it stands for"),
         (BOMB, "more than 5,000 values, its aliases written out"),

@@ -85,7 +85,10 @@ class Guessing(TyperCommand):
     def _instead(self, ctx: typer.Context, name: str, answer: str | None) -> str:
         if answer is not None:
             return f": {answer}"
+        from ..recipe.fields import fields  # here: --help reads no recipe
+
         known = [option[2:] for param in self.params for option in param.opts if option.startswith("--")]
+        known += [dotted.rpartition(".")[2].replace("_", "-") for dotted in fields()]
         near = difflib.get_close_matches(name.lstrip("-"), known, n=1)
         hint = f": did you mean --{near[0]}?" if near else ""
         return f"{hint or '.'} bisam {ctx.info_name} --help lists its options; any field is FIELD=VALUE"
