@@ -24,7 +24,7 @@ test: $(READY)  ## the whole test suite
 OLDEST := .venv-oldest
 FLOOR  := $(shell sed -n 's/^dependencies = \["torch>=\([0-9.]*\)"\]$$/\1/p' pyproject.toml)
 CORE   := tests/geometry tests/losses tests/step tests/testing tests/vectors $(filter-out %_tables.py %_docs.py %_pages.py %_notebook.py %_examples.py \
-          %_project.py %_dist.py %_assistants.py,$(wildcard tests/test_*.py))
+          %_project.py %_dist.py %_assistants.py %_constraints.py,$(wildcard tests/test_*.py))
 
 oldest: $(READY)  ## the library's own tests on the oldest torch that is supported
 	@test -x $(OLDEST)/bin/python || $(BIN)/uv venv --quiet $(OLDEST)

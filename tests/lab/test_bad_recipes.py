@@ -153,7 +153,8 @@ def test_a_word_that_is_no_text(capsys, monkeypatch):
         assert "of the command line is not in UTF-8: rename the file or folder" in said
 
 
-def test_no_line_of_an_error_is_long(capsys, monkeypatch):
+def test_no_line_of_an_error_is_long(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "1000")
     for words in (["compare", "train." + "y" * 90 + "=1"], ["compare", "methods=[zzz]"], ["train", "no/" * 200]):
         code, _ = in_process(capsys, monkeypatch, *words)

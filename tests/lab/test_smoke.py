@@ -11,8 +11,10 @@ from bisam_lab.study.folder import Study
 
 from .layouts import BUILDERS, own
 
-#: Variants that add nothing but time: networks of other recipes with other initial weights, or ten times as wide.
+#: Variants that add nothing but time: networks of other recipes with other initial weights, or ten times as wide, or
+#: with another number of classes.
 AGAIN = {
+    "table2-cifar100": ["densenet-121", "wrn-28-10", "vgg19-bn"],
     "table1-as-code": ["densenet-121", "wrn-28-10", "resnet-56"],
     "table2-as-code": ["densenet-121", "wrn-28-10", "resnet-56", "vgg19-bn"],
 }
