@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from bisam_lab import Study
+from bisam_lab.report.png import page_style
 from bisam_lab.report.summary import table
 from bisam_lab.run.result import RunResult
 from bisam_lab.statistics import Comparison, compare
@@ -46,7 +47,7 @@ def pictures(study: Study) -> dict[str, str]:
 
 
 def _drawn(draw: Callable[[Any], object]) -> str:
-    with mpl.rc_context({"font.size": 10, "svg.hashsalt": "bisam"}):
+    with page_style(), mpl.rc_context({"svg.hashsalt": "bisam"}):
         figure = Figure(figsize=(5.6, 4), layout="constrained")
         draw(figure.subplots())
         out = io.StringIO()
