@@ -3,9 +3,11 @@
     bisam audit resnet20-12fca82f.th --recipe cifar10 model.name=benchmarks/public_resnet.py:PublicResNet \
         data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224,0.225] --data-dir data
 
-The files are those of https://github.com/akamaster/pytorch_resnet_cifar10. He et al., arXiv 1512.03385, Section 4.2; the
-shortcut pads with zeros (their option A).
+The files are those of https://github.com/akamaster/pytorch_resnet_cifar10. He et al., arXiv 1512.03385, Section 4.2;
+the shortcut pads with zeros (their option A).
 """
+
+import itertools
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +32,10 @@ class _Block(nn.Module):
 class PublicResNet(nn.Module):
     """A ResNet of 6n + 2 layers, for images (B, 3, 32, 32)."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
     def __init__(self, num_classes: int = 10, depth: int = 20) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
@@ -38,7 +44,7 @@ class PublicResNet(nn.Module):
         for stage in (1, 2, 3):
             outputs = 16 * 2 ** (stage - 1)
             widths = [inputs, *[outputs] * ((depth - 2) // 6)]
-            blocks = [_Block(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+            blocks = [_Block(a, b) for a, b in itertools.pairwise(widths)]
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
             inputs = outputs
         self.linear = nn.Linear(64, num_classes)

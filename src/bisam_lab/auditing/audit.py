@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .adversaries import DEFAULT, Objective
 from .adversaries import adversaries as build
 from .batches import Batch, check_labels, logits_of, taken
 from .histogram import Histogram, histogram
+from .journal import Journal
 from .measure import Measured, measure
 from .modes import STATISTICS, Statistics, statistics, untouched, uses_batch_statistics
 from .rows import Row, rows_of
@@ -115,6 +117,7 @@ def audit(
     sharpness: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     keep: bool = False,
+    journal: Path | None = None,
 ) -> Audit:
     """Let adversaries climb from a network's present weights, and count the mistakes that each of them causes.
 
@@ -145,6 +148,7 @@ def audit(
             takes some hundred passes.
         progress: is called with the number of measurements done and of all.
         keep: on Ctrl-C, return what is measured of whole batches instead of raising, if that is two batches or more.
+        journal: file that keeps what is measured after each batch, until all is: the same audit goes on from there.
 
     Raises:
         TypeError: what is no network, no batches, no adversaries.
@@ -158,14 +162,17 @@ def audit(
     others = [] if held_out is None else taken("held_out", held_out, n, device)
     modes = STATISTICS if uses_batch_statistics(model) else STATISTICS[:1]
     with untouched(model):
-        torch.manual_seed(seed)
         chosen = build(adversaries, model)
         _check_labels(model, {"batches": pairs, "held_out": others})
         sam = next((one for one in chosen if one.name == SAM), None) or build([SAM], model)[0]
         everyone = chosen if sam in chosen else [sam, *chosen]
-        total = len(pairs) * len(modes) * len(everyone)
-        steps = measure(model, pairs, others, everyone, sam, radii, modes, _counted(progress, total))
-        measured = _whole(steps, keep)
+        asked = [*(one.name for one in everyone), radii, modes, len(pairs), seed]
+        diary = Journal(journal, model, [*pairs, *others], asked)
+        begun = diary.begun()
+        each = len(modes) * len(everyone)
+        told = _counted(progress, begun.batches * each, len(pairs) * each)
+        steps = measure(model, pairs, others, everyone, sam, radii, modes, seed=seed, measured=begun, done=told)
+        measured = _whole(steps, begun, diary, keep)
         asam = build(["asam"], model)[0]
         sharp = measure_sharpness(model, pairs, chosen, sam, asam, radii[len(radii) // 2]) if sharpness else None
     sizes = [len(pair) for pair in pairs]
@@ -196,26 +203,28 @@ def _check_labels(model: nn.Module, batches: Mapping[str, Sequence[Batch]]) -> N
         check_labels(name, found, classes)
 
 
-def _counted(progress: Callable[[int, int], None], total: int) -> Callable[[], None]:
-    count = itertools.count(1)
+def _counted(progress: Callable[[int, int], None], begun: int, total: int) -> Callable[[], None]:
+    count = itertools.count(begun + 1)
     return lambda: progress(next(count), total)
 
 
-def _whole(steps: Iterator[Measured], keep: bool) -> Measured:
+def _whole(steps: Iterator[Measured], begun: Measured, journal: Journal, keep: bool) -> Measured:
     """Return what is measured of whole batches: of all, or with ``keep`` of those before Ctrl-C."""
-    measured, done = Measured(), 0
+    done = begun.batches
     try:
-        for done, measured in enumerate(steps, 1):  # noqa: B007 both are read below
-            pass
+        for _ in steps:
+            done += 1
+            journal.keep(begun)
+        journal.remove()
     except KeyboardInterrupt:
         if not keep or done < 2:
             raise
-    return measured.of_first(done)
+    return begun.of_first(done)
 
 
 def _summed_up(name: str, measured: Measured, names: Sequence[str], size: int, wanted: int) -> Audit:
     kinds = list(dict.fromkeys(at_w.statistics for at_w in measured.at_w))
-    batches = len({at_w.batch for at_w in measured.at_w})
+    batches = measured.batches
     rows, headers = rows_of(measured, names, SAM), [_header(kind, measured) for kind in kinds]
     if len(kinds) == 1:  # without BatchNorm the two modes are one
         headers += [replace(header, statistics="running") for header in headers]

@@ -111,6 +111,11 @@ class Measured:
     gradients: list[Gradient] = field(default_factory=list)
     climbed: list[Climbed] = field(default_factory=list)
 
+    @property
+    def batches(self) -> int:
+        """How many are measured."""
+        return len({at_w.batch for at_w in self.at_w})
+
     def of_first(self, batches: int) -> "Measured":
         """Return what belongs to the first batches."""
         kept = [[one for one in part if one.batch < batches] for part in (self.at_w, self.gradients, self.climbed)]
@@ -125,6 +130,9 @@ def measure(
     sam: Adversary,
     rhos: Sequence[float],
     modes: Sequence[Statistics],
+    *,
+    seed: int,
+    measured: Measured,
     done: Callable[[], None] = lambda: None,
 ) -> Iterator[Measured]:
     """Measure batch after batch, and yield all that is measured after each one.
@@ -137,10 +145,12 @@ def measure(
         sam: SAM, with whose gradient and eps the others' are compared.
         rhos: radii.
         modes: of BatchNorm.
+        seed: of random numbers; each batch has its own.
+        measured: of the first batches, which are not measured again.
         done: is called after each adversary.
     """
-    measured = Measured()
-    for number, batch in enumerate(batches):
+    for number, batch in list(enumerate(batches))[measured.batches :]:
+        torch.manual_seed(seed + number)
         other = held_out[number % len(held_out)] if held_out else None
         for kind in modes:
             with statistics(model, kind):

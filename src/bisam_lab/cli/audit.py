@@ -141,7 +141,7 @@ def _all(
         key = _key(place, asked)
         found = next((one for one in before if one.get("asked") == key and not one.get("stopped")), None)
         if found is None:
-            found = _audited(place, asked, data_dir, console) | {"epoch": place.epoch, "asked": key}
+            found = _audited(place, asked, folder, data_dir, console) | {"epoch": place.epoch, "asked": key}
         done.append(found)
         write_text(folder / NUMBERS, json.dumps({"command": command, "audits": done}, allow_nan=False) + "\n")
         write_audits(done, command, folder / PAGE)
@@ -158,7 +158,7 @@ def _before(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / NUMBERS
     if not path.exists():
-        if any(folder.iterdir()):
+        if any(not file.name.startswith(".") for file in folder.iterdir()):
             raise RecipeError(f"--out {folder} holds files of another kind: choose an empty folder or an audit's own")
         return []
     try:
@@ -182,7 +182,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _audited(place: "Place", asked: _Asked, data_dir: Path | None, console: Console) -> dict[str, Any]:
+def _audited(place: "Place", asked: _Asked, folder: Path, data_dir: Path | None, console: Console) -> dict[str, Any]:
     from ..auditing import RHOS
     from ..auditing import audit as measure
     from ..auditing.adversaries import DEFAULT
@@ -198,6 +198,8 @@ def _audited(place: "Place", asked: _Asked, data_dir: Path | None, console: Cons
 
         def show(done: int, total: int) -> None:
             progress.update(task, description=place.name, completed=done, total=total)
+            if not console.is_terminal and 4 * done // total > 4 * (done - 1) // total:
+                console.print(f"{place.name}: {100 * done // total} %", highlight=False, markup=False)
 
         try:
             found = measure(
@@ -212,6 +214,7 @@ def _audited(place: "Place", asked: _Asked, data_dir: Path | None, console: Cons
                 sharpness=asked.sharpness,
                 progress=show,
                 keep=True,
+                journal=folder / ".measured.pt",
             )
         except (TypeError, ValueError) as error:
             raise RecipeError(f"{place.name}: {error}") from None

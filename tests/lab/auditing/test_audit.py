@@ -384,3 +384,26 @@ def test_the_audit_is_plain_json():
     assert there["rows"][0]["adversary"] == "sam"
     assert there["rows"][0]["rise_error_held_out"] is None
     assert there["margins"].keys() == {"batch"}
+
+
+def test_after_a_kill_the_same_audit_goes_on_and_another_begins_anew(tmp_path):
+    journal, asked = tmp_path / "measured.pt", {"adversaries": ["sam", "random", "esam"], "rhos": [0.3]}
+
+    def kill(done, total):
+        if done == 2 * 3 + 2:
+            raise MemoryError
+
+    seen = []
+    with pytest.raises(MemoryError):
+        bisam_lab.audit(linear(), pairs(4), **asked, progress=kill, journal=journal)
+    kept = journal.read_bytes()
+    other = bisam_lab.audit(linear(), pairs(4), adversaries=["sam"], rhos=[0.3], journal=journal)
+    assert other.batches == 4
+    journal.write_bytes(kept)
+    found = bisam_lab.audit(
+        linear(), pairs(4), **asked, progress=lambda done, total: seen.append(done), journal=journal
+    )
+    assert seen == list(range(7, 13))
+    assert not journal.exists()
+    whole = bisam_lab.audit(linear(), pairs(4), **asked)
+    assert found.to_dict() == whole.to_dict()
