@@ -63,7 +63,7 @@ def _radii(noisy: bool, norm: str) -> tuple[float, ...]:
 
 #: The small versions: data set, what is different from its recipe, seeds of the tuning.
 SMALL = {
-    "digits": ((), 3),
+    "digits": ((), 2),
     "fashion": (("data.train_size=2000", "train.epochs=15", "train.batch_size=64"), 2),
     "cifar10": (
         (
