@@ -14,23 +14,19 @@ Everything that is trained lies in OUT, so that the same command goes on where i
 
 import argparse
 import json
-import math
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tuned import Contestant, as_text, recipe_of, trained
 
 from bisam_lab.bench import bench
-from bisam_lab.errors import RecipeError
 from bisam_lab.parallel.processes import warm_up
-from bisam_lab.recipe import Recipe, load
+from bisam_lab.recipe import load
 from bisam_lab.run.result import RunResult
-from bisam_lab.study.folder import Study
-from bisam_lab.study.pool import run_study
 from bisam_lab.tuning.tuning import FIRST_SEED
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "frontier.json"
@@ -41,28 +37,13 @@ RADII = {
     "noisy": tuple(0.1 * 2.0**power for power in range(6)),
     "clean": tuple(0.0125 * 2.0**power for power in range(6)),
 }
-#: How many times SAM's radii others take, by part, so that the best value lies inside of what is tried.
-SCALES = {"asam": 4, "samon": 4, "momentumsam": 4, "aesam": 4, "asyncsam": 2, "looksam": 0.25, "wsam": 0.25}
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """A method, trained for ``epochs`` times the recipe's epochs."""
-
-    method: str
-    epochs: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """As it stands in the tables."""
-        return self.method if self.epochs == 1 else f"{self.method}, {self.epochs:g} x epochs"
-
-    def grid(self, radii: tuple[float, ...], rate: float) -> tuple[float, ...]:
-        """Return the values that it tries where SAM tries such radii, and with the recipe's learning rate."""
-        if self.method == "sgd":
-            return tuple(rate * factor for factor in RATES)
-        scale = math.prod(SCALES.get(part, 1) for part in self.method.split("+"))
-        return tuple(scale * radius for radius in radii)
+def grid(contestant: Contestant, radii: tuple[float, ...], rate: float) -> tuple[float, ...]:
+    """Return the values that a contestant tries where SAM tries such radii, and with the recipe's learning rate."""
+    if contestant.plain:
+        return tuple(rate * factor for factor in RATES)
+    return tuple(contestant.scale * radius for radius in radii)
 
 
 CHEAPER = (
@@ -200,7 +181,7 @@ class Frontier:
         """Tune and test the contestants."""
         contestants, tuning = self.setting.contestants, self.setting.tuning_seeds
         rows = [Row(contestant.method, contestant.epochs) for contestant in contestants]
-        grids = {c: c.grid(self.setting.radii, self.recipe.train.lr) for c in contestants}
+        grids = {c: grid(c, self.setting.radii, self.recipe.train.lr) for c in contestants}
         tuned = self._all(grids, "tuning", FIRST_SEED, tuning)
         last = self.setting.last
         for row, contestant in zip(rows, contestants, strict=True):
@@ -241,26 +222,12 @@ class Frontier:
 
     def _study(self, name: str, factor: float, first: int, seeds: int, **given: Any) -> Iterator[RunResult]:
         """Train a study's missing runs, and yield all its results, seed by seed."""
-        train = self.recipe.train.model_copy(update={"epochs": round(factor * self.recipe.train.epochs)})
-        setting = self.name
+        recipe, setting = self.recipe, self.name
         if name.startswith("tuning") and self.setting.tuned_like is not None:
-            setting, train = self.setting.tuned_like, train.model_copy(update={"select": "best"})
-        recipe = Recipe.model_validate(
-            {**self.recipe.model_dump(), "train": train.model_dump(), "first_seed": first, "seeds": seeds, **given}
-        )
-        study = Study(self.out / setting / name, recipe, self.data_dir, print)
-        done, total = len(study.results()), len(study.runs)
-        with closing(run_study(study, self.jobs, stack="auto")) as events:
-            for event in events:
-                error = getattr(event, "error", None)
-                if error is not None:
-                    raise RecipeError(f"{self.name} {name}: {event.job} failed: {error}")
-                if hasattr(event, "result"):
-                    done += 1
-                    print(f"{self.name} {name}: {done} of {total}", flush=True)
-        results = study.results()
-        for run in sorted(results, key=lambda run: (run.variant, run.method, run.seed)):
-            yield results[run]
+            setting = self.setting.tuned_like
+            recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"select": "best"})})
+        recipe = recipe_of(recipe, factor, first_seed=first, seeds=seeds, **given)
+        yield from trained(recipe, self.out / setting / name, self.data_dir, self.jobs, f"{self.name} {name}")
 
 
 def _validation(run: RunResult, last: bool) -> float:
@@ -282,16 +249,6 @@ def measured(frontier: Frontier, rows: list[Row], rounds: int) -> None:
     for row in rows:
         if row.method in found:
             row.seconds = tuple(round(row.epochs * value, 4) for value in found[row.method])
-
-
-def as_text(kept: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the results as JSON, a contestant a line."""
-    settings = []
-    for name, setting in kept.items():
-        about = json.dumps({key: value for key, value in setting.items() if key != "rows"})
-        rows = ",\n  ".join(map(json.dumps, setting["rows"]))
-        settings.append(f'{json.dumps(name)}: {about[:-1]}, "rows": [\n  {rows}\n ]}}')
-    return "{\n " + ",\n ".join(settings) + "\n}\n"
 
 
 def main() -> None:

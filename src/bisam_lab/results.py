@@ -26,9 +26,11 @@ with no_collection():
     from .report.collect import StudyData, collect
     from .report.page import write_page
     from .report.quantities import AXES, QUANTITIES
-    from .report.summary import cells, columns, write_summary
+    from .report.summary import columns, lines, write_summary
     from .run.result import RunResult, plain
+    from .statistics import Comparison
     from .statistics.by_variant import outcomes
+    from .statistics.registered import decided
     from .study.files import read_results
     from .study.folder import Study as Trained
 
@@ -110,8 +112,11 @@ class Study:
         runs = read_results(self.folder)[0]
         return _frame([_name(run) | asdict(epoch) for run in runs for epoch in run.history])
 
-    def table(self, baseline: str | None = None, test: str = "t") -> "DataFrame":
+    def table(self, baseline: str | None = None, test: str = "t", margin: float | None = None) -> "DataFrame":
         """Return one row a method: its mean test score, and its paired difference to the baseline, in points.
+
+        With a margin it has the test of equivalence, too: ``conclusion`` in words, ``p_equivalent``, and both ends of
+        its interval.
 
         Example:
             >>> bisam_lab.Study("studies/demo").table(baseline="sam")[["mean", "difference", "low", "high"]]
@@ -119,15 +124,18 @@ class Study:
         Args:
             baseline: method to compare with; by default the recipe's first.
             test: ``"t"``, ``"wilcoxon"`` or ``"bootstrap"``.
+            margin: points that do not matter; by default the recipe's.
 
         Raises:
-            RecipeError: no run has the baseline, or there is no such test.
+            RecipeError: no run has the baseline, there is no such test, or the margin is not positive.
         """
-        blocks = self._read(baseline, test).blocks
+        blocks = self._read(baseline, test, margin).blocks
         rows = [(block.variant, row) for block in blocks for row in block.comparison]
         several = len(blocks) > 1
         named = [{"variant": name} if several else {} for name, _ in rows]
-        values = [{"method": row.method, **{key: getattr(row, key) for key in _COLUMNS}} for _, row in rows]
+        values = [
+            {"method": row.method, **{key: getattr(row, key) for key in _COLUMNS}, **_of_margin(row)} for _, row in rows
+        ]
         return _frame([name | value for name, value in zip(named, values, strict=True)], ["variant"] * several)
 
     def verdict(self, variant: str | None = None, *, baseline: str | None = None, test: str = "t") -> str:
@@ -209,9 +217,9 @@ class Study:
             write_page(collect([self.folder], baseline, _test(test)), Path(path))
         return Path(path)
 
-    def _read(self, baseline: str | None = None, test: str = "t") -> StudyData:
+    def _read(self, baseline: str | None = None, test: str = "t", margin: float | None = None) -> StudyData:
         with _in_python():
-            found = collect([self.folder], baseline, _test(test)).studies
+            found = collect([self.folder], baseline, _test(test), margin).studies
         if not found:
             raise RecipeError(f"{self.folder} is not the folder of a study: name one that bisam compare has written")
         return found[0]
@@ -289,7 +297,9 @@ def compare(
         study = Trained(folder, chosen, None if data_dir is None else Path(data_dir), say)
         failed = _train(study, jobs, stack, say)
     results = study.write_results()
-    write_summary(study, results, outcomes(results, chosen.methods[0], "t", None, study.budget))
+    found = outcomes(results, chosen.methods[0], "t", None, study.budget, margin=chosen.margin)
+    stated = decided(chosen.hypotheses, results, chosen.stopping, chosen.first_seed, study.budget)
+    write_summary(study, results, found, stated)
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise RuntimeError(f"{failed[0]}{more}; the same call tries again, and Study({str(folder)!r}) reads the others")
@@ -395,6 +405,15 @@ def _drawn(ax: "Axes | None", draw: "Callable[[Axes], None]") -> "Axes":
     return ax
 
 
+def _of_margin(row: Comparison) -> dict[str, Any]:
+    """Return the columns of the test of equivalence; none where no row has one."""
+    one = row.equivalence
+    if one is None:
+        return {}
+    numbers = {"p_equivalent": one.p_adjusted, "low_equivalent": one.low, "high_equivalent": one.high}
+    return {"conclusion": row.conclusion, **numbers}
+
+
 def _name(run: RunResult) -> dict[str, Any]:
     return {"variant": run.variant, "method": run.method, "seed": run.seed, "equal_cost": run.equal_cost}
 
@@ -425,7 +444,7 @@ def _html(block: Block) -> Iterator[str]:
         yield f"<p><b>{html.escape(block.variant)}</b></p>"
     if block.comparison:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in columns(block.comparison))
-        rows = [[html.escape(cell) for cell in cells(row, block.baseline)] for row in block.comparison]
+        rows = [[html.escape(cell) for cell in line] for line in lines(block.comparison, block.baseline)]
         body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
         yield f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     yield f"<p>{html.escape(block.verdict)}</p>"

@@ -136,9 +136,14 @@ def _count(seeds: str | None) -> int | None:
 
 
 def _print_json(work: "Comparing", look: dict[str, object] | None) -> None:
+    from dataclasses import asdict
+
+    from ..run.result import plain
     from ..study.files import read_budget
 
     budget = None if work.budget is None else read_budget(work.folder)
     plan = None if budget is None else budget.to_dict()
     told = {"folder": str(work.folder), "budget": plan, "outcomes": [row.to_dict() for row in work.found]}
+    if work.decided:
+        told["hypotheses"] = [plain(asdict(one)) for one in work.decided]
     print(json.dumps(told | ({} if look is None else {"look": look}), allow_nan=False))

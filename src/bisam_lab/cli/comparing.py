@@ -20,6 +20,7 @@ from ..run.environment import cores
 from ..run.result import RunResult
 from ..stack.plan import Stacking
 from ..statistics.by_variant import Outcome, outcomes
+from ..statistics.registered import Decided, decided, decision_words
 from ..study.elsewhere import wait_for_others
 from ..study.folder import Study
 from ..study.pool import run_study
@@ -45,6 +46,7 @@ class Comparing:
         watch: show the means after each run, and wait for the runs of other processes.
         console: to write to.
         found: the comparison, variant by variant.
+        decided: what the runs say of the recipe's hypotheses.
         failed: whether a run failed.
         elsewhere: number of runs that another process is training.
     """
@@ -60,6 +62,7 @@ class Comparing:
     watch: bool
     console: Console
     found: list[Outcome] = field(default_factory=list)
+    decided: list[Decided] = field(default_factory=list)
     failed: bool = False
     elsewhere: int = 0
 
@@ -76,8 +79,11 @@ class Comparing:
                 wait_for_others(study)
                 self._train(study, jobs)
         results = study.write_results()
-        self.found = outcomes(results, self.against, self.test, self.difference, study.budget, level)
-        write_summary(study, results, self.found)
+        self.found = outcomes(results, self.against, self.test, self.difference, study.budget, level, recipe.margin)
+        self.decided = decided(
+            recipe.hypotheses, results, recipe.stopping, recipe.first_seed, study.budget, round(1 - level, 12)
+        )
+        write_summary(study, results, self.found, self.decided)
         return study
 
     def _plan(self, study: Study, unit: Unit, jobs: int) -> None:
@@ -143,6 +149,9 @@ class Comparing:
             self.console.print(outcome.verdict, highlight=False, markup=False)
             if outcome.cost:
                 self.console.print(outcome.cost, highlight=False, markup=False)
+        for one in self.decided:
+            self.console.print(f"Stated beforehand: {one.says}", highlight=False, markup=False)
+            self.console.print(f"  {decision_words(one)}", highlight=False, markup=False)
 
 
 def _line(ended: JobEnded[RunResult]) -> tuple[str, str | None]:

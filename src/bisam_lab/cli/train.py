@@ -74,7 +74,8 @@ def train(
     if (folder / "recipe.yaml").exists():
         raise RecipeError(f"--out {folder} is the folder of a study or a tuning: choose an empty folder or a run's own")
     (folder / "checkpoints").mkdir(exist_ok=True)
-    own = chosen.model_copy(update={"methods": (method,), "seeds": 1, "first_seed": seed}).to_yaml()
+    mine = {"methods": (method,), "seeds": 1, "first_seed": seed, "hypotheses": (), "stopping": None}
+    own = chosen.model_copy(update=mine).to_yaml()
     if not (folder / "run.yaml").exists():  # another recipe is refused below, and leaves what is there
         write_text(folder / "run.yaml", own)
     console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(str(folder))}[/bold]", highlight=False)

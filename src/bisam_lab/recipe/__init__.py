@@ -2,12 +2,24 @@
 
 from .digest import digest
 from .guesses import Understood, understood
+from .hypotheses import Hypothesis, check_hypotheses
 from .reading import RecipeError, changed, differences, load, names, only, outline, text, variant
-from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
+from .schema import (
+    REGISTERED,
+    DataRecipe,
+    EngineRecipe,
+    ModelRecipe,
+    Recipe,
+    SharpnessRecipe,
+    TrainRecipe,
+    settings,
+)
 
 __all__ = [
+    "REGISTERED",
     "DataRecipe",
     "EngineRecipe",
+    "Hypothesis",
     "ModelRecipe",
     "Recipe",
     "RecipeError",
@@ -15,6 +27,7 @@ __all__ = [
     "TrainRecipe",
     "Understood",
     "changed",
+    "check_hypotheses",
     "differences",
     "digest",
     "load",

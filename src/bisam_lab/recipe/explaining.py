@@ -59,6 +59,8 @@ def explain(error: Any) -> str:
         return f"{'.'.join(where[:-1])}: a name must be text, not {_shown(given)}: write it in quotation marks"
     if kind == "extra_forbidden":
         return f"{dotted}: unknown key{_nearest_key(where, given)}"
+    if kind == "missing":
+        return f"{'.'.join(where[:-1]) or 'recipe'} has no {where[-1]}: write {where[-1]}: VALUE"
     said = error["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return f"{dotted}: {said}" if where else said
@@ -128,6 +130,8 @@ def _elsewhere(key: str) -> str | None:
 def _part_at(path: Iterable[str]) -> type[BaseModel]:
     part: type[BaseModel] = Recipe
     for key in path:
+        if key.isdigit():  # an entry of a list of sections
+            continue
         inner = part.model_fields[key].annotation
         part = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else get_args(inner)[0]
     return part

@@ -1,19 +1,22 @@
 """A recipe: everything that defines a study, typed and validated."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, field_validator, model_validator
 
 from ..errors import shown
 from ..registry.optimizers import OPTIMIZERS, PLAIN
 from ..untrusted import check_text
+from .hypotheses import Hypothesis
 from .known import data_name, human_noise_fits, is_code, known_metric, model_name, noise_name, optimizer_name
+from .part import MethodName, Part
 from .sizes import LARGEST, check_network, folder_name, inner_folder
 
 __all__ = [
     "FREE",
+    "REGISTERED",
     "DataRecipe",
     "EngineRecipe",
     "ModelRecipe",
@@ -27,34 +30,13 @@ __all__ = [
 Radius = Annotated[float, Field(ge=0)]
 
 
-def _method_name(name: str) -> str:
-    """Return the name with its numbers in one spelling; whether there is such a method is checked with its options."""
-    from ..registry.methods import canonical  # here: torch takes seconds to import, and --help should not
-
-    return canonical(name)
-
-
-MethodName = Annotated[str, AfterValidator(_method_name)]
 #: Fields that choose or describe runs, and change none.
-FREE = ("name", "description", "methods", "seeds", "first_seed", "variants")
+FREE = ("name", "description", "methods", "seeds", "first_seed", "variants", "margin", "hypotheses", "stopping")
+#: Those of them that are stated before the first run, and stay as they are.
+REGISTERED = ("margin", "hypotheses", "stopping")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_truth_as_a_number(cls, values: Any) -> Any:
-        """Refuse true and false where a number belongs: pydantic would take them for 1 and 0."""
-        for name, value in values.items() if isinstance(values, Mapping) else ():
-            field = cls.model_fields.get(name)
-            kinds = () if field is None else (field.annotation, *get_args(field.annotation))
-            if isinstance(value, bool) and bool not in kinds and {int, float} & {*kinds}:
-                raise ValueError(f"{name}={str(value).lower()} must be a number")
-        return values
-
-
-class DataRecipe(_Part):
+class DataRecipe(Part):
     """Which examples, how many, and what is done to them."""
 
     name: Annotated[str, AfterValidator(data_name)] = Field(
@@ -137,7 +119,7 @@ class DataRecipe(_Part):
         return self
 
 
-class ModelRecipe(_Part):
+class ModelRecipe(Part):
     """The network.
 
     ``name`` is resnet-N (6n + 2), wrn-N-K, densenet-121, vgg19-bn, one of these as the BiSAM authors' code builds it
@@ -169,7 +151,7 @@ class ModelRecipe(_Part):
         return self.name.removeprefix("hf:") if self.name.startswith("hf:") else None
 
 
-class TrainRecipe(_Part):
+class TrainRecipe(Part):
     """The base optimizer, its schedule, and when to stop."""
 
     epochs: int = Field(20, ge=1, le=LARGEST["epochs"])
@@ -225,7 +207,7 @@ class TrainRecipe(_Part):
         return self.optimizer if self.optimizer in OPTIMIZERS else "plain"
 
 
-class SharpnessRecipe(_Part):
+class SharpnessRecipe(Part):
     """Radii, the lower bound's constants (null takes the bound's own), and the numbers of single methods."""
 
     rho: float = Field(0.05, ge=0, description="SAM's; the others take it in proportion to their published radii")
@@ -235,7 +217,7 @@ class SharpnessRecipe(_Part):
     alpha: float = Field(0.1, gt=0)
 
 
-class EngineRecipe(_Part):
+class EngineRecipe(Part):
     """Where and how precisely to compute; passed to Lightning Fabric."""
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -243,7 +225,7 @@ class EngineRecipe(_Part):
     strategy: Literal["auto", "dp", "ddp", "fsdp", "deepspeed"] = "auto"
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """A study: methods x seeds on one data set, or on several variants of it."""
 
     name: Annotated[str, AfterValidator(folder_name)] = "digits"
@@ -264,6 +246,38 @@ class Recipe(_Part):
     variants: dict[str, dict[str, Any]] = Field(
         {}, description="settings to compare the methods in, each on its own: {wrn-28-2: {model.name: wrn-28-2}}"
     )
+
+    margin: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="points of the test score that do not matter; the comparison then says which methods are "
+        "equivalent within them (two one-sided t-tests)",
+    )
+    hypotheses: tuple[Hypothesis, ...] = Field(
+        (), max_length=100, description="what the study is to show: says, method, baseline, direction, margin, variant"
+    )
+    stopping: int | str | None = Field(
+        None,
+        description="when the hypotheses are decided: so many seeds, no fewer and no more, or a rule in words",
+    )
+
+    @field_validator("stopping", mode="before")
+    @classmethod
+    def _seeds_or_words(cls, rule: Any) -> Any:
+        if rule is not None and type(rule) not in (int, str):
+            raise ValueError(f"stopping={shown(rule)} must be a number of seeds, or a rule in words")
+        return rule
+
+    @model_validator(mode="after")
+    def _possible_stopping(self) -> "Recipe":
+        if isinstance(self.stopping, int) and not 2 <= self.stopping <= LARGEST["seeds"]:
+            raise ValueError(f"stopping={self.stopping} must be a number of seeds from 2, or a rule in words")
+        if isinstance(self.stopping, str):
+            check_text("stopping", self.stopping)
+        if self.stopping is not None and not self.hypotheses:
+            raise ValueError("stopping is about hypotheses, and there is none: leave it out, or state a hypothesis")
+        return self
 
     @model_validator(mode="after")
     def _known_methods(self) -> "Recipe":

@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +15,14 @@ from ..recipe import RecipeError
 from ..run.result import RunResult
 from ..statistics.by_variant import compare_variant
 from ..statistics.cost import compared
+from ..statistics.registered import Decided
 from ..study.files import read_budget, read_results
 from ..study.looks import first_seeds, read_look
 from .block import Block, make_block
 from .kinds import kind_of
 from .one_run import RunData, read_run
 from .reading import recipe_of
+from .registration import registered, registered_margin, stopping_of
 
 if TYPE_CHECKING:
     from .one_tuning import TuningData
@@ -51,6 +53,8 @@ class StudyData:
         notes: for the reader, such as that runs are missing.
         blocks: one per variant.
         missing: number of runs that are not finished.
+        hypotheses: stated before the first run, and what the runs say of them.
+        stopping: the rule that was stated; empty without one.
     """
 
     folder: str
@@ -63,6 +67,8 @@ class StudyData:
     notes: list[str]
     blocks: list[Block]
     missing: int = 0
+    hypotheses: list[Decided] = field(default_factory=list)
+    stopping: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,20 +135,26 @@ def _columns(history: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: [epoch[key] for epoch in history] for key in (history[0] if history else ())}
 
 
-def collect(folders: Iterable[Path], baseline: str | None = None, test: str = "t") -> ReportData:
+def collect(
+    folders: Iterable[Path], baseline: str | None = None, test: str = "t", margin: float | None = None
+) -> ReportData:
     """Read studies, tunings and runs; compare the methods of the studies.
 
     Args:
         folders: of any kind; one that is named twice is read once.
         baseline: method to compare with; by default the first one of each recipe.
         test: a key of ``TESTS``.
+        margin: points that do not matter; by default each recipe's.
 
     Raises:
-        RecipeError: a folder does not exist or is of no kind, a file is damaged, or no study has the baseline.
+        RecipeError: a folder does not exist or is of no kind, a file is damaged, no study has the baseline, or the
+            margin is not positive.
     """
+    if margin is not None and not 0 < margin < math.inf:
+        raise RecipeError(f"margin={margin!r} must be positive and finite: the points that do not matter, such as 0.3")
     named = list({folder.resolve(): folder for folder in folders}.values())
     kinds = {folder: kind_of(folder) for folder in named}
-    studies = [_study(folder, baseline, test) for folder in named if kinds[folder] == "study"]
+    studies = [_study(folder, baseline, test, margin) for folder in named if kinds[folder] == "study"]
     runs = _runs([read_run(folder) for folder in named if kinds[folder] == "run"])
     tunings = _tunings([folder for folder in named if kinds[folder] == "tuning"])
     methods = [method for study in studies for block in study.blocks for method in block.methods]
@@ -202,8 +214,9 @@ def _notes_of_runs(group: Sequence[RunData]) -> list[str]:
     return notes
 
 
-def _study(folder: Path, baseline: str | None, test: str) -> StudyData:
+def _study(folder: Path, baseline: str | None, test: str, margin: float | None) -> StudyData:
     recipe = recipe_of(folder)
+    margin = registered_margin(recipe) if margin is None else margin
     results, damaged = read_results(folder)
     budget, look = read_budget(folder), read_look(folder)
     level = 0.95 if look is None else 1 - look.level
@@ -221,7 +234,8 @@ def _study(folder: Path, baseline: str | None, test: str) -> StudyData:
         settings = variants.get(name) if isinstance(variants.get(name), dict) else None
         blocks.append(
             make_block(
-                compare_variant(name, of, against, test, None, budget, level), runs, methods, test, settings, beside
+                compare_variant(name, of, against, test, None, budget, level, margin),
+                *(runs, methods, test, settings, beside),
             )
         )
     return StudyData(
@@ -238,6 +252,8 @@ def _study(folder: Path, baseline: str | None, test: str) -> StudyData:
             *_shifts(recipe, variants),
         ],
         blocks=blocks,
+        hypotheses=registered(recipe, results, budget, level),
+        stopping=stopping_of(recipe),
         missing=max(0, _wanted(recipe, named, budget, len(results)) - len(results)),
     )
 

@@ -10,7 +10,7 @@ from ..recipe import Recipe
 __all__ = ["facts", "lines", "text"]
 
 #: Fields that every study sets. They are never marked as different from the defaults.
-_OWN = ("name", "description", "methods", "seeds", "first_seed", "variants")
+_OWN = ("name", "description", "methods", "seeds", "first_seed", "variants", "margin", "hypotheses", "stopping")
 
 #: Name and field of each fact at the head of a study.
 _FACTS = (

@@ -14,13 +14,14 @@ from ..run.result import RunResult
 from ..statistics import TESTS, Comparison
 from ..statistics.by_variant import Outcome
 from ..statistics.cost import compared
+from ..statistics.registered import Decided, decision_words
 from ..study.files import temporary, write_text
 from ..study.folder import Study
 from .block import make_block
 from .png import draw_comparison
-from .words import NONE, p_value
+from .words import NONE, p_value, stopping_words
 
-__all__ = ["cells", "columns", "markdown", "shifts", "table", "write_summary"]
+__all__ = ["cells", "columns", "lines", "markdown", "shifts", "table", "write_summary"]
 
 
 def columns(rows: Sequence[Comparison]) -> tuple[str, ...]:
@@ -40,8 +41,15 @@ def columns(rows: Sequence[Comparison]) -> tuple[str, ...]:
         difference,
         test.interval(level),
         "p (Holm)",
+        *_of_margin(rows),
         "steps/s",
     )
+
+
+def _of_margin(rows: Sequence[Comparison]) -> tuple[str, ...]:
+    """Return the names of the columns of the test of equivalence; none without a margin."""
+    margins = [row.equivalence.margin for row in rows if row.equivalence is not None]
+    return (f"p (within {margins[0]:g})", "conclusion") if margins else ()
 
 
 def table(rows: Sequence[Comparison], baseline: str) -> Table:
@@ -55,22 +63,27 @@ def table(rows: Sequence[Comparison], baseline: str) -> Table:
         + ("" if rows[0].budget is None else " at equal cost"),
     )
     for column in columns(rows):
-        view.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
-    for row in rows:
-        view.add_row(*cells(row, baseline), style="red" if row.collapsed or row.diverged else None)
+        view.add_column(column, justify="left" if column in ("method", "conclusion") else "right", no_wrap=True)
+    for row, line in zip(rows, lines(rows, baseline), strict=True):
+        view.add_row(*line, style="red" if row.collapsed or row.diverged else None)
     return view
 
 
 def markdown(rows: Sequence[Comparison], baseline: str) -> str:
     """Return the table in Markdown."""
     head = columns(rows)
-    lines = [head, ["---" if column == "method" else "---:" for column in head]]
-    lines += [cells(row, baseline) for row in rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    under = ["---" if column in ("method", "conclusion") else "---:" for column in head]
+    return "".join("| " + " | ".join(line) + " |\n" for line in (head, under, *lines(rows, baseline)))
 
 
-def cells(row: Comparison, baseline: str) -> list[str]:
-    """Return a row of the table, a text for each of its columns."""
+def lines(rows: Sequence[Comparison], baseline: str) -> list[list[str]]:
+    """Return the table's rows, a text for each of its columns."""
+    margin = bool(_of_margin(rows))
+    return [cells(row, baseline, margin=margin) for row in rows]
+
+
+def cells(row: Comparison, baseline: str, *, margin: bool = False) -> list[str]:
+    """Return a row of the table, a text for each of its columns; with those of the margin if the table has one."""
     marks = [f"({count} {word})" for count, word in ((row.collapsed, "collapsed"), (row.diverged, "diverged")) if count]
     alone = row.method == baseline
     return [
@@ -81,8 +94,15 @@ def cells(row: Comparison, baseline: str) -> list[str]:
         "baseline" if alone else _number(row.difference, "+.2f"),
         "" if alone else _interval(row),
         "" if alone else p_value(row.p_adjusted),
+        *(_equivalence(row, alone) if margin else ()),
         f"{row.speed:.2f}x" if not math.isnan(row.speed) else NONE,
     ]
+
+
+def _equivalence(row: Comparison, alone: bool) -> tuple[str, str]:
+    if alone or row.equivalence is None:
+        return "" if alone else NONE, ""
+    return p_value(row.equivalence.p_adjusted), row.conclusion
 
 
 def _at_equal_steps(row: Comparison) -> str:
@@ -102,13 +122,16 @@ def _interval(row: Comparison) -> str:
     return NONE if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
 
 
-def write_summary(study: Study, results: Sequence[RunResult], found: Sequence[Outcome]) -> None:
+def write_summary(
+    study: Study, results: Sequence[RunResult], found: Sequence[Outcome], stated: Sequence[Decided] = ()
+) -> None:
     """Write table.md and the figures into the study's folder.
 
     Args:
         study: where to write.
         results: its finished runs.
         found: their comparison, one per variant.
+        stated: the recipe's hypotheses, decided.
     """
     text = []
     for outcome in found:
@@ -118,8 +141,17 @@ def write_summary(study: Study, results: Sequence[RunResult], found: Sequence[Ou
         text.append(f"{heading}{table}{outcome.verdict}\n{cost}")
         if outcome.rows:
             _write_figure(study, results, outcome)
+    if stated:
+        text.append(_hypotheses(stated, study.recipe.stopping))
     text += [f"{line}\n" for line in shifts(study.recipe)]
     write_text(study.folder / "table.md", "\n".join(text))
+
+
+def _hypotheses(stated: Sequence[Decided], stopping: int | str | None) -> str:
+    """Return what was stated before the first run, and what came out, in Markdown."""
+    rule = "" if stopping is None else f" Stopping rule: {stopping_words(stopping)}."
+    each = "".join(f"- {one.says}\n  **{one.decision}**. {decision_words(one)}\n" for one in stated)
+    return f"## Stated before the first run\n\nHolm-adjusted over the hypotheses.{rule}\n\n{each}"
 
 
 def shifts(recipe: Recipe) -> list[str]:

@@ -23,6 +23,7 @@ __all__ = [
     "p_value",
     "short",
     "signed",
+    "stopping_words",
     "value",
 ]
 
@@ -61,6 +62,11 @@ def p_value(p: float) -> str:
 def count(n: int, word: str) -> str:
     """Return a number with its noun, in the plural where there is not one."""
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def stopping_words(rule: int | str) -> str:
+    """Return a stopping rule: a number of seeds, or what the recipe says."""
+    return f"{rule} seeds" if isinstance(rule, int) else rule.rstrip(".")
 
 
 def count_of(number: float) -> str:

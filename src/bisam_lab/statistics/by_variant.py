@@ -46,10 +46,11 @@ def outcomes(
     difference: float | None = None,
     budget: Budget | None = None,
     level: float = 0.95,
+    margin: float | None = None,
 ) -> list[Outcome]:
     """Compare the methods in each variant that has results. See :func:`compare_variant` for the arguments."""
     return [
-        compare_variant(name, results, baseline, test, difference, budget, level)
+        compare_variant(name, results, baseline, test, difference, budget, level, margin)
         for name in dict.fromkeys(result.variant for result in results)
     ]
 
@@ -62,6 +63,7 @@ def compare_variant(
     difference: float | None = None,
     budget: Budget | None = None,
     level: float = 0.95,
+    margin: float | None = None,
 ) -> Outcome:
     """Compare the methods in one variant. Holm's correction is over the methods of this variant only.
 
@@ -73,6 +75,7 @@ def compare_variant(
         difference: in points; the verdict says how many seeds show it.
         budget: of the study. The comparison and the verdict are then at equal cost, and the rows have both scores.
         level: confidence level of the intervals.
+        margin: points that do not matter; equivalence within them is then tested, too.
     """
     budget = budget if budget is not None and variant in budget.shares else None
     unit, place = (None, "") if budget is None else (budget.unit, " at equal cost")
@@ -80,7 +83,7 @@ def compare_variant(
     if all(result.method != baseline for result in runs):
         text = f"There is no finished run of {baseline}{place}, so there is nothing to compare with."
         return Outcome(variant, baseline, [], text, unit)
-    rows = compare(runs, baseline, test, level)
+    rows = compare(runs, baseline, test, level, margin)
     text = verdict(rows, baseline, difference)
     if budget is not None:
         rows = with_equal_steps(rows, [result for result in results if result.variant == variant], budget)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..run.result import RunResult
+from .equivalence import Equivalence, tost
 from .tests import chosen
 
 __all__ = ["Comparison", "compare", "holm"]
@@ -39,6 +40,9 @@ class Comparison:
         steps_mean: mean test score at equal steps, beside ``mean``, which is then at equal cost; NaN without a budget.
         steps_std: sample standard deviation at equal steps.
         steps_failed: number of runs at equal steps that collapsed or diverged.
+        equivalence: the test that the method equals the baseline within a margin; None where there is none.
+        conclusion: "different", "equivalent within 0.3 points", "different, by less than 0.3 points" or "undecided";
+            empty without a margin, or without a test.
     """
 
     method: str
@@ -63,6 +67,8 @@ class Comparison:
     steps_mean: float = math.nan
     steps_std: float = math.nan
     steps_failed: int = 0
+    equivalence: Equivalence | None = None
+    conclusion: str = ""
 
     @property
     def pairs(self) -> int:
@@ -75,7 +81,13 @@ class Comparison:
         return float(np.std(self.differences, ddof=1)) if self.pairs > 1 else math.nan
 
 
-def compare(results: Iterable[RunResult], baseline: str, test: str = "t", level: float = 0.95) -> list[Comparison]:
+def compare(
+    results: Iterable[RunResult],
+    baseline: str,
+    test: str = "t",
+    level: float = 0.95,
+    margin: float | None = None,
+) -> list[Comparison]:
     """Compare each method with ``baseline`` over the seeds that both have finished.
 
     Args:
@@ -83,9 +95,11 @@ def compare(results: Iterable[RunResult], baseline: str, test: str = "t", level:
         baseline: the method that the others are compared with.
         test: a key of ``TESTS``.
         level: confidence level of the intervals.
+        margin: points that do not matter; equivalence within them is then tested, too.
 
     Raises:
-        ValueError: the baseline has no finished run, the test is unknown, or the level is not between 0 and 1.
+        ValueError: the baseline has no finished run, the test is unknown, the level is not between 0 and 1,
+            or the margin is not positive.
     """
     by_method: dict[str, dict[int, RunResult]] = {}
     for result in results:
@@ -96,7 +110,30 @@ def compare(results: Iterable[RunResult], baseline: str, test: str = "t", level:
         )
     rows = [_row(runs, by_method[baseline], baseline, test, level) for runs in by_method.values()]
     adjusted = holm([row.p for row in rows])
-    return [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
+    rows = [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
+    return rows if margin is None else _with_equivalence(rows, margin)
+
+
+def _with_equivalence(rows: Sequence[Comparison], margin: float) -> list[Comparison]:
+    """Return the rows with the test of equivalence of each method that has pairs, and has not failed in every run."""
+    level = round(1 - rows[0].level, 12)
+    found = [
+        tost(row.differences, margin, level) if row.pairs and row.collapsed + row.diverged < row.n else None
+        for row in rows
+    ]
+    adjusted = holm([math.nan if one is None else one.p for one in found])
+    tests = [one if one is None else replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
+    return [
+        replace(row, equivalence=one, conclusion=_conclusion(row, one)) for row, one in zip(rows, tests, strict=True)
+    ]
+
+
+def _conclusion(row: Comparison, found: Equivalence | None) -> str:
+    if found is None or math.isnan(row.p_adjusted) or math.isnan(found.p_adjusted):
+        return ""
+    if row.p_adjusted < found.level:
+        return f"different, by less than {found.margin:g} points" if found.shown else "different"
+    return f"equivalent within {found.margin:g} points" if found.shown else "undecided"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

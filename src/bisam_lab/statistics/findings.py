@@ -1,5 +1,6 @@
 """The verdict, method by method, for a page: the same judgements as :func:`.verdicts.verdict`, each by itself."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -18,6 +19,7 @@ from .verdicts import (
     _seeds_of_rank_test,
     _tested,
     _undecided,
+    equality,
 )
 
 __all__ = ["Finding", "Findings", "Kind", "findings"]
@@ -39,6 +41,8 @@ class Finding:
         high: upper end.
         p: adjusted p-value; NaN without a test.
         why: nothing can be said; empty otherwise.
+        conclusion: of a comparison with a margin, difference and equivalence together, in words; empty otherwise.
+        p_equivalent: adjusted p-value of the test of equivalence; NaN without one.
     """
 
     method: str
@@ -48,6 +52,8 @@ class Finding:
     high: float
     p: float
     why: str = ""
+    conclusion: str = ""
+    p_equivalent: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,13 @@ def findings(rows: Sequence[Comparison], baseline: str) -> Findings:
     found = [_finding(row, rows, row.method in failed) for row in others]
     order: list[Kind] = ["better", "worse", "open", "silent", "failed"]
     found.sort(key=lambda one: (order.index(one.kind), -np.nan_to_num(one.difference, nan=-np.inf)))
-    return Findings(_headline(found, baseline), found, _remarks(rows, whole))
+    return Findings(_headline(found, baseline), found, _remarks(rows, whole, baseline))
 
 
 def _finding(row: Comparison, rows: Sequence[Comparison], failed: bool) -> Finding:
     kind, why = _judged(row, rows, failed)
-    return Finding(row.method, kind, row.difference, row.low, row.high, row.p_adjusted, why)
+    p = math.nan if row.equivalence is None else row.equivalence.p_adjusted
+    return Finding(row.method, kind, row.difference, row.low, row.high, row.p_adjusted, why, row.conclusion, p)
 
 
 def _judged(row: Comparison, rows: Sequence[Comparison], failed: bool) -> tuple[Kind, str]:
@@ -126,7 +133,11 @@ def _of(count: int, judged: Sequence[Finding]) -> str:
     return f"{count} of {len(judged)} methods {'is' if count == 1 else 'are'}"
 
 
-def _remarks(rows: Sequence[Comparison], others: Sequence[Comparison]) -> list[str]:
+def _remarks(rows: Sequence[Comparison], others: Sequence[Comparison], baseline: str) -> list[str]:
     tested, counted = _tested(rows, others).strip(" ()"), _counted(rows).removeprefix("; ")
     could = _could_have(rows, same, None) if (same := _undecided(rows, others)) else ""
-    return [f"{text[0].upper()}{text[1:].rstrip('.')}." for text in (tested, counted, could) if text]
+    return [
+        f"{text[0].upper()}{text[1:].rstrip('.')}."
+        for text in (tested, counted, equality(others, baseline), could)
+        if text
+    ]

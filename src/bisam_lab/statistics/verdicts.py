@@ -54,7 +54,21 @@ def verdict(rows: Sequence[Comparison], baseline: str, difference: float | None 
         return f"There is nothing to compare with {baseline}."
     text = "; ".join(parts)
     could = _could_have(rows, same, difference) if same else ""
-    return f"{text[0].upper()}{text[1:]}{_tested(rows, others)}{_counted(rows)}. {could}".rstrip()
+    said = f"{text[0].upper()}{text[1:]}{_tested(rows, others)}{_counted(rows)}. {equality(others, baseline)}"
+    return f"{said.rstrip()} {could}".rstrip()
+
+
+def equality(others: Sequence[Comparison], baseline: str) -> str:
+    """Say which methods are shown to be the baseline's equals within the margin; empty without a margin."""
+    tests = {row.method: row.equivalence for row in others if row.equivalence is not None}
+    if not tests:
+        return ""
+    first = next(iter(tests.values()))
+    shown = [name for name, one in tests.items() if one.shown]
+    said = f"Equivalent to {baseline}" if shown else f"No method is shown to be equivalent to {baseline}"
+    names = f": {_list(shown)}" if shown else ""
+    by = f"two one-sided paired t-tests at the {_percent(first.level)} level, Holm-adjusted"
+    return f"{said} within {first.margin:g} points{names} ({by})."
 
 
 def _differing(others: Sequence[Comparison], baseline: str) -> list[str]:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from ..budget import Budget, Unit
 from ..errors import some
-from ..recipe import Recipe, RecipeError, changed, differences, settings, variant
+from ..recipe import REGISTERED, Recipe, RecipeError, changed, check_hypotheses, differences, settings, variant
 from ..run.result import Run, RunResult
 from ..untrusted import parse_json, read_text
 from .digests import Digests, read_recipe
@@ -52,7 +52,8 @@ class Study:
         budget: what each method may spend; None: the methods are compared at equal steps alone.
 
     Raises:
-        RecipeError: the folder holds a study of another recipe, or other files.
+        RecipeError: the folder holds a study of another recipe, or other files; a hypothesis is about a method that the
+            study does not have.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Study:
     ) -> None:
         self.folder, self.recipe, self.data_dir, self.note = folder, recipe, data_dir, note
         self.budget: Budget | None = None
+        check_hypotheses(recipe.hypotheses, recipe.methods, recipe.variants)
         stored = folder / "recipe.yaml"
         make_folder(folder)
         if not stored.is_file() and not all(path.name.startswith(_BEGUN) for path in folder.iterdir()):
@@ -228,7 +230,17 @@ class Study:
         for name in old["variants"].keys() & new["variants"].keys():
             if old["variants"][name] != new["variants"][name]:
                 differing.append(f"variants.{name} has other settings")
-        if differing and (self._others_at_work() or any(_begun(self.folder / tree) for tree in TREES.values())):
+        stated = [key for key in REGISTERED if old[key] != new[key]]
+        if not differing and not stated:
+            return
+        if not self._others_at_work() and not any(_begun(self.folder / tree) for tree in TREES.values()):
+            return
+        if stated:
+            raise RecipeError(
+                f"--out {self.folder}: {' and '.join(stated)} cannot change once a run has begun, because "
+                "what is stated afterwards is no test: choose another folder"
+            )
+        if differing:
             raise RecipeError(
                 f"--out {self.folder} holds a study of another recipe ({some(differing)}): choose another folder, or "
                 "--restart, which keeps it beside"

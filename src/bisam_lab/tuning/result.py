@@ -178,9 +178,9 @@ def write_best(tuning: Tuning, found: TuningResult, command: str) -> None:
         return
     recipe = tuning.space.apply(tuning.recipe, found.best.settings)
     plain = next((name for name in recipe.methods if name in PLAIN), recipe.train.plain_method)
-    recipe = changed(
-        recipe, {("methods",): list(dict.fromkeys([plain, tuning.method])), ("name",): f"{recipe.name}-tuned"}
-    )
+    settings: dict[tuple[str, ...], Any] = {("hypotheses",): [], ("stopping",): None}
+    settings |= {("methods",): list(dict.fromkeys([plain, tuning.method])), ("name",): f"{recipe.name}-tuned"}
+    recipe = changed(recipe, settings)
     seeds = f"{FIRST_SEED}" if tuning.seeds == 1 else f"{FIRST_SEED}-{FIRST_SEED + tuning.seeds - 1}"
     score = f"validation {recipe.data.metric} {found.best.score:.4f}, seed {seeds}"
     head = (
