@@ -3,11 +3,12 @@
 from .digest import digest
 from .guesses import Understood, understood
 from .reading import RecipeError, changed, differences, load, names, only, outline, text, variant
-from .schema import DataRecipe, EngineRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
+from .schema import DataRecipe, EngineRecipe, LoraRecipe, ModelRecipe, Recipe, SharpnessRecipe, TrainRecipe, settings
 
 __all__ = [
     "DataRecipe",
     "EngineRecipe",
+    "LoraRecipe",
     "ModelRecipe",
     "Recipe",
     "RecipeError",
