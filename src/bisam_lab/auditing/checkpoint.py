@@ -76,7 +76,7 @@ def found(word: str, recipe: str | None, overrides: Sequence[str], seed: int | N
     """
     path = Path(word).expanduser()
     if not path.exists() and (word.startswith(("timm:", "hf:")) or is_code(word)):
-        fields = [f"model.name={word}", f"model.pretrained={str(not is_code(word)).lower()}"]
+        fields = [f"model.name={word}", f"model.pretrained={str(not is_code(word)).lower()}", "model.options={}"]
         return Place(word, _recipe(word, recipe, [*fields, *overrides]), seed or 0, None, None, own=False)
     if path.is_dir():
         path = _inside(path)
@@ -179,6 +179,7 @@ def loaded(place: Place, n: int, size: int | None, held_out: HeldOut, data_dir: 
     heads = [str(one.message) for one in caught if "start at their initialisation" in str(one.message)]
     if heads:
         raise RecipeError(f"{heads[0]}: an audit of a head that has learnt nothing says nothing; name the right data")
+    _check_head(recipe.model.name, model, splits.classes, published=place.weights is None)
     size = size or recipe.train.batch_size
     train = splits.train.to(fabric.device).shuffled(size, place.seed, epoch=1)
     other = (splits.validation if held_out == "validation" else splits.test).to(fabric.device)
@@ -189,6 +190,21 @@ def loaded(place: Place, n: int, size: int | None, held_out: HeldOut, data_dir: 
         list(_whole(other.shuffled(size, place.seed, epoch=1), n, size, held_out, len(other))),
         splits.note,
     )
+
+
+def _check_head(name: str, model: nn.Module, classes: int, *, published: bool) -> None:
+    """Refuse published weights whose head is for other classes than the data's: a new one has learnt nothing.
+
+    Raises:
+        RecipeError: they are.
+    """
+    known = getattr(model, "pretrained_cfg", None)
+    theirs = known.get("num_classes") if published and isinstance(known, dict) else None
+    if theirs is not None and theirs != classes:
+        raise RecipeError(
+            f"CHECKPOINT {name} has learnt {theirs} classes and the data have {classes}, so its head would be new: "
+            "audit weights that were trained on these data"
+        )
 
 
 def _whole(

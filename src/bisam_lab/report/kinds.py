@@ -29,6 +29,8 @@ def kind_of(folder: Path) -> Kind:
     for kind, files in _MARKS:
         if any((folder / name).exists() for name in files):
             return kind
+    if (folder / "audit.json").is_file():
+        raise RecipeError(f"{folder} is the folder of an audit, whose page is there: {folder / 'audit.html'}")
     if not any(folder.iterdir()):
         raise RecipeError(f"{folder} is empty: name the folder that was --out of bisam compare, tune or train")
     inner = _inside(folder)

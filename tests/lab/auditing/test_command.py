@@ -132,6 +132,22 @@ def test_a_mistake_is_one_sentence(words, said, run, tmp_path, monkeypatch, caps
     assert "Traceback" not in told
 
 
+def test_published_weights_with_a_head_for_other_classes_are_refused(tmp_path, monkeypatch, capsys):
+    import timm
+
+    make = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: make(name, **{**options, "pretrained": False}))
+    words = ["timm:test_resnet", "--recipe", "digits", "data.image_size=32", "--out", str(tmp_path / "t"), *SMALL]
+    code, told = in_process(capsys, monkeypatch, "audit", *words)
+    assert (code, "has learnt 1000 classes and the data have 10" in told) == (2, True), told
+
+
+def test_the_report_of_an_audit_is_its_page(tmp_path, monkeypatch, capsys):
+    (tmp_path / "audit.json").write_text("{}")
+    code, told = in_process(capsys, monkeypatch, "report", str(tmp_path))
+    assert (code, "is the folder of an audit, whose page is there" in told) == (2, True), told
+
+
 def test_the_page_works_in_a_browser_and_on_a_phone(run, tmp_path, monkeypatch, capsys):
     out = tmp_path / "page"
     names = ["--adversaries", "sam,bisam-log,random", "--rhos", "0.1,0.2"]
