@@ -25,6 +25,8 @@ import pytest
 from bisam import METHODS, Method
 from bisam.testing import BATTERY
 from bisam_lab.bench.result import quartiles
+from bisam_lab.registry.measures import MEASURES
+from bisam_lab.run.signatures import SIGNATURES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import frontier_tables as frontier
@@ -34,6 +36,7 @@ __all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurem
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     *("README.md", "docs/methods.md", "docs/cost.md", "docs/frontier.md", "docs/which-method.md"),
+    *("docs/lab/signatures.md", "docs/lab/survives.md"),
     *("src/bisam/__init__.py", "src/bisam/recommendation.py"),
 )
 COMMAND = "make tables (or python docs/tables.py)"
@@ -185,7 +188,19 @@ def of_the_code() -> dict[str, str]:
         "methods-in-rst": _rst(["method", "what it climbs", "its other choices", "passes a step"], plain),
         "defaults": _markdown(["method", "here", "paper", "authors' code", "where"], elsewhere),
         "battery": _markdown(["check", "what must hold"], checks),
+        "signatures": _signatures(),
+        "measures": _measures(),
     }
+
+
+def _measures() -> str:
+    rows = [[f"`{m.name}`", m.what, "; ".join(q.label for q in m.quantities)] for m in MEASURES.values()]
+    return _markdown(["measure", "tells", "numbers"], rows)
+
+
+def _signatures() -> str:
+    rows = [[f"[{s.name}](#{s.name})", s.what, s.recognised, s.remedy] for s in SIGNATURES.values()]
+    return _markdown(["signature", "the run shows", "recognised", "write"], rows)
 
 
 def _defaults(method: Method) -> str:

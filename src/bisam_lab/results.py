@@ -28,9 +28,11 @@ with no_collection():
     from .report.quantities import AXES, QUANTITIES
     from .report.summary import columns, lines, write_summary
     from .run.result import RunResult, plain
+    from .run.signatures import SIGNATURES
     from .statistics import Comparison
     from .statistics.by_variant import outcomes
     from .statistics.registered import decided
+    from .statistics.signatures import in_words
     from .study.files import read_results
     from .study.folder import Study as Trained
 
@@ -94,7 +96,8 @@ class Study:
     def frame(self) -> "DataFrame":
         """Return one row a run: method, seed, scores as fractions, chosen epoch, seconds, and where it ran.
 
-        The columns are those of ``results.csv``, and ``passes``: the passes of a mean step.
+        The columns are those of ``results.csv``, and ``passes``: the passes of a mean step. ``signatures`` names the
+        failure signatures that the run shows.
 
         Example:
             >>> runs = bisam_lab.Study("studies/demo").frame()
@@ -112,11 +115,18 @@ class Study:
         runs = read_results(self.folder)[0]
         return _frame([_name(run) | asdict(epoch) for run in runs for epoch in run.history])
 
-    def table(self, baseline: str | None = None, test: str = "t", margin: float | None = None) -> "DataFrame":
+    def table(
+        self,
+        baseline: str | None = None,
+        test: str = "t",
+        margin: float | None = None,
+        *,
+        measure: str | None = None,
+    ) -> "DataFrame":
         """Return one row a method: its mean test score, and its paired difference to the baseline, in points.
 
         With a margin it has the test of equivalence, too: ``conclusion`` in words, ``p_equivalent``, and both ends of
-        its interval.
+        its interval. With ``measure`` it is one row a quantity and method, in the quantity's own unit.
 
         Example:
             >>> bisam_lab.Study("studies/demo").table(baseline="sam")[["mean", "difference", "low", "high"]]
@@ -125,11 +135,15 @@ class Study:
             baseline: method to compare with; by default the recipe's first.
             test: ``"t"``, ``"wilcoxon"`` or ``"bootstrap"``.
             margin: points that do not matter; by default the recipe's.
+            measure: one that the runs have, such as ``"calibration"``.
 
         Raises:
-            RecipeError: no run has the baseline, there is no such test, or the margin is not positive.
+            RecipeError: no run has the baseline, no run has the measure, there is no such test, or the margin is not
+                positive.
         """
         blocks = self._read(baseline, test, margin).blocks
+        if measure is not None:
+            return _measure_frame(blocks, measure)
         rows = [(block.variant, row) for block in blocks for row in block.comparison]
         several = len(blocks) > 1
         named = [{"variant": name} if several else {} for name, _ in rows]
@@ -251,6 +265,8 @@ def compare(
     label_noise: float | None = None,
     stack: "Stacking" = "auto",
     quiet: bool = False,
+    measures: str | Sequence[str] | None = None,
+    keep_weights: bool = False,
 ) -> Study:
     """Train methods x seeds, paired by seed, as ``bisam compare`` does, and return the study.
 
@@ -274,6 +290,8 @@ def compare(
         label_noise: share of the training labels that are moved to another class.
         stack: train several runs together in one process: ``"auto"``, where it is faster; ``"on"``; ``"off"``.
         quiet: print nothing.
+        measures: also taken on the test set: names, in a list or joined by commas, or ``"all"``.
+        keep_weights: keep each run's tested weights, to be measured later.
 
     Raises:
         RecipeError: what cannot be run, or a folder that holds another study.
@@ -282,7 +300,9 @@ def compare(
     if parent_process() is not None:
         raise RuntimeError('compare() was called as a module was imported: put it below if __name__ == "__main__":')
     warm_up()
-    joined = methods if methods is None or isinstance(methods, str) else ",".join(methods)
+    joined, measured = (
+        names if names is None or isinstance(names, str) else ",".join(names) for names in (methods, measures)
+    )
     with _in_python():
         chosen = read(
             str(recipe),
@@ -291,11 +311,12 @@ def compare(
             label_noise=label_noise,
             methods=None if joined is None else f"[{joined}]",
             seeds=seeds,
+            measures=None if measured is None else f"[{measured}]",
         )
         folder = Path(out) if out is not None else Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
         say: Callable[[str], None] = (lambda text: None) if quiet else print
         study = Trained(folder, chosen, None if data_dir is None else Path(data_dir), say)
-        failed = _train(study, jobs, stack, say)
+        failed = _train(study, jobs, stack, say, keep_weights)
     results = study.write_results()
     found = outcomes(results, chosen.methods[0], "t", None, study.budget, margin=chosen.margin)
     stated = decided(chosen.hypotheses, results, chosen.stopping, chosen.first_seed, study.budget)
@@ -306,20 +327,26 @@ def compare(
     return Study(folder)
 
 
-def _train(study: Trained, jobs: int | None, stack: "Stacking", say: Callable[[str], None]) -> list[str]:
+def _train(
+    study: Trained, jobs: int | None, stack: "Stacking", say: Callable[[str], None], keep_weights: bool = False
+) -> list[str]:
     """Train the runs that are missing, with a line for each; return what has failed."""
     from concurrent.futures.process import BrokenProcessPool
 
     from .parallel.checks import default_jobs
-    from .parallel.events import EpochDone, Note
+    from .parallel.events import EpochDone, Note, Shows
     from .study.pool import run_study
 
     done, total, failed = len(study.results()), len(study.runs), []
     try:
-        with closing(run_study(study, jobs or default_jobs(study.recipe), stack=stack)) as events:
+        with closing(
+            run_study(study, jobs or default_jobs(study.recipe), stack=stack, keep_weights=keep_weights)
+        ) as events:
             for event in events:
                 if isinstance(event, Note):
                     say(f"{event.job}: {event.text}")
+                elif isinstance(event, Shows):
+                    say(f"{event.job}, epoch {event.epoch}: {SIGNATURES[event.signature].advice}")
                 elif not isinstance(event, EpochDone):
                     done += 1
                     say(f"[{done}/{total}] {_ended(event.job, event.result, event.error)}")
@@ -419,9 +446,11 @@ def _name(run: RunResult) -> dict[str, Any]:
 
 
 def _row(run: RunResult) -> dict[str, Any]:
-    values = {key: value for key, value in asdict(run).items() if key not in ("history", "environment")}
+    values = {key: value for key, value in asdict(run).items() if key not in ("history", "environment", "measures")}
+    values |= {f"{name}.{key}": number for name, inner in run.measures.items() for key, number in inner.items()}
     machine = {f"environment.{key}": value for key, value in plain(run.environment).items()}
-    return _name(run) | values | {"passes": run.passes} | machine
+    signs = " ".join(signature.name for signature in run.signatures)
+    return _name(run) | values | {"passes": run.passes, "signatures": signs} | machine
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], index: Sequence[str] = ()) -> "DataFrame":
@@ -438,6 +467,23 @@ def _frame(rows: Sequence[Mapping[str, Any]], index: Sequence[str] = ()) -> "Dat
     return frame.set_index([*index, "method"]) if index else frame
 
 
+def _measure_frame(blocks: Sequence[Block], measure: str) -> "DataFrame":
+    several = len(blocks) > 1
+    values = [
+        ({"variant": block.variant} if several else {})
+        | {"quantity": one.quantity, "method": row.method}
+        | {key: getattr(row, key) for key in _COLUMNS if key != "speed"}
+        for block in blocks
+        for one in block.measures
+        if one.measure == measure
+        for row in one.rows
+    ]
+    if not values:
+        known = dict.fromkeys(one.measure for block in blocks for one in block.measures)
+        raise RecipeError(f"measure={measure!r}: the runs have {', '.join(known) or 'none'}: ask with measures=")
+    return _frame(values, [*["variant"] * several, "quantity"])
+
+
 def _html(block: Block) -> Iterator[str]:
     """Yield a block as HTML: its table, as the terminal shows it, and its verdict."""
     if block.variant:
@@ -448,3 +494,5 @@ def _html(block: Block) -> Iterator[str]:
         body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
         yield f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     yield f"<p>{html.escape(block.verdict)}</p>"
+    for line in in_words(block.signatures):
+        yield f"<p>{html.escape(line)}</p>"

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from bisam_lab.cli.live import Live
-from bisam_lab.parallel.events import EpochDone, JobEnded, Note
+from bisam_lab.parallel.events import EpochDone, JobEnded, Note, Shows
 
 
 @pytest.fixture
@@ -51,3 +51,13 @@ def test_a_killed_process_is_one_sentence(console, capsys):
     assert capsys.readouterr().out.count("A process was killed") == 1
     with pytest.raises(KeyboardInterrupt), Live(console, "all runs", total=1, done=0):
         raise KeyboardInterrupt
+
+
+def test_a_signature_is_explained_once(console, capsys):
+    events = [Shows("sam seed 0", "beyond-range", 3), Shows("sam seed 1", "beyond-range", 4)]
+    with Live(console, "all runs", total=2, done=0) as live:
+        assert list(live.ended(events)) == []
+    said = " ".join(capsys.readouterr().out.split())
+    assert "sam seed 0, epoch 3: beyond-range: rho is beyond the useful range" in said
+    assert said.count("bisam rho-range") == 1
+    assert said.endswith("sam seed 1, epoch 4: beyond-range")

@@ -253,7 +253,7 @@ def test_the_demo_of_the_readme_is_the_stored_study(stored):
 
 
 def test_a_run_that_fails_is_an_error_behind_the_others(tmp_path, monkeypatch, capsys):
-    def some(study, jobs, stack):
+    def some(study, jobs, stack, keep_weights):
         yield JobEnded("sgd seed 0", error="ValueError: no")
         yield EpochDone("sam seed 0", 1, 1, 0.5)
         yield JobEnded("sam seed 0", result("sam", 0, 0.875))

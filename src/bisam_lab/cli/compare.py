@@ -65,6 +65,16 @@ def compare(
         bool,
         typer.Option("--watch", help="Show the means after each run, and wait for the runs of other processes."),
     ] = False,
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            help="Also measure on the test set, comma-separated: calibration, corruptions, quantised, forgetting, "
+            "worst-class, weight-noise, or all."
+        ),
+    ] = None,
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights", help="Keep each run's tested weights, to be measured later.")
+    ] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -77,6 +87,7 @@ def compare(
     [dim]bisam compare digits --methods sgd,sam --seeds 10 sharpness.rho=0.2[/dim]
     [dim]bisam compare pictures/ --model net.py --epochs 50[/dim]
     [dim]bisam compare digits --budget passes[/dim]
+    [dim]bisam compare digits --measures calibration,weight-noise[/dim]
     [dim]bisam compare digits --seeds auto --difference 1[/dim]
     [dim]bisam compare cifar10 --data-dir data --label-noise 0.4[/dim]
     [dim]bisam compare table1-cifar10 --data-dir data --smoke[/dim]
@@ -90,6 +101,7 @@ def compare(
         label_noise=label_noise,
         methods=None if methods is None else f"[{methods}]",
         seeds=None if auto else _count(seeds),
+        measures=None if measures is None else f"[{measures}]",
     )
     if variants is not None:
         from .. import recipe as recipes
@@ -111,7 +123,7 @@ def compare(
         check_auto(chosen, difference)
     if again:
         restart(folder, STUDY, console)
-    work = Comparing(folder, data_dir, against, test, difference, budget, jobs, stack, watch, console)
+    work = Comparing(folder, data_dir, against, test, difference, budget, jobs, stack, watch, console, keep_weights)
     look = None
     with leaving():
         if auto and difference is not None:

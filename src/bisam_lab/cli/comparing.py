@@ -9,18 +9,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
+from rich.table import Table
 
 from ..budget import Unit
 from ..parallel.checks import default_jobs
 from ..parallel.events import JobEnded
 from ..recipe import Recipe
 from ..report.summary import table, write_summary
+from ..report.survives import survives_tables
 from ..report.words import count
 from ..run.environment import cores
 from ..run.result import RunResult
 from ..stack.plan import Stacking
 from ..statistics.by_variant import Outcome, outcomes
 from ..statistics.registered import Decided, decided, decision_words
+from ..statistics.signatures import in_words
 from ..study.elsewhere import wait_for_others
 from ..study.folder import Study
 from ..study.pool import run_study
@@ -45,6 +48,7 @@ class Comparing:
         stack: whether several runs are trained together.
         watch: show the means after each run, and wait for the runs of other processes.
         console: to write to.
+        keep_weights: keep the tested weights of each run.
         found: the comparison, variant by variant.
         decided: what the runs say of the recipe's hypotheses.
         failed: whether a run failed.
@@ -61,6 +65,7 @@ class Comparing:
     stack: Stacking
     watch: bool
     console: Console
+    keep_weights: bool = False
     found: list[Outcome] = field(default_factory=list)
     decided: list[Decided] = field(default_factory=list)
     failed: bool = False
@@ -109,7 +114,7 @@ class Comparing:
             + f" in [bold]{escape(str(study.folder))}[/bold]"
             + (f", {done} of {total} runs finished before" if done else "")
         )
-        runs = run_study(study, jobs, stack=self.stack)
+        runs = run_study(study, jobs, stack=self.stack, keep_weights=self.keep_weights)
         with Live(self.console, "all runs", total, done) as live, closing(runs) as events:
             show = self._watched(live, so_far)
             for ended in live.ended(events):
@@ -142,16 +147,22 @@ class Comparing:
             if outcome.variant:
                 self.console.print(f"\n[bold]{escape(outcome.variant)}[/bold]")
             if outcome.rows:
-                view = table(outcome.rows, outcome.baseline)
-                whole = Measurement.get(self.console, self.console.options.update(max_width=200), view).maximum
-                # A line that is too long is better than a lost column.
-                Console(width=max(self.console.width, whole)).print(view, crop=False)
+                self._print_whole(table(outcome.rows, outcome.baseline))
             self.console.print(outcome.verdict, highlight=False, markup=False)
             if outcome.cost:
                 self.console.print(outcome.cost, highlight=False, markup=False)
+            for view in survives_tables(outcome):
+                self._print_whole(view)
+            for line in in_words(outcome.signatures):
+                self.console.print(line, style="yellow", highlight=False, markup=False)
         for one in self.decided:
             self.console.print(f"Stated beforehand: {one.says}", highlight=False, markup=False)
             self.console.print(f"  {decision_words(one)}", highlight=False, markup=False)
+
+    def _print_whole(self, view: Table) -> None:
+        """Print a table; a line that is too long is better than a lost column."""
+        whole = Measurement.get(self.console, self.console.options.update(max_width=200), view).maximum
+        Console(width=max(self.console.width, whole)).print(view, crop=False)
 
 
 def _line(ended: JobEnded[RunResult]) -> tuple[str, str | None]:
@@ -162,4 +173,6 @@ def _line(ended: JobEnded[RunResult]) -> tuple[str, str | None]:
         return f"{ended.job} is being trained by another process", None
     r = ended.result
     status, style = ("", None) if r.status == "ok" else (f"  {r.status}", "red")
+    if signs := [one.name for one in r.signatures]:
+        status, style = f"{status}  shows {', '.join(signs)}", style or "yellow"
     return f"{ended.job}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){status}", style

@@ -17,7 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..parallel.events import EpochDone, Event, JobEnded, Note
+from ..parallel.events import EpochDone, Event, JobEnded, Note, Shows
+from ..run.signatures import SIGNATURES
 
 __all__ = ["Live", "display", "percent"]
 
@@ -45,12 +46,15 @@ class Live:
         self._all = self._bars.add_task(title, total=total, completed=done)
         self._running: dict[str, TaskID] = {}
         self._ended: set[str] = set()
+        self._explained: set[str] = set()
 
     def ended(self, events: Iterable[Event[T]]) -> Iterator[JobEnded[T]]:
         """Show epochs, messages and errors as they come, and yield each job that has ended."""
         for event in events:
             if isinstance(event, EpochDone):
                 self._advance(event)
+            elif isinstance(event, Shows):
+                self._show(event)
             elif isinstance(event, Note):
                 self.print(f"{event.job}: {event.text}", style="yellow")
             else:
@@ -69,6 +73,12 @@ class Live:
     def set_done(self, done: int) -> None:
         """Show how many jobs have ended."""
         self._bars.update(self._all, completed=done)
+
+    def _show(self, event: Shows) -> None:
+        """Print a failure signature: with its remedy the first time, by its name after that."""
+        words = event.signature if event.signature in self._explained else SIGNATURES[event.signature].advice
+        self._explained.add(event.signature)
+        self.print(f"{event.job}, epoch {event.epoch}: {words}", style="yellow")
 
     def _advance(self, event: EpochDone) -> None:
         if event.job in self._ended:  # the processes' messages may arrive in another order

@@ -112,5 +112,7 @@ def train(
         f"(epoch {result.selected_epoch} of {len(result.history)}, {result.seconds:.0f} s){mark}",
         highlight=False,
     )
+    for signature in result.signatures:
+        console.print(signature.advice, style="yellow", highlight=False, markup=False)
     if text := shift(chosen.data.name):
         console.print(text, highlight=False, markup=False)

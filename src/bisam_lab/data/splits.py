@@ -13,6 +13,7 @@ from ..recipe import DataRecipe, RecipeError
 from .examples import Examples, InMemory, Source, Splits
 from .find import find
 from .human import human_labels
+from .imbalance import long_tail
 from .noise import flip_labels, flip_to_partner, partner_classes
 from .read import Read, read
 from .sources import pictures, pixels
@@ -28,7 +29,8 @@ def load_splits(recipe: DataRecipe, data_dir: Path | None, seed: int, *, tokeniz
 
     The test set is the official one (of the digits: the last 597 images) and does not depend on the seed. Pixels are
     normalised by mean and deviation of the training images, or by the recipe's, channel by channel. Only training
-    labels are made wrong.
+    labels are made wrong, and only training examples are left out for a long tail: validation and test keep the
+    classes' shares, as in CIFAR-LT.
 
     Args:
         recipe: which data set, how many examples, and what is done to them.
@@ -42,6 +44,8 @@ def load_splits(recipe: DataRecipe, data_dir: Path | None, seed: int, *, tokeniz
     found = read(recipe, data_dir, tokenizer)
     rng = torch.Generator().manual_seed(seed)
     train_at, validation_at = _divided(recipe, found, rng)
+    if recipe.imbalance is not None:
+        train_at = train_at[long_tail(found.pool.y[train_at], recipe.imbalance, found.classes, rng)]
     noisy = _noisy(recipe, found, train_at, data_dir, rng)
     train = replace(found.pool[train_at], y=noisy)
     validation, test = found.pool[validation_at], _spread(found.test, recipe)

@@ -29,10 +29,13 @@ def check_recipe(recipe: Recipe, data_dir: Path | None, seed: int) -> str:
         RecipeError: data are missing or too few, the network or the base optimizer cannot be built, or there is no such
             accelerator.
     """
+    from ..measures.taking import check as check_measures
     from ..run.setup import check  # here: the process that only starts the jobs needs no engine
 
     found: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     name = recipe.engine.accelerator
     if name in found and not found[name]():
         raise RecipeError(f"engine.accelerator={name!r}: torch {torch.__version__} finds none here; use auto or cpu")
-    return check(recipe, data_dir, seed)
+    said = check(recipe, data_dir, seed)
+    check_measures(recipe, data_dir, seed)
+    return said

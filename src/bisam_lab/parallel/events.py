@@ -6,7 +6,7 @@ A job is a run of a study or a trial of a tuning. Its name is what a user reads:
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-__all__ = ["EpochDone", "Event", "JobEnded", "Note"]
+__all__ = ["EpochDone", "Event", "JobEnded", "Note", "Shows"]
 
 T = TypeVar("T")
 
@@ -37,6 +37,21 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Shows:
+    """A job shows a failure signature.
+
+    Attributes:
+        job: its name.
+        signature: which, a key of ``SIGNATURES``.
+        epoch: after which it shows it.
+    """
+
+    job: str
+    signature: str
+    epoch: int
+
+
+@dataclass(frozen=True)
 class JobEnded(Generic[T]):
     """A job has ended.
 
@@ -58,4 +73,4 @@ class JobEnded(Generic[T]):
         return self.result is None and self.error is None
 
 
-Event: TypeAlias = EpochDone | Note | JobEnded[T]
+Event: TypeAlias = EpochDone | Note | Shows | JobEnded[T]

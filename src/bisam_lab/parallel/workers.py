@@ -18,7 +18,8 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from ..run.observer import Observer
-from .events import EpochDone, Event, JobEnded, Note
+from ..run.signatures import Signature
+from .events import EpochDone, Event, JobEnded, Note, Shows
 from .processes import context, main_is_not_theirs
 
 __all__ = ["Pool", "Reporter", "send", "stopping"]
@@ -30,7 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _stopping = False
-_queue: "Queue[EpochDone | Note]"
+_queue: "Queue[EpochDone | Note | Shows]"
 
 
 class Pool(Generic[T]):
@@ -45,7 +46,7 @@ class Pool(Generic[T]):
 
     def __init__(self, jobs: int, threads: int, *modules: str) -> None:
         processes = context(*modules)
-        self._queue: Queue[EpochDone | Note] = processes.Queue()
+        self._queue: Queue[EpochDone | Note | Shows] = processes.Queue()
         self._executor = ProcessPoolExecutor(jobs, processes, initializer=_start, initargs=(threads, self._queue))
         self._futures: set[Future[Sequence[JobEnded[T]]]] = set()
 
@@ -82,7 +83,7 @@ class Pool(Generic[T]):
             for future in done:
                 yield from future.result()
 
-    def _reported(self) -> Iterator[EpochDone | Note]:
+    def _reported(self) -> Iterator[EpochDone | Note | Shows]:
         with contextlib.suppress(Empty):
             while True:
                 yield self._queue.get_nowait()
@@ -120,8 +121,12 @@ class Reporter(Observer):
         """Send a message for the user."""
         send(Note(self.job, text))
 
+    def signature(self, shown: Signature, epoch: int) -> None:
+        """Send a failure signature."""
+        send(Shows(self.job, shown.name, epoch))
 
-def send(event: EpochDone | Note) -> None:
+
+def send(event: EpochDone | Note | Shows) -> None:
     """Send an event from a worker process to its parent."""
     _queue.put(event)
 
@@ -131,7 +136,7 @@ def stopping() -> bool:
     return _stopping
 
 
-def _start(threads: int, queue: "Queue[EpochDone | Note]") -> None:
+def _start(threads: int, queue: "Queue[EpochDone | Note | Shows]") -> None:
     """Prepare a process: set its threads, leave Ctrl-C to the parent, and end when the parent has ended."""
     global _queue
     _queue, parent = queue, multiprocessing.parent_process()

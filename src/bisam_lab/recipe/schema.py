@@ -7,6 +7,7 @@ import yaml
 from pydantic import AfterValidator, Field, PositiveFloat, field_validator, model_validator
 
 from ..errors import shown
+from ..registry.measures import measure_names
 from ..registry.optimizers import OPTIMIZERS, PLAIN
 from ..untrusted import check_text
 from .hypotheses import Hypothesis
@@ -30,8 +31,12 @@ __all__ = [
 Radius = Annotated[float, Field(ge=0)]
 
 
+Measures = Annotated[tuple[str, ...], AfterValidator(measure_names)]
 #: Fields that choose or describe runs, and change none.
-FREE = ("name", "description", "methods", "seeds", "first_seed", "variants", "margin", "hypotheses", "stopping")
+FREE = (
+    *("name", "description", "methods", "seeds", "first_seed", "variants", "measures"),
+    *("margin", "hypotheses", "stopping"),
+)
 #: Those of them that are stated before the first run, and stay as they are.
 REGISTERED = ("margin", "hypotheses", "stopping")
 
@@ -77,6 +82,13 @@ class DataRecipe(Part):
         ge=0,
         lt=1,
         description="share of training labels moved to another class; asymmetric: of each class that has a partner",
+    )
+    imbalance: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="long tail: class i of K keeps the share imbalance^(i/(K-1)) of its training examples, so that the "
+        "last is so many times as large as the first; 0.01 is CIFAR-LT's; null keeps all",
     )
     augment: Literal["none", "flip", "crop-flip", "crop-flip-cutout", "resized-crop-flip"] = "none"
     pad: Literal["mean", "black"] = Field(
@@ -264,6 +276,12 @@ class Recipe(Part):
         ge=0,
         lt=2**31,
         description="the runs' seeds are first_seed, first_seed + 1 and so on: fresh ones after tuning",
+    )
+    measures: Measures = Field(
+        (),
+        max_length=20,
+        description="taken of each run's network on the test set at its end: calibration, corruptions, quantised, "
+        "forgetting, worst-class, weight-noise, or all",
     )
     variants: dict[str, dict[str, Any]] = Field(
         {}, description="settings to compare the methods in, each on its own: {wrn-28-2: {model.name: wrn-28-2}}"

@@ -11,6 +11,8 @@ from ..run.result import RunResult
 from ..statistics import TESTS, Comparison
 from ..statistics.by_variant import Outcome
 from ..statistics.findings import Findings, findings
+from ..statistics.measures import Measured
+from ..statistics.signatures import Shown
 
 __all__ = ["Block", "Curve", "Difference", "make_block"]
 
@@ -56,6 +58,8 @@ class Block:
         budget: unit of the budget that every method spent; None: the methods are compared at equal steps.
         cost: what the methods have spent, in words.
         equal_steps: runs with the recipe's epochs that are not compared, because others spend the budget.
+        signatures: the failure signatures that methods show.
+        measures: what was measured beside the score, compared.
     """
 
     variant: str
@@ -73,6 +77,8 @@ class Block:
     budget: str | None = None
     cost: str = ""
     equal_steps: list[RunResult] = field(default_factory=list)
+    signatures: list[Shown] = field(default_factory=list)
+    measures: list[Measured] = field(default_factory=list)
 
 
 def make_block(
@@ -114,6 +120,8 @@ def make_block(
         budget=outcome.budget,
         cost=outcome.cost,
         equal_steps=beside,
+        signatures=outcome.signatures,
+        measures=outcome.measures,
     )
 
 

@@ -10,12 +10,16 @@ from ..recipe import Recipe
 __all__ = ["facts", "lines", "text"]
 
 #: Fields that every study sets. They are never marked as different from the defaults.
-_OWN = ("name", "description", "methods", "seeds", "first_seed", "variants", "margin", "hypotheses", "stopping")
+_OWN = (
+    *("name", "description", "methods", "seeds", "first_seed", "variants", "measures"),
+    *("margin", "hypotheses", "stopping"),
+)
 
 #: Name and field of each fact at the head of a study.
 _FACTS = (
     ("data", "data.name"),
     ("wrong labels", "data.label_noise"),
+    ("long tail", "data.imbalance"),
     ("model", "model.name"),
     ("optimizer", "train.optimizer"),
     ("learning rate", "train.lr"),

@@ -13,6 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..registry.measures import MEASURES
+from ..statistics.signatures import in_words
 from ..study.files import write_text
 from . import configuration, svg, words
 from .charts import block_chart, difference_chart, left_out, look
@@ -20,6 +22,7 @@ from .collect import ReportData
 from .one_run import RunData
 from .panels import panels, run_panels
 from .quantities import AXES
+from .survives import by_measure, survives_cells, survives_head
 from .theme import COLOURS, DARK, FONTS, LIGHT
 
 __all__ = ["REFRESH", "asset", "mark_of", "palette", "render", "rounded", "write_page", "written_for"]
@@ -64,6 +67,11 @@ def render(report: ReportData) -> str:
         "lines": configuration.lines,
         "recipe_link": _recipe_link,
         "interval": words.interval,
+        "in_words": in_words,
+        "by_measure": by_measure,
+        "survives_cells": survives_cells,
+        "survives_head": survives_head,
+        "measures": MEASURES,
         "command_of": _command_of,
         **(_of_tunings() if report.tunings else {}),
     }

@@ -15,10 +15,12 @@ from ..statistics import TESTS, Comparison
 from ..statistics.by_variant import Outcome
 from ..statistics.cost import compared
 from ..statistics.registered import Decided, decision_words
+from ..statistics.signatures import in_words
 from ..study.files import temporary, write_text
 from ..study.folder import Study
 from .block import make_block
 from .png import draw_comparison
+from .survives import survives_markdown
 from .words import NONE, p_value, stopping_words
 
 __all__ = ["cells", "columns", "lines", "markdown", "shifts", "table", "write_summary"]
@@ -138,7 +140,9 @@ def write_summary(
         heading = f"## {outcome.variant}\n\n" if outcome.variant else ""
         table = markdown(outcome.rows, outcome.baseline) + "\n" if outcome.rows else ""
         cost = f"\n{outcome.cost}\n" if outcome.cost else ""
-        text.append(f"{heading}{table}{outcome.verdict}\n{cost}")
+        shows = "".join(f"\n- {line}" for line in in_words(outcome.signatures))
+        signs = f"\nFailure signatures:\n{shows}\n" if shows else ""
+        text.append(f"{heading}{table}{outcome.verdict}\n{cost}{signs}{survives_markdown(outcome)}")
         if outcome.rows:
             _write_figure(study, results, outcome)
     if stated:
@@ -176,5 +180,6 @@ def _suffix(variant: str) -> str:
 def _title(study: Study, variant: str) -> str:
     recipe = study.recipe_of(next(run for run in study.runs if run.variant == variant))
     noise = f", {100 * recipe.data.label_noise:g} % of the training labels wrong" if recipe.data.label_noise else ""
+    noise += f", long tail {recipe.data.imbalance:g}" if recipe.data.imbalance is not None else ""
     cost = "" if study.budget is None else f", equal cost in {study.budget.unit}"
     return f"{recipe.data.name}, {recipe.model.name}{noise}, rho = {recipe.sharpness.rho:g}, {recipe.seeds} seeds{cost}"

@@ -82,6 +82,11 @@ class Checkpoints:
                 self.note(f"{error}; it is set aside, and an earlier one is used if there is one")
         return None
 
+    def remove_states(self) -> None:
+        """Delete all but the weights of the best epoch."""
+        for path in (self.last, self.previous):
+            path.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.last.parent, ignore_errors=True)

@@ -10,7 +10,7 @@ from ..registry.metrics import METRICS
 from .asking import Asking, Forward
 from .fabric import Fabric
 
-__all__ = ["collapsed", "predictions"]
+__all__ = ["collapsed", "commonest", "predictions"]
 
 #: A run has collapsed below this fraction of the way from guessing to certainty.
 LEARNT = 0.02
@@ -36,3 +36,8 @@ def collapsed(predicted: Tensor, labels: Tensor) -> bool:
     """Whether the predictions are hardly better than always naming the commonest class."""
     guessing = int(labels.bincount().max()) / len(labels)
     return METRICS["accuracy"].score(predicted, labels) < guessing + LEARNT * (1 - guessing)
+
+
+def commonest(predicted: Tensor) -> float:
+    """Return the share of the predictions (N,) that are the commonest one; 1 where all logits are NaN."""
+    return int((predicted + 1).bincount().max()) / len(predicted)

@@ -13,6 +13,12 @@ from .result import Epoch
 
 __all__ = ["WandbLogger", "build_loggers", "logged"]
 
+#: Numbers of an epoch that not every run or version records.
+_WHERE_RECORDED = (
+    *("train_score", "rho", "eps_norm", "gradient_norm", "passes", "climbed", "vanished"),
+    *("ascent_samples", "error_rise", "perturbed_loss", "chance_loss", "same_class"),
+)
+
 
 def build_loggers(folder: Path, history: Iterable[Epoch]) -> list[Logger]:
     """Return loggers that write ``tensorboard/`` and ``csv/metrics.csv`` in ``folder``.
@@ -40,7 +46,7 @@ def logged(epoch: Epoch) -> dict[str, float]:
         "learning_rate": epoch.learning_rate,
         "seconds": epoch.seconds,
     }
-    others = {key: getattr(epoch, key) for key in ("train_score", "rho", "eps_norm", "gradient_norm", "passes")}
+    others = {key: getattr(epoch, key) for key in _WHERE_RECORDED}
     return always | {key: value for key, value in others.items() if math.isfinite(value)}
 
 

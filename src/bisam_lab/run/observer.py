@@ -1,6 +1,7 @@
 """An observer follows a run, and can stop it."""
 
-from .result import Epoch
+from .epoch import Epoch
+from .signatures import Signature
 
 __all__ = ["Observer", "Stopped"]
 
@@ -28,6 +29,10 @@ class Observer:
 
     def epoch(self, epoch: Epoch) -> None:
         """Called after each epoch. An exception from here ends the run."""
+
+    def signature(self, shown: Signature, epoch: int) -> None:
+        """Called once for each failure signature that the run shows, after the epoch that shows it."""
+        self.note(f"epoch {epoch}: {shown.advice}")
 
     def about_data(self, text: str) -> None:
         """Called with what is true of the data, at the start. A study says it once, and not for each run."""

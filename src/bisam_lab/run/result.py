@@ -1,12 +1,13 @@
 """A run's name and its result, as plain values."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from ..errors import one_line, shown
+from ..errors import one_line
 from ..untrusted import check_text
+from .epoch import Epoch, check_numbers, check_order, check_wholes, check_words, read_epoch
+from .signatures import Signature, signatures
 
 __all__ = ["Epoch", "Run", "RunResult", "Status", "check_order", "plain", "read_epoch"]
 
@@ -34,42 +35,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """The numbers of one epoch.
-
-    Attributes:
-        epoch: its number, from 1.
-        train_loss: mean over the steps of the descent objective on each step's batch.
-        loss_at: the weights at which it is taken: "w", so that methods compare, or "w + eps" for methods whose one pass
-            is there, and in results that were written before this was recorded.
-        passes: of a mean step, in forward-backward passes over the whole batch; NaN where it was not recorded.
-        validation_score: in the recipe's metric, as a fraction.
-        learning_rate: after its last step.
-        seconds: of training, without evaluation.
-        steps: of the optimizer; 0 where they were not recorded.
-        rho: the radius after its last step; 0 for the plain optimizer. NaN where it was not recorded, as all below.
-        eps_norm: mean of ||eps|| over the steps that perturbed; 0 where none did.
-        gradient_norm: mean over the steps of the norm of the gradient that the optimizer gets, before clipping. Steps
-            whose gradient is not finite do not count.
-        train_score: in the recipe's metric, as a fraction, of the predictions that the passes at w made while training,
-            against the labels of the training, wrong ones included. NaN for methods whose one pass is at w + eps.
-    """
-
-    epoch: int
-    train_loss: float
-    validation_score: float
-    learning_rate: float = 0.0
-    seconds: float = 0.0
-    loss_at: str = "w + eps"
-    passes: float = math.nan
-    steps: int = 0
-    rho: float = math.nan
-    eps_norm: float = math.nan
-    gradient_norm: float = math.nan
-    train_score: float = math.nan
-
-
-@dataclass(frozen=True)
 class RunResult:
     """The result of a run. Scores are fractions. The speed counts optimizer steps in training, without evaluation.
 
@@ -89,6 +54,7 @@ class RunResult:
         recipe: digest of the run's recipe; empty in results that were written before this was recorded.
         environment: hardware, versions, git commit.
         history: one entry an epoch.
+        measures: quantities of the same weights on the test set, by measure; NaN where there is no number.
     """
 
     method: str
@@ -106,6 +72,7 @@ class RunResult:
     recipe: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     history: list[Epoch] = field(default_factory=list)
+    measures: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def run(self) -> Run:
@@ -117,10 +84,15 @@ class RunResult:
         """Passes of a mean step in its whole training, over the whole batch; NaN where it was not recorded."""
         return sum(epoch.passes for epoch in self.history) / len(self.history) if self.history else math.nan
 
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        """The failure signatures that the run shows; none of what its version of bisam did not record."""
+        return signatures(self.history, self.status)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON. A loss that is not finite becomes null."""
+        """Return plain values for JSON, with the names of the signatures. A loss that is not finite becomes null."""
         values: dict[str, Any] = plain(asdict(self))
-        return values
+        return values | {"signatures": [signature.name for signature in self.signatures]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunResult":
@@ -136,7 +108,8 @@ class RunResult:
             raise ValueError(f"a history of {len(values['history']):,} epochs; {MOST_EPOCHS:,} are read")
         known = {f.name for f in fields(cls)}
         kept = {key: value for key, value in values.items() if key in known}
-        result = cls(**{**kept, "history": [read_epoch(epoch) for epoch in values["history"]]})
+        measures = _read_measures(values.get("measures", {}))
+        result = cls(**{**kept, "history": [read_epoch(epoch) for epoch in values["history"]], "measures": measures})
         _check(result)
         return result
 
@@ -150,39 +123,30 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_epoch(values: Any) -> Epoch:
-    """Read an epoch. null is a loss that was not finite. Values that only a newer version knows are ignored.
+def _read_measures(values: Any) -> dict[str, dict[str, float]]:
+    """Read quantities by measure. null is a number that was not finite.
 
     Raises:
-        TypeError: a value is missing, or of another type.
+        TypeError: no mapping of mappings of numbers.
     """
-    if not isinstance(values, dict):
-        raise TypeError("an epoch is no mapping")
-    known = {f.name for f in fields(Epoch)}
-    kept: dict[str, Any] = {k: math.nan if value is None else value for k, value in values.items() if k in known}
-    epoch = Epoch(**kept)
-    _numbers(epoch, *(f.name for f in fields(Epoch) if f.type in (float, "float")))
-    _wholes(epoch, "epoch", "steps")
-    _words(epoch, "loss_at")
-    return epoch
-
-
-def check_order(history: Sequence[Epoch]) -> None:
-    """Check that the epochs are numbered 1, 2, 3 and so on.
-
-    Raises:
-        ValueError: they are not.
-    """
-    for number, epoch in enumerate(history, 1):
-        if epoch.epoch != number:
-            raise ValueError(f"epoch {one_line(repr(epoch.epoch), 30)} where epoch {number} should be")
+    if not isinstance(values, dict) or not all(isinstance(inner, dict) for inner in values.values()):
+        raise TypeError("measures are no mapping of mappings")
+    numbers = [number for inner in values.values() for number in inner.values() if number is not None]
+    if not all(type(number) in (int, float) for number in numbers):
+        raise TypeError("a measure holds what is no number")
+    for name in (name for inner in (values, *values.values()) for name in inner):
+        check_text("measures", name)
+    return {
+        name: {key: math.nan if number is None else float(number) for key, number in inner.items()}
+        for name, inner in values.items()
+    }
 
 
 def _check(result: RunResult) -> None:
     """Refuse values that are not those of their fields: JSON does not check them."""
-    _words(result, "method", "variant", "metric", "status", "recipe")
-    _wholes(result, "seed", "selected_epoch", "parameters")
-    _numbers(result, "test_score", "validation_score", "steps_per_second", "seconds")
+    check_words(result, "method", "variant", "metric", "status", "recipe")
+    check_wholes(result, "seed", "selected_epoch", "parameters")
+    check_numbers(result, "test_score", "validation_score", "steps_per_second", "seconds")
     check_order(result.history)
     if not isinstance(result.environment, dict) or not isinstance(result.equal_cost, bool):
         raise TypeError("environment is no mapping, or equal_cost no truth value")
@@ -193,25 +157,3 @@ def _check(result: RunResult) -> None:
             raise ValueError(f"{name}={getattr(result, name)} is no share from -1 to 1")
     if result.history and not 1 <= result.selected_epoch <= len(result.history):
         raise ValueError(f"selected_epoch={result.selected_epoch} is none of its {len(result.history)} epochs")
-
-
-def _words(of: object, *names: str) -> None:
-    for name in names:
-        value = getattr(of, name)
-        if not isinstance(value, str):
-            raise TypeError(f"{name}={one_line(repr(value), 30)} is no text")
-        check_text(name, value)
-
-
-def _wholes(of: object, *names: str) -> None:
-    for name in names:
-        value = getattr(of, name)
-        if type(value) is not int or not 0 <= value < 2**63:
-            raise TypeError(f"{name}={shown(value, 30)} is no whole number from 0")
-
-
-def _numbers(of: object, *names: str) -> None:
-    for name in names:
-        value = getattr(of, name)
-        if type(value) not in (int, float):
-            raise TypeError(f"{name}={shown(value, 30)} is no number")

@@ -17,11 +17,11 @@ from ..registry.methods import Method
 from ..registry.metrics import METRICS
 from .asking import Asking, Clock
 from .checkpoint import CheckpointError, Checkpoints, check_kinds, random_state, set_random_state, write
-from .evaluation import predictions
+from .epoch import Epoch, check_order, read_epoch
+from .evaluation import commonest, predictions
 from .fabric import build_fabric
 from .observer import Observer, Stopped
 from .optimizer import build_optimizer
-from .result import Epoch, check_order, read_epoch
 from .seen import Seen
 from .setup import load_examples_and_model
 from .steps import Steps
@@ -57,7 +57,7 @@ class Training:
         self.recipe, self.method, self.seed, self.clock = recipe, method, seed, clock
         self.fabric = build_fabric(recipe.engine)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)
-        self.about_data = splits.note
+        self.about_data, self.classes = splits.note, splits.classes
         self.batches = count_batches(len(splits.train), recipe.train.batch_size)
         steps = self.batches * recipe.train.epochs
         self.opt = build_optimizer(method, recipe, self.model, steps, splits.classes)
@@ -119,6 +119,8 @@ class Training:
             passes=self.steps.passes / self.batches,
             steps=self.batches,
             rho=float(self.opt.param_groups[0]["rho"]),
+            chance_loss=math.log(self.classes),
+            same_class=commonest(predicted),
             **self.steps.seen.read(self.batches, METRICS[self.recipe.data.metric].score),
         )
         self.history.append(result)

@@ -16,7 +16,7 @@ from ..registry.methods import Method
 from .asking import Asking, Backward, Forward, alone
 from .fabric import Fabric
 from .learning_rate import learning_rate
-from .seen import Seen
+from .seen import Loop, Seen
 
 __all__ = ["FORWARD", "Step", "Steps"]
 
@@ -111,18 +111,26 @@ class Steps:
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         total = torch.zeros((), device=batch.y.device)
         for x, y, share in micro_batches(self._micro_batches, batch.x, batch.y):
-            labels = y
+            loop = Loop(self.loss_at == "w", self._choose is None)
             for loss in self.opt.passes(scaler):
                 seen = (x, y) if self._choose is None else self._choose(loss, self.net, x, y)
-                labels = seen[1] if loss.index == 0 else labels
                 self._count(len(seen[0]) / len(x), share)
-                value = loss((yield Forward(self.net, seen[0], self.fabric)), seen[1])
+                output: Tensor = yield Forward(self.net, seen[0], self.fabric)
+                value = loss(output, seen[1])
+                if self._record:
+                    plain = value if loss.is_ascent else self._plain(value, output, seen[1])
+                    loop.take(output, seen[1], plain, is_ascent=loss.is_ascent)
                 yield Backward(share * value, self.fabric)
             if self._record:
-                self.seen.loop(self.opt.last, labels if self.loss_at == "w" else None)
+                self.seen.loop(self.opt.last, loop)
             at_w = self.opt.last.loss
             total += share * (value.detach() if at_w is None else at_w)
         return total
+
+    def _plain(self, value: Tensor, output: Tensor, labels: Tensor) -> Tensor:
+        """Return the descent loss of an output whose objective has returned ``value``, which may be another number."""
+        plain = self.opt.estimator.plain_descent
+        return value if plain is self.opt.estimator.descent else plain(output.detach(), labels)
 
     def _gradient_norm(self) -> Tensor:
         """Return the norm of the gradient that the optimizer is about to get: 0-dim, on the device."""

@@ -1,9 +1,10 @@
 """A whole run: from a recipe, a method and a seed to a result. It continues from its last checkpoint."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..recipe import Recipe, digest
 from ..registry.metrics import METRICS
@@ -17,8 +18,12 @@ from .logs import WandbLogger, build_loggers, logged
 from .observer import Observer
 from .result import Run, RunResult, Status
 from .resumable import Training
+from .signatures import Signature, found
 
-__all__ = ["train", "training"]
+__all__ = ["Measuring", "train", "training"]
+
+#: Measures a run that has ended: quantities by measure.
+Measuring: TypeAlias = Callable[[Training], dict[str, dict[str, float]]]
 
 
 def training(
@@ -36,6 +41,7 @@ def training(
     wandb: str | None = None,
     clock: Clock = time.perf_counter,
     stack: int = 1,
+    measure: Measuring | None = None,
 ) -> Asking[RunResult]:
     """Train once, asking for each pass. Validation chooses the epoch to test. The test set is read once, at the end.
 
@@ -56,6 +62,8 @@ def training(
         wandb: project of Weights & Biases to log to in addition; it needs a folder.
         clock: tells the seconds that the run has taken.
         stack: runs that are trained together, for the result.
+        measure: is called with the run that has ended, its network holding the tested weights, and returns what the
+            result has as ``measures``.
 
     Raises:
         RecipeError: data are missing, or the network or the optimizer cannot be built.
@@ -73,6 +81,7 @@ def training(
     if checkpoints is not None:
         _resume(run, checkpoints, observer)
     outputs = _loggers(run, variant, folder, wandb)
+    told = set(found(run.history))
     try:
         if checkpoints is not None and keep_every is not None and not (run.history or run.losses):
             run.keep(checkpoints)
@@ -83,9 +92,10 @@ def training(
             observer.epoch(epoch)
             if checkpoints is not None and keep_every is not None and epoch.epoch % keep_every == 0:
                 run.keep(checkpoints)
+            told |= _tell_signatures(run, observer, told)
         if checkpoints is not None and keep:
             run.save(checkpoints)
-        result = yield from _result(run, variant, place)
+        result = yield from _result(run, variant, place, measure)
         for logger in outputs:
             logger.log_metrics({"test_score": result.test_score}, result.selected_epoch)
     except BaseException:
@@ -110,6 +120,14 @@ def _resume(run: Training, checkpoints: Checkpoints, observer: Observer) -> None
     observer.note(f"goes on from epoch {len(run.history) + 1}, after {len(run.losses)} of its steps")
 
 
+def _tell_signatures(run: Training, observer: Observer, told: AbstractSet[Signature]) -> set[Signature]:
+    """Tell the observer of the failure signatures that the run shows and of which it has not been told yet."""
+    fresh = [one for one in found(run.history) if one not in told]
+    for one in fresh:
+        observer.signature(one, len(run.history))
+    return set(fresh)
+
+
 def _loggers(run: Training, variant: str, folder: Path | None, wandb: str | None) -> list[Logger]:
     if folder is None:
         return []
@@ -120,12 +138,13 @@ def _loggers(run: Training, variant: str, folder: Path | None, wandb: str | None
     return loggers
 
 
-def _result(run: Training, variant: str, place: dict[str, Any]) -> Asking[RunResult]:
+def _result(run: Training, variant: str, place: dict[str, Any], measure: Measuring | None) -> Asking[RunResult]:
     run.model.load_state_dict(run.chosen)
     labels, test = run.test.labels, run.test.to(run.fabric.device)
     predicted = yield from predictions(run.steps.net, test, run.fabric)
     status: Status = "diverged" if run.diverged else "collapsed" if collapsed(predicted, labels) else "ok"
-    seconds = sum(epoch.seconds for epoch in run.history)
+    seconds, taken = sum(epoch.seconds for epoch in run.history), run.seconds + run.clock() - run.started
+    measures = {} if measure is None else measure(run)
     return RunResult(
         method=run.method,
         seed=run.seed,
@@ -134,13 +153,14 @@ def _result(run: Training, variant: str, place: dict[str, Any]) -> Asking[RunRes
         validation_score=run.history[run.selected - 1].validation_score,
         selected_epoch=run.selected,
         steps_per_second=len(run.history) * run.batches / seconds,
-        seconds=run.seconds + run.clock() - run.started,
+        seconds=taken,
         variant=variant,
         metric=run.recipe.data.metric,
         parameters=sum(p.numel() for p in run.model.parameters()),
         recipe=digest(run.recipe),
         environment=place,
         history=run.history,
+        measures=measures,
     )
 
 

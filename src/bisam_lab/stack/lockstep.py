@@ -24,6 +24,7 @@ from bisam.cadence import Always, Every, Tail, Window
 from bisam.geometry import L2Ball
 
 from ..data.examples import Examples
+from ..run.seen import effective_samples
 from ..run.steps import Steps
 from .network import StackedNetwork, side_by_side
 
@@ -116,22 +117,28 @@ class Lockstep:
         x, y = side_by_side([batch.x for batch in batches]), torch.stack([batch.y for batch in batches])
         out = self._forward(x, self._buffers)
         losses = self._each(out.detach(), y)
-        predicted, moved = out.detach().argmax(2), None
-        climbs = _climbs(self.runs[0])
+        predicted = out.detach().argmax(2)
+        climbs, seen = _climbs(self.runs[0]), None
         if climbs:
+            gradient: list[Tensor] = []
+            out.register_hook(gradient.append)
             self._ascend(out, y)
             before, moved = self._climb()
             later = {name: buffer.clone() for name, buffer in self._buffers.items()}  # the first pass's are kept
             try:
-                (self._descent(self._forward(x, later).flatten(0, 1), y.flatten()) * len(y)).backward()
+                there = self._forward(x, later)
+                (self._descent(there.flatten(0, 1), y.flatten()) * len(y)).backward()
             finally:
                 with torch.no_grad():
                     self._rows.copy_(before)
+            rise = (predicted.eq(y).sum(1) - there.detach().argmax(2).eq(y).sum(1)) / y.shape[1]
+            seen = (moved, effective_samples(gradient[0]), rise, self._each(there.detach(), y))
         else:
             (self._descent(out.flatten(0, 1), y.flatten()) * len(y)).backward()
         norms = self._update()
         for row, steps in enumerate(self.runs):
-            steps.seen.row(predicted[row], y[row], norms[row], None if moved is None else moved[row])
+            climb = None if seen is None else (seen[0][row], seen[1][row], seen[2][row], seen[3][row])
+            steps.seen.row(predicted[row], y[row], norms[row], climb)
             steps.count(2 if climbs else 1)
         return list(losses.unbind(0))
 

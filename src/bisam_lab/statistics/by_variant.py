@@ -1,13 +1,15 @@
 """Compare the methods of a study, variant by variant."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..budget import Budget
 from ..run.result import RunResult, plain
 from .comparison import Comparison, compare
 from .cost import compared, cost_sentence, with_equal_steps
+from .measures import Measured, measured
+from .signatures import Shown, shown
 from .verdicts import verdict
 
 __all__ = ["Outcome", "compare_variant", "outcomes"]
@@ -24,6 +26,8 @@ class Outcome:
         verdict: the comparison in words.
         budget: unit of the budget that every method spent; None: the methods are compared at equal steps.
         cost: what the methods have spent, in words.
+        signatures: the failure signatures that methods show.
+        measures: what was measured beside the score, compared.
     """
 
     variant: str
@@ -32,11 +36,13 @@ class Outcome:
     verdict: str
     budget: str | None = None
     cost: str = ""
+    signatures: list[Shown] = field(default_factory=list)
+    measures: list[Measured] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON. A number that is NaN becomes null."""
-        values: dict[str, Any] = plain(asdict(self))
-        return values
+        values: dict[str, Any] = plain(asdict(replace(self, signatures=[])))
+        return values | {"signatures": [one.to_dict() for one in self.signatures]}
 
 
 def outcomes(
@@ -82,10 +88,11 @@ def compare_variant(
     runs = compared(results, variant, budget)
     if all(result.method != baseline for result in runs):
         text = f"There is no finished run of {baseline}{place}, so there is nothing to compare with."
-        return Outcome(variant, baseline, [], text, unit)
+        return Outcome(variant, baseline, [], text, unit, signatures=shown(runs, [], baseline))
     rows = compare(runs, baseline, test, level, margin)
+    shows, others = shown(runs, rows, baseline), measured(runs, baseline, test, level)
     text = verdict(rows, baseline, difference)
     if budget is not None:
         rows = with_equal_steps(rows, [result for result in results if result.variant == variant], budget)
         text = f"At equal cost, in {unit}. {text}"
-    return Outcome(variant, baseline, rows, text, unit, cost_sentence(rows, baseline))
+    return Outcome(variant, baseline, rows, text, unit, cost_sentence(rows, baseline), shows, others)

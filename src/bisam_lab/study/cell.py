@@ -1,19 +1,19 @@
 """One run in its folder. One process at a time trains it, and a finished run is never trained again."""
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..measures.taking import taker
 from ..recipe import Recipe, digest
 from ..run.asking import Asking, Clock, answered
 from ..run.checkpoint import Checkpoints
 from ..run.observer import Observer
 from ..run.result import Run, RunResult
 from ..run.train import training
-from .files import read_result, write_text
+from .files import read_result, write_result
 
 __all__ = ["Busy", "cell", "run_cell"]
 
@@ -35,6 +35,7 @@ def cell(
     wandb: str | None = None,
     clock: Clock = time.perf_counter,
     stack: int = 1,
+    keep_weights: bool = False,
 ) -> Asking[RunResult]:
     """Train a run in its folder, asking for each pass, from its last checkpoint if there is one.
 
@@ -49,6 +50,7 @@ def cell(
         every: seconds between checkpoints.
         keep: keep the checkpoints of a finished run; otherwise they are deleted.
         keep_every: keep the weights after each so many epochs, too.
+        keep_weights: keep at least the tested weights, ``checkpoints/best.pt``.
         wandb: project of Weights & Biases to log to as well.
         clock: tells the seconds that the run has taken.
         stack: runs that are trained together, for the result.
@@ -73,16 +75,18 @@ def cell(
                 folder=folder,
                 observer=observer,
                 every=every,
-                keep=keep,
+                keep=keep or keep_weights,
                 keep_every=keep_every,
                 wandb=wandb,
                 clock=clock,
                 stack=stack,
+                measure=taker(recipe),
             )
             result = replace(result, equal_cost=run.equal_cost)
-            write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
+            write_result(folder, result)
             if not keep:
-                Checkpoints(folder / "checkpoints").remove()
+                checkpoints = Checkpoints(folder / "checkpoints")
+                checkpoints.remove_states() if keep_weights else checkpoints.remove()
             return result
     except Timeout:
         raise Busy(str(run)) from None

@@ -1,5 +1,6 @@
 """Files of a study: each is written completely or not at all, and checked when it is read."""
 
+import json
 import os
 import secrets
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "read_result",
     "read_results",
     "temporary",
+    "write_result",
     "write_text",
 ]
 
@@ -88,6 +90,11 @@ def read_budget(folder: Path) -> Budget | None:
         return None
     except ValueError as error:
         raise RecipeError(f"{path} is damaged ({_reason(error)}): choose another folder with --out") from None
+
+
+def write_result(folder: Path, result: RunResult) -> None:
+    """Write a run's result into its folder."""
+    write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

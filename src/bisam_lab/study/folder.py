@@ -196,11 +196,14 @@ class Study:
             )
         rows = [result.to_dict() for result in read_results(self.folder)[0]]
         write_text(self.folder / "results.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-        columns = [key for key in (rows[0] if rows else {}) if key not in ("history", "environment")]
+        columns = [key for key in (rows[0] if rows else {}) if key not in ("history", "environment", "measures")]
+        measured = [{f"{m}.{k}": v for m, inner in row["measures"].items() for k, v in inner.items()} for row in rows]
+        columns += dict.fromkeys(key for row in measured for key in row)
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, columns, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(rows)
+        signed = [{**row, "signatures": " ".join(row["signatures"])} for row in rows]
+        writer.writerows(row | numbers for row, numbers in zip(signed, measured, strict=True))
         write_text(self.folder / "results.csv", table.getvalue())
         return mine
 
@@ -301,7 +304,7 @@ look.json             with --seeds auto: the last look; its level is that of the
 runs/[VARIANT/]METHOD/seed-N/
     result.json       of a finished run: scores, learning curve, hardware, versions
     csv/, tensorboard/    the learning curve (tensorboard --logdir runs)
-    checkpoints/      of a run that is not finished
+    checkpoints/      of a run that is not finished; with --keep-weights, best.pt of one that is
     .lock             held by the process that trains the run; several machines may work on one folder
 equal-cost/           the same for runs whose epochs spend the budget
 .at-work/             locks of the processes that are at work on the study

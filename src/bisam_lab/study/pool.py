@@ -21,6 +21,7 @@ from ..run.result import Epoch, Run, RunResult
 from ..stack.plan import FASTER, LARGEST, LARGEST_PASS, Stacking, deal, stack_size
 from .files import UnreadableError
 from .folder import Study
+from .measuring import lacking, measure_kept
 
 if TYPE_CHECKING:
     from ..run.asking import Asking, Clock
@@ -38,7 +39,7 @@ class _Cell(NamedTuple):
 
 
 def run_study(
-    study: Study, jobs: int, every: float = 30.0, stack: Stacking = "off"
+    study: Study, jobs: int, every: float = 30.0, stack: Stacking = "off", keep_weights: bool = False
 ) -> Generator[Event[RunResult], None, None]:
     """Train the runs that are not finished, in ``jobs`` processes, and yield what they report.
 
@@ -50,24 +51,31 @@ def run_study(
         every: seconds between checkpoints.
         stack: whether a process trains several runs together: where a short trial finds that faster (``auto``),
             wherever it can be done (``on``), or never.
+        keep_weights: keep the tested weights of each run.
 
     Raises:
         RecipeError: data are missing or too few, a network cannot be built, or there is no such accelerator.
         BrokenProcessPool: a process was killed, perhaps because memory ran out.
     """
     with study.at_work():
-        yield from _run_study(study, jobs, every, stack)
+        yield from _run_study(study, jobs, every, stack, keep_weights)
 
 
-def _run_study(study: Study, jobs: int, every: float, stack: Stacking) -> Generator[Event[RunResult], None, None]:
+def _run_study(
+    study: Study, jobs: int, every: float, stack: Stacking, keep_weights: bool
+) -> Generator[Event[RunResult], None, None]:
     done = study.results()
-    pending = [run for run in study.runs if run not in done]
-    if not pending:
+    pending, unmeasured = [run for run in study.runs if run not in done], lacking(study, done)
+    if not pending and not unmeasured:
         return
-    with Pool[RunResult](min(jobs, len(pending)), max(1, cores() // jobs)) as pool:
-        variants = dict.fromkeys(run.variant for run in pending)
+    with Pool[RunResult](min(jobs, len(pending) + len(unmeasured)), max(1, cores() // jobs)) as pool:
+        variants = dict.fromkeys(run.variant for run in (*pending, *unmeasured))
         found = pool.ask(check_recipe, [(study.variant(name), study.data_dir, 0) for name in variants])
         yield from (Note("data", note) for note in dict.fromkeys(found) if note)
+        if unmeasured:
+            asked = [(study.recipe_of(r), r, study.path(r), study.data_dir, study.recipe.measures) for r in unmeasured]
+            pool.ask(measure_kept, asked)
+            yield Note("measures", f"taken of the kept weights of {len(unmeasured)} finished runs")
         groups = [[run] for run in pending]
         if stack != "off":
             groups = []
@@ -76,7 +84,7 @@ def _run_study(study: Study, jobs: int, every: float, stack: Stacking) -> Genera
                 groups += yield from _stacks(pool, study, runs, jobs, stack)
         for group in groups:
             cells = [_Cell(study.recipe_of(run), run, study.path(run)) for run in group]
-            pool.submit(_run, cells, study.data_dir, every)
+            pool.submit(_run, cells, study.data_dir, every, keep_weights)
         yield from pool.events()
 
 
@@ -122,19 +130,21 @@ class _RunReporter(Reporter):
         send(EpochDone(self.job, epoch.epoch, self.epochs, epoch.validation_score))
 
 
-def _run(cells: Sequence[_Cell], data_dir: Path | None, every: float) -> list[JobEnded[RunResult]]:
+def _run(
+    cells: Sequence[_Cell], data_dir: Path | None, every: float, keep_weights: bool = False
+) -> list[JobEnded[RunResult]]:
     """Train one run, or several together, in a worker process."""
     from ..run.asking import (
         alone,
     )  # here, as in all that follows: the process that only starts the runs needs no engine
     from ..stack.together import together
 
-    works = [partial(_ended, given, data_dir, every, len(cells)) for given in cells]
+    works = [partial(_ended, given, data_dir, every, len(cells), keep_weights) for given in cells]
     return [alone(works[0](clock=time.perf_counter))] if len(works) == 1 else together(works)
 
 
 def _ended(
-    given: _Cell, data_dir: Path | None, every: float, stack: int, clock: "Clock"
+    given: _Cell, data_dir: Path | None, every: float, stack: int, keep_weights: bool, clock: "Clock"
 ) -> "Asking[JobEnded[RunResult]]":
     """Train a run; whatever goes wrong is the end of this run alone."""
     from .cell import Busy, cell
@@ -146,7 +156,15 @@ def _ended(
             raise Stopped
         observer = _RunReporter(run, recipe.train.epochs)
         result = yield from cell(
-            recipe, run, folder, data_dir=data_dir, observer=observer, every=every, clock=clock, stack=stack
+            recipe,
+            run,
+            folder,
+            data_dir=data_dir,
+            observer=observer,
+            every=every,
+            clock=clock,
+            stack=stack,
+            keep_weights=keep_weights,
         )
         return JobEnded(job, result)
     except Busy:

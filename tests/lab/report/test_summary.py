@@ -1,10 +1,12 @@
 """The table and the figure in a study's folder."""
 
+from dataclasses import replace
+
 from bisam_lab.recipe import load
 from bisam_lab.report.block import make_block
 from bisam_lab.report.png import draw_comparison
 from bisam_lab.report.summary import markdown, shifts, table
-from bisam_lab.run.result import Epoch, RunResult
+from bisam_lab.run.result import Epoch
 from bisam_lab.statistics import TESTS, compare
 from bisam_lab.statistics.by_variant import compare_variant
 
@@ -13,7 +15,7 @@ from ..statistics.results import study
 
 def test_tables_and_figure_name_the_test(tmp_path):
     runs = study(sam=[1.0, -1.2, 1.5, -0.3, 0.4, -0.2])
-    runs = [RunResult(**{**r.to_dict(), "history": [Epoch(1, 1.0, r.test_score)]}) for r in runs]
+    runs = [replace(r, history=[Epoch(1, 1.0, r.test_score)]) for r in runs]
     heads = {name: markdown(compare(runs, "sgd", name, 0.9), "sgd").splitlines()[0] for name in TESTS}
     assert "| difference | 90 % interval |" in heads["t"]
     assert "| pseudo-median difference | 90 % interval (Wilcoxon) |" in heads["wilcoxon"]

@@ -24,6 +24,9 @@ GOOD = RunResult(
     "sgd", 0, "ok", 0.5, 0.5, 2, 1.0, 1.0, history=[Epoch(k, 1.0, 0.5, loss_at="w", passes=1.0) for k in (1, 2)]
 ).to_dict()
 
+#: What may be many things, or is told by the others.
+FREE = ("environment", "history", "parameters", "seconds", "signatures", "steps_per_second")
+
 
 def changed(path, value, of=GOOD):
     """A copy of plain values with one of them replaced."""
@@ -38,16 +41,15 @@ def changed(path, value, of=GOOD):
 @pytest.mark.parametrize("value", [None, True, "x", [], {}, -1, 10**30, 1e308, "\ud800"], ids=repr)
 @pytest.mark.parametrize(
     "path",
-    [(key,) for key in GOOD if key not in ("environment", "history", "parameters", "seconds", "steps_per_second")]
-    + [("history", 1, key) for key in ("epoch", "loss_at")],
+    [(key,) for key in GOOD if key not in FREE] + [("history", 1, key) for key in ("epoch", "loss_at")],
     ids=str,
 )
 def test_a_value_of_another_kind(path, value, tmp_path):
     """It is refused, or it is one that the field may have."""
     (tmp_path / "result.json").write_text(json.dumps(changed(path, value)))
     fits = {"equal_cost": (True,), "recipe": ("x",), "variant": ("x",), "method": ("x",), "metric": ("x",)}
-    fits |= {"loss_at": ("x",), "test_score": (-1,), "validation_score": (-1,)}
-    if any(value is fit for fit in fits.get(path[-1], ())):
+    fits |= {"loss_at": ("x",), "measures": ({},), "test_score": (-1,), "validation_score": (-1,)}
+    if any(value is fit or value == fit == {} for fit in fits.get(path[-1], ())):
         RunResult.from_dict(changed(path, value))
     else:
         with pytest.raises(UnreadableError) as caught:

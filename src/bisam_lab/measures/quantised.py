@@ -1,0 +1,37 @@
+"""Weights rounded to the nearest of a few whole numbers: int8 and int4, symmetric, a scale for each output channel."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .subject import Subject, accuracy
+
+__all__ = ["quantised", "rounded"]
+
+BITS = (8, 4)
+
+
+def quantised(subject: Subject) -> dict[str, float]:
+    """Return loss and accuracy on the test set with rounded weights: every parameter of two dimensions or more."""
+    found = {}
+    for bits in BITS:
+        with subject.changed() as params, torch.no_grad():
+            for _, param in params:
+                if param.dim() > 1:
+                    param.copy_(rounded(param, bits))
+            logits, labels = subject.logits(subject.test), subject.test.labels
+        found[f"loss_int{bits}"] = float(F.cross_entropy(logits, labels))
+        found[f"accuracy_int{bits}"] = accuracy(logits, labels)
+    return found
+
+
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    """Return a weight (out, ...) rounded to whole multiples of a scale for each output channel.
+
+    The multiples go from -(2^(bits - 1) - 1) to 2^(bits - 1) - 1; the largest entry of a channel is one of the ends.
+    """
+    most = 2 ** (bits - 1) - 1
+    scale = weight.detach().flatten(1).abs().amax(1).float() / most
+    scale = torch.where(scale > 0, scale, 1.0)  # a channel of zeros stays one
+    points = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+    return torch.fake_quantize_per_channel_affine(weight.detach().float(), scale, points, 0, -most, most).to(weight)
