@@ -7,17 +7,21 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .auditing import audit
     from .results import Study, compare
 
-__all__ = ["Study", "compare", "main"]
+__all__ = ["Study", "audit", "compare", "main"]
+
+#: Where each name is defined. It is imported when it is first asked for.
+_ROOMS = {"Study": ".results", "audit": ".auditing", "compare": ".results"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what reads and trains studies when it is first asked for: it takes seconds, and the command needs none."""
-    if name not in ("Study", "compare"):
+    """Import what trains and reads when it is first asked for: it takes seconds, and the command needs none."""
+    if name not in _ROOMS:
         raise AttributeError(f"module 'bisam_lab' has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(".results", __name__), name)
+        return getattr(importlib.import_module(_ROOMS[name], __name__), name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(_missing(f"bisam_lab.{name}", error), name=error.name) from None
 

@@ -127,7 +127,7 @@ def test_commands_in_comments_name_what_there_is(name):
     for line in re.findall(r"^#   bisam (.+)", text(name), re.MULTILINE):
         chosen = re.search(r"--variants (\S+)", line)
         assert set(chosen[1].split(",") if chosen else []) <= set(load(name).variants)
-        assert name in line.split() or name in ("own", "own-texts")
+        assert name in line.split() or line.startswith("data fetch ") or name in ("own", "own-texts")
 
 
 @pytest.mark.parametrize("table", [("table1-cifar10", "table1-as-code"), ("table2-cifar100", "table2-as-code")])

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ..errors import LONGEST_LINE, RecipeError, one_line, shown
 from . import recipes
+from .audit import audit
 from .bench import bench
 from .compare import compare
 from .data import data
@@ -30,6 +31,7 @@ app.command(cls=Guessing)(compare)
 app.command(cls=Guessing)(tune)
 app.command("rho-range", cls=Guessing)(rho_range)
 app.command(cls=Guessing)(bench)
+app.command(cls=Guessing)(audit)
 app.command()(report)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data, name="data")

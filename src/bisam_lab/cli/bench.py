@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,8 +10,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from ..errors import RecipeError
 from ..importing import no_collection
 from .completion import complete_method
+from .grid import run_grid
 from .options import DataDir, Json, Overrides, RecipeName, read
 
 if TYPE_CHECKING:
@@ -30,9 +33,19 @@ def bench(
             help="Comma-separated, or all; the recipe's own methods by default.", autocompletion=complete_method
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often everybody is timed.")] = 10,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="How often everybody is timed; 10 by default, 2 of a grid.")
+    ] = None,
     peers: Annotated[bool, typer.Option(help="Time other packages' versions too, where they are installed.")] = True,
     data_dir: DataDir = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Cost against size instead: from ViT-Ti to a decoder, whole and with LoRA.")
+    ] = False,
+    networks: Annotated[str | None, typer.Option(help="Of a grid: comma-separated, all by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Of a grid: its JSON file, on which it goes on; grid.json.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0, help="Of a grid: GiB that a process may use; by default what is free.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure on this machine what each method costs beside its base optimizer: step time, memory, passes.
@@ -43,7 +56,13 @@ def bench(
     [dim]bisam bench[/dim]
     [dim]bisam bench cifar10 --data-dir data --methods sam,asam,looksam engine.precision=bf16-mixed[/dim]
     [dim]bisam bench digits --methods all --json[/dim]
+    [dim]bisam bench --grid --networks vit-ti,gpt2 --methods sam,bisam-log[/dim]
     """
+    if grid:
+        _refuse_recipe(recipe, overrides)
+        run_grid(networks, methods, rounds or 2, out or Path("grid.json"), memory, as_json)
+        return
+    _refuse_without_grid(networks=networks, out=out, memory=memory)
     chosen = read(recipe, overrides, methods=None if methods in (None, "all") else f"[{methods}]")
     with no_collection():  # here, for torch takes seconds to import and --help should not
         from ..bench import bench as measure
@@ -57,7 +76,7 @@ def bench(
             task = progress.add_task("", total=None)
             report = measure(
                 chosen,
-                rounds=rounds,
+                rounds=rounds or 10,
                 peers=peers,
                 data_dir=data_dir,
                 progress=lambda doing, done, total: progress.update(
@@ -73,6 +92,18 @@ def bench(
         _show(report)
     if any(row.error and row.peer is None for row in report.rows):
         raise typer.Exit(1)
+
+
+def _refuse_recipe(recipe: str, overrides: list[str] | None) -> None:
+    given = [word for word in (recipe, *(overrides or [])) if word != "digits"]
+    if given:
+        raise RecipeError(f"--grid has networks and data of its own: leave {given[0]} out")
+
+
+def _refuse_without_grid(**options: object) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise RecipeError(f"--{given[0]} has no effect without --grid: say bisam bench --grid, or leave it out")
 
 
 def _show(report: "Report") -> None:

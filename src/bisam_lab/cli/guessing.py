@@ -27,6 +27,12 @@ _ANSWERS = {
     },
     "tune": {"methods": _ONE_METHOD, "seed": "--seeds N says how many a trial has", "variants": "write --variant NAME"},
     "rho-range": {"methods": _ONE_METHOD, "seeds": "write --seed N"},
+    "audit": {
+        "rho": "write --rhos 0.05,0.1",
+        "method": "write --adversaries sam,bisam-log",
+        "methods": "write --adversaries sam,bisam-log",
+        "seeds": "write --seed N",
+    },
     "bench": {
         "method": "write --methods sam,asam",
         "seed": "a bench measures time, which depends on no seed: leave it out",

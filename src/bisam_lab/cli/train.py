@@ -34,6 +34,9 @@ def train(
     every: Annotated[
         float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="0 saves after each step.")
     ] = 30.0,
+    keep_every: Annotated[
+        int | None, typer.Option(min=1, metavar="EPOCHS", help="Keep weights so often, for bisam audit.")
+    ] = None,
     wandb: Annotated[str | None, typer.Option(metavar="PROJECT", help="Log to Weights & Biases, too.")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -79,7 +82,15 @@ def train(
     with leaving(), Watch(chosen.train.epochs, console) as watch:
         try:
             result = run_cell(
-                chosen, run, folder, data_dir=data_dir, observer=watch, every=every, keep=True, wandb=wandb
+                chosen,
+                run,
+                folder,
+                data_dir=data_dir,
+                observer=watch,
+                every=every,
+                keep=True,
+                keep_every=keep_every,
+                wandb=wandb,
             )
         except Busy:
             raise RecipeError(f"--out {folder}: another process is training this run") from None

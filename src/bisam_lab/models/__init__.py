@@ -6,6 +6,7 @@ from ..recipe import ModelRecipe, RecipeError
 from ..recipe.known import AS_CODE, is_our_model
 from .densenet import DenseNet
 from .imported import build_imported
+from .lora import add_lora
 from .outside import build_timm
 from .resnet import ResNet
 from .text import TextClassifier, build_text_classifier
@@ -23,7 +24,7 @@ def build_model(recipe: ModelRecipe, shape: tuple[int, ...], classes: int, vocab
     Its initial weights depend on torch's seed alone. Networks that are not ours are tried out on an empty input.
 
     Args:
-        recipe: its name, options, and the weights to start from.
+        recipe: its name, options, the weights to start from, and the adapters.
         shape: (channels, height, width) of images, or (3, S) of texts: ids, attention mask and token types.
         classes: how many.
         vocabulary: how many tokens there are, of texts.
@@ -38,6 +39,8 @@ def build_model(recipe: ModelRecipe, shape: tuple[int, ...], classes: int, vocab
         try_out(model, recipe.name, shape, classes)
     if recipe.checkpoint is not None:
         load_weights(model, recipe.checkpoint, classes)
+    if recipe.lora.r:
+        add_lora(model, recipe.lora, recipe.name, classes)
     return model
 
 

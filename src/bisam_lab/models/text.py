@@ -1,7 +1,9 @@
 """Sequence classifiers of transformers, for texts in one tensor."""
 
+import contextlib
 import inspect
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +67,31 @@ def build_text_classifier(
         config = _config(transformers, name, source, {**options, "num_labels": classes}, pretrained, vocabulary)
         if not pretrained:
             return TextClassifier(auto.from_config(config, dtype=torch.get_default_dtype()))
-        model, loaded = auto.from_pretrained(
-            source,
-            config=config,
-            dtype=torch.get_default_dtype(),
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with _quiet(transformers):
+            model, loaded = auto.from_pretrained(
+                source,
+                config=config,
+                dtype=torch.get_default_dtype(),
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     _report(name, loaded, classes)
     return TextClassifier(model).train()
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Keep transformers' own report of what it loads, and its bar, off the terminal: :func:`_report` says it."""
+    logging = transformers.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _config(

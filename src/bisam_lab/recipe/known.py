@@ -45,14 +45,14 @@ def data_name(name: str) -> str:
     """Return ``name`` if a data set has it, or if it is the import path of a reader.
 
     Raises:
-        ValueError: it is neither, or it is the name of labels for another set.
+        ValueError: it is neither, or it is the name of labels for another set, or of weights.
     """
     from ..datasets.registry import SETS, check_name
 
     if not is_imported_data(name):
         check_name(name)
     if name in SETS and SETS[name].read is None:
-        raise ValueError(f"{name} has no examples, but labels for others: name it in data.noise")
+        raise ValueError(f"{name} has no examples: say {SETS[name].recipe}")
     return name
 
 

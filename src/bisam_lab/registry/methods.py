@@ -249,6 +249,22 @@ class Method:
                 options["ascent"], descent = couple(options.get("ascent"), descent)
         return SharpnessAware(base, model=model, rho=rho, descent=descent, third_pass="ascent" in options, **options)
 
+    def climber(self, base: Optimizer, *, model: nn.Module) -> SharpnessAware:
+        """Build only what perturbs: its objective, direction, geometry and radius, on every step, with radius 1.
+
+        The descent objective is cross-entropy.
+        """
+        made = self.choices(steps=1, epochs=1)
+        options = {axis: made[axis] for axis in ("ascent", "direction", "geometry", "radius") if axis in made}
+        if self.bound is not None:
+            options["ascent"] = self._lower_bound(None, None)
+        return SharpnessAware(base, model=model, rho=1.0, descent=nn.CrossEntropyLoss(), **options)
+
+    @property
+    def gives_radius(self) -> bool:
+        """Whether its name sets a radius."""
+        return bool(self._radii)
+
     @property
     def _radii(self) -> list[float]:
         return [numbers["rho"] for numbers in self.numbers.values() if "rho" in numbers]

@@ -22,7 +22,7 @@ from .panels import panels, run_panels
 from .quantities import AXES
 from .theme import COLOURS, DARK, FONTS, LIGHT
 
-__all__ = ["REFRESH", "mark_of", "render", "write_page", "written_for"]
+__all__ = ["REFRESH", "asset", "mark_of", "palette", "render", "rounded", "write_page", "written_for"]
 
 #: What the page says of a method, by the kind of its finding.
 SAID = {
@@ -77,10 +77,10 @@ def render(report: ReportData) -> str:
         seeds=sorted({run.seed for run in runs}),
         several=len(blocks) > 1,
         shown_methods=list(dict.fromkeys(method for block in blocks for method in block.methods)),
-        data=_rounded(report.to_dict()),
-        palette=_palette(),
-        css=_asset("style.css"),
-        script=_asset("script.js"),
+        data=rounded(report.to_dict()),
+        palette=palette(),
+        css=asset("style.css"),
+        script=asset("script.js"),
     )
 
 
@@ -129,7 +129,7 @@ def _style(methods: list[str], method: str) -> str:
     return f"m{colour} dash{dash}"
 
 
-def _palette() -> Markup:
+def palette() -> Markup:
     """Return the colours and the fonts as CSS variables, for light and for dark screens."""
     light, dark = (
         " ".join(
@@ -143,18 +143,19 @@ def _palette() -> Markup:
     return Markup(f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}")
 
 
-def _asset(name: str) -> Markup:
-    return Markup((resources.files("bisam_lab.report") / name).read_text(encoding="utf-8"))  # a file of this package
+def asset(name: str) -> Markup:
+    """Return a file of this package, to stand in the page as it is."""
+    return Markup((resources.files("bisam_lab.report") / name).read_text(encoding="utf-8"))
 
 
 def _recipe_link(recipe: dict[str, Any]) -> str:
     return "data:text/yaml;base64," + base64.b64encode(configuration.text(recipe).encode()).decode()
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Round numbers to six digits; the page shows no more."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value

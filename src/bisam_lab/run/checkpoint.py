@@ -33,7 +33,8 @@ class Checkpoints:
     """The checkpoints in a run's folder.
 
     A run continues from ``last.pt``, or from ``previous.pt``, the one before it, if the last one cannot be read.
-    ``best.pt`` holds the weights of the best epoch so far, for other programs.
+    ``best.pt`` holds the weights of the best epoch so far, for other programs, and ``epoch-0010.pt`` those after the
+    tenth, where they are kept.
 
     Args:
         folder: created at the first save.
@@ -51,6 +52,10 @@ class Checkpoints:
         if self.last.is_file():
             os.replace(self.last, self.previous)
         os.replace(fresh, self.last)  # if the process is killed between the two, the previous one is there
+
+    def of_epoch(self, epoch: int) -> Path:
+        """Return where the weights after an epoch are kept."""
+        return self.best.with_name(f"epoch-{epoch:04d}.pt")
 
     def load(self) -> dict[str, Any] | None:
         """Return the last state that can be read, or None if there is none.

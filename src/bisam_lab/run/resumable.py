@@ -163,11 +163,17 @@ class Training:
         self.seconds, self.started = self.seconds + now - self.started, now
         checkpoints.save(self.state())
         if self.selected not in (0, self._exported):
-            weights = {key: value.detach().cpu() for key, value in self.chosen.items()}
-            recipe = self.recipe.model_dump(mode="json")
-            write(checkpoints.best, {"model": weights, "epoch": self.selected, "recipe": recipe})
+            self._export(checkpoints.best, self.chosen, self.selected)
             self._exported = self.selected
         self.saved = time.perf_counter()
+
+    def keep(self, checkpoints: Checkpoints) -> None:
+        """Keep the present weights, after the last whole epoch, for other programs."""
+        self._export(checkpoints.of_epoch(len(self.history)), self.model.state_dict(), len(self.history))
+
+    def _export(self, path: Path, weights: Mapping[str, Any], epoch: int) -> None:
+        there = {key: value.detach().cpu() for key, value in weights.items()}
+        write(path, {"model": there, "epoch": epoch, "recipe": self.recipe.model_dump(mode="json")})
 
     def state(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, as tensors and plain values."""

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..data import Splits, load_splits
 from ..models import build_model
+from ..models.published import located
 from ..recipe import Recipe
 from .base_optimizer import build_base
 from .fabric import Fabric
@@ -19,9 +20,10 @@ def load_examples_and_model(recipe: Recipe, data_dir: Path | None, seed: int) ->
     Raises:
         RecipeError: data are missing, or the network cannot be built.
     """
-    splits = load_splits(recipe.data, data_dir, seed, tokenizer=recipe.model.tokenizer)
+    model = located(recipe.model, data_dir)
+    splits = load_splits(recipe.data, data_dir, seed, tokenizer=model.tokenizer)
     Fabric.seed_everything(seed, verbose=False)
-    return splits, build_model(recipe.model, splits.shape, splits.classes, splits.vocabulary)
+    return splits, build_model(model, splits.shape, splits.classes, splits.vocabulary)
 
 
 def check(recipe: Recipe, data_dir: Path | None, seed: int = 0) -> str:

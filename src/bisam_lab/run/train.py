@@ -32,6 +32,7 @@ def training(
     observer: Observer | None = None,
     every: float = 30.0,
     keep: bool = True,
+    keep_every: int | None = None,
     wandb: str | None = None,
     clock: Clock = time.perf_counter,
     stack: int = 1,
@@ -51,6 +52,7 @@ def training(
         observer: is called after each step and epoch, and can stop the run.
         every: seconds between two checkpoints; 0 saves after each step.
         keep: save the finished run, too.
+        keep_every: keep the weights before the first epoch and after each so many, for audits; None keeps none.
         wandb: project of Weights & Biases to log to in addition; it needs a folder.
         clock: tells the seconds that the run has taken.
         stack: runs that are trained together, for the result.
@@ -72,11 +74,15 @@ def training(
         _resume(run, checkpoints, observer)
     outputs = _loggers(run, variant, folder, wandb)
     try:
+        if checkpoints is not None and keep_every is not None and not (run.history or run.losses):
+            run.keep(checkpoints)
         while not run.ended:
             epoch = yield from run.epoch(observer, checkpoints, every)
             for logger in outputs:
                 logger.log_metrics(logged(epoch), epoch.epoch)
             observer.epoch(epoch)
+            if checkpoints is not None and keep_every is not None and epoch.epoch % keep_every == 0:
+                run.keep(checkpoints)
         if checkpoints is not None and keep:
             run.save(checkpoints)
         result = yield from _result(run, variant, place)

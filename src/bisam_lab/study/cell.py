@@ -31,6 +31,7 @@ def cell(
     observer: Observer | None = None,
     every: float = 30.0,
     keep: bool = False,
+    keep_every: int | None = None,
     wandb: str | None = None,
     clock: Clock = time.perf_counter,
     stack: int = 1,
@@ -47,6 +48,7 @@ def cell(
         observer: is called after each step and epoch.
         every: seconds between checkpoints.
         keep: keep the checkpoints of a finished run; otherwise they are deleted.
+        keep_every: keep the weights after each so many epochs, too.
         wandb: project of Weights & Biases to log to as well.
         clock: tells the seconds that the run has taken.
         stack: runs that are trained together, for the result.
@@ -72,6 +74,7 @@ def cell(
                 observer=observer,
                 every=every,
                 keep=keep,
+                keep_every=keep_every,
                 wandb=wandb,
                 clock=clock,
                 stack=stack,

@@ -221,6 +221,7 @@ _CIFAR_N = DataSet(
     home="https://github.com/UCSC-REAL/cifar-10-100n",
     inside=("cifar-n",),
     archives=_human_archives,
+    recipe="data.noise=cifar-n:worse",
 )
 
 ENTRIES = (_CIFAR10, _CIFAR100, _CIFAR_N)

@@ -1,0 +1,49 @@
+"""What audits found, as tables, from ``results/audit.json``."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["tables"]
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "audit.json"
+TITLES = {"resnet20": "ResNet-20", "resnet56": "ResNet-56"}
+
+
+def tables() -> dict[str, str]:
+    """Return the table of each checkpoint, by name."""
+    return {f"audit-{name}": _table(stored) for name, stored in json.loads(RESULTS.read_text()).items()}
+
+
+def _table(stored: Mapping[str, Any]) -> str:
+    heads = ["adversary", "statistics", "rho", "cosine", "batch", "against SAM", "held-out", "against SAM"]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * 3}{'---:|' * 5}"]
+    for audit in stored["audits"]:
+        for row in audit["rows"]:
+            lines.append(f"| {' | '.join(_cells(row))} |")
+    first = stored["audits"][0]
+    n, size = first["batches"], first["size"]
+    told = f"{n} batches of {size}; rises of the error in points, differences paired by batch with 95 % intervals, "
+    told += f"**bold** where Holm's p is below 5 %. {stored['processor']}, torch {stored['torch']}, {stored['date']}:"
+    return "\n".join([*lines, "", told, "", f"    {stored['command']}"])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    cells = [row["adversary"], row["statistics"], f"{row['rho']:g}", _number(row["cosine_median"], 4)]
+    for where in ("batch", "held_out"):
+        cells += [_number(row[f"rise_error_{where}"], 2), _difference(row, f"difference_{where}")]
+    return cells
+
+
+def _difference(row: Mapping[str, Any], key: str) -> str:
+    value, low, high, p = (row[name] for name in (key, f"{key}_low", f"{key}_high", f"{key}_p"))
+    if value is None:
+        return ""
+    text = f"{value:+.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
+    return f"**{text}**" if p is not None and p < 0.05 else text
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

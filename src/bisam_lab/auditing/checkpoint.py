@@ -1,0 +1,203 @@
+"""A checkpoint to audit, which is a file of weights, a run's folder or a network by its name, and its data."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ..errors import RecipeError, shown
+from ..plain_yaml import parse_yaml
+from ..recipe import Recipe, load, understood
+from ..recipe.known import is_code
+from ..run.checkpoint import CheckpointError, read
+from ..run.fabric import build_fabric
+from ..run.setup import load_examples_and_model
+from ..untrusted import read_text
+
+__all__ = ["HeldOut", "Loaded", "Place", "found", "loaded"]
+
+HeldOut = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A checkpoint and what is known of it before anything is loaded.
+
+    Attributes:
+        name: for tables and pages.
+        recipe: of its data and its network.
+        seed: of the split and the labels' noise.
+        weights: file of them; None: those that the network is built with.
+        epoch: after which they were saved; None where nobody knows.
+        own: whether bisam trained it, so that its validation examples are those that it has not seen.
+    """
+
+    name: str
+    recipe: Recipe
+    seed: int
+    weights: Path | None
+    epoch: int | None
+    own: bool
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its batches, on the device.
+
+    Attributes:
+        model: the network.
+        batches: of training data in their training's order of the first epoch, not augmented.
+        held_out: as many of the held-out split, of the same size.
+        note: one sentence on the data; may be empty.
+    """
+
+    model: nn.Module
+    batches: list[tuple[torch.Tensor, torch.Tensor]]
+    held_out: list[tuple[torch.Tensor, torch.Tensor]]
+    note: str
+
+
+def found(word: str, recipe: str | None, overrides: Sequence[str], seed: int | None) -> Place:
+    """Find a checkpoint and the recipe that belongs to it.
+
+    Args:
+        word: a run's folder, a file of weights, or the name of a network: ``timm:NAME``, ``hf:NAME``,
+            ``file.py:NAME``, ``package.module:NAME``.
+        recipe: of the data and the network; None: the one that the run has left.
+        overrides: of its fields.
+        seed: of the split; None: the run's, or 0.
+
+    Raises:
+        RecipeError: no such checkpoint, or nobody knows its recipe.
+    """
+    path = Path(word).expanduser()
+    if not path.exists() and (word.startswith(("timm:", "hf:")) or is_code(word)):
+        fields = [f"model.name={word}", f"model.pretrained={str(not is_code(word)).lower()}"]
+        return Place(word, _recipe(word, recipe, [*fields, *overrides]), seed or 0, None, None, own=False)
+    if path.is_dir():
+        path = _inside(path)
+    if not path.is_file():
+        raise RecipeError(
+            f"CHECKPOINT {shown(word)}: there is no such file or folder; name a run's folder, a file of weights, or a "
+            "network: timm:NAME, hf:NAME, my_net.py:Net"
+        )
+    state = _of_bisam(path)
+    if state is not None and recipe is None:
+        return _of_run(path, state, overrides, seed)
+    return Place(path.stem, _recipe(word, recipe, overrides), seed or 0, path, None, own=False)
+
+
+def _inside(folder: Path) -> Path:
+    for name in ("checkpoints/best.pt", "best.pt"):
+        if (folder / name).is_file():
+            return folder / name
+    raise RecipeError(
+        f"CHECKPOINT {folder} holds no checkpoints/best.pt: name a run's folder, as bisam train leaves it, or a file"
+    )
+
+
+def _of_bisam(path: Path) -> dict[str, Any] | None:
+    """Return the state in a checkpoint that a run of bisam has saved; None: another program's file."""
+    try:
+        state = read(path)
+    except CheckpointError:
+        return None
+    return state if isinstance(state.get("recipe"), dict) and isinstance(state.get("model"), dict) else None
+
+
+def _of_run(path: Path, state: dict[str, Any], overrides: Sequence[str], seed: int | None) -> Place:
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    recipe = Recipe.model_validate(state["recipe"])
+    if overrides:
+        file = folder / "run.yaml"
+        if not file.is_file():
+            raise RecipeError(f"{path} has no run.yaml beside it, so {overrides[0]} needs --recipe: name the run's")
+        recipe = _load(str(file), overrides)
+    epoch = state["epoch"] if "epoch" in state else len(state.get("history", ()))
+    run = _run(folder)
+    if seed is None and "first_seed" not in run:
+        raise RecipeError(f"{folder} has no run.yaml that tells the run's seed: give it by --seed")
+    seed = int(run["first_seed"]) if seed is None else seed
+    name = f"{recipe.name} {(run.get('methods') or [''])[-1]} seed {seed}, epoch {epoch}"
+    return Place(" ".join(name.split()), recipe, seed, path, epoch if isinstance(epoch, int) else None, own=True)
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """Return what a run's folder tells of its method and seed."""
+    try:
+        known = parse_yaml(read_text(folder / "run.yaml"), "run.yaml")
+    except (OSError, RecipeError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _recipe(word: str, recipe: str | None, overrides: Sequence[str]) -> Recipe:
+    if recipe is None:
+        raise RecipeError(
+            f"CHECKPOINT {shown(word)} does not say what it was trained on: name data and network by --recipe, such as "
+            "--recipe cifar10 model.name=my_net.py:Net"
+        )
+    return _load(recipe, overrides)
+
+
+def _load(recipe: str, overrides: Sequence[str]) -> Recipe:
+    words = understood(recipe, overrides)
+    for word in words.overrides:
+        field = word.partition("=")[0]
+        if field.partition(".")[0] not in ("data", "model", "engine") and field != "train.batch_size":
+            raise RecipeError(f"{word} changes nothing in an audit: of a recipe it reads data, model and engine alone")
+    return load(words.recipe, words.overrides)
+
+
+def loaded(place: Place, n: int, size: int | None, held_out: HeldOut, data_dir: Path | None) -> Loaded:
+    """Load the network and its batches.
+
+    Args:
+        place: the checkpoint.
+        n: batches.
+        size: samples of a batch; None: the recipe's.
+        held_out: the split that nobody climbs.
+        data_dir: folder of the data sets.
+
+    Raises:
+        RecipeError: data are missing, weights do not fit, or the split has fewer examples than a batch.
+    """
+    model_recipe = place.recipe.model
+    if place.weights is not None:
+        model_recipe = model_recipe.model_copy(update={"checkpoint": str(place.weights), "pretrained": False})
+    recipe = place.recipe.model_copy(
+        update={"model": model_recipe, "data": place.recipe.data.model_copy(update={"augment": "none", "pad": "mean"})}
+    )
+    fabric = build_fabric(recipe.engine)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        splits, model = load_examples_and_model(recipe, data_dir, place.seed)
+    heads = [str(one.message) for one in caught if "start at their initialisation" in str(one.message)]
+    if heads:
+        raise RecipeError(f"{heads[0]}: an audit of a head that has learnt nothing says nothing; name the right data")
+    size = size or recipe.train.batch_size
+    train = splits.train.to(fabric.device).shuffled(size, place.seed, epoch=1)
+    other = (splits.validation if held_out == "validation" else splits.test).to(fabric.device)
+    model.to(fabric.device)
+    return Loaded(
+        model,
+        list(_whole(train, n, size, "training", len(splits.train))),
+        list(_whole(other.shuffled(size, place.seed, epoch=1), n, size, held_out, len(other))),
+        splits.note,
+    )
+
+
+def _whole(
+    batches: Iterator[Any], n: int, size: int, split: str, there: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the first n batches that are whole."""
+    if there < size:
+        raise RecipeError(f"the {split} split has {there} examples, fewer than a batch of {size}: --batch-size {there}")
+    for number, batch in enumerate(batches):
+        if number == n or len(batch) < size:
+            return
+        yield batch.x, batch.y
