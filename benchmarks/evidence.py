@@ -12,10 +12,12 @@
    a method that takes SAM's numbers, so that the luck of a tuning is no difference between the two.
 
 Everything that is trained lies in OUT, so the same command goes on where it stopped. The numbers are written to
-``results/evidence.json``, a contestant's as soon as it is tested; ``docs/tables.py`` draws the pages from them.
+``results/evidence.json`` and ``.csv``, a contestant's as soon as it is tested. ``docs/tables.py`` draws the pages.
 """
 
 import argparse
+import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -27,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from evidence_settings import SETTINGS, Setting
+from filelock import FileLock
 from tuned import Contestant, as_text, recipe_of, trained
 
 from bisam_lab.parallel.processes import warm_up
@@ -219,12 +222,28 @@ def entry(evidence: Evidence, rows: list[Row]) -> dict[str, Any]:
 
 
 def keep(path: Path, name: str, kept: dict[str, Any]) -> None:
-    """Enter a setting among the results: at once, so that a file is never half a file."""
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results[name] = kept
-    fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_text(as_text({key: results[key] for key in [*SETTINGS, *results] if key in results}))
-    fresh.replace(path)
+    """Enter a setting among the results: at once, so that a file is never half a file, in turn with other processes."""
+    with FileLock(path.with_suffix(".lock")):
+        results = json.loads(path.read_text()) if path.exists() else {}
+        results[name] = kept
+        ordered = {key: results[key] for key in [*SETTINGS, *results] if key in results}
+        for place, text in ((path, as_text(ordered)), (path.with_suffix(".csv"), as_table(ordered))):
+            fresh = place.with_suffix(f".{os.getpid()}")
+            fresh.write_text(text)
+            fresh.replace(place)
+    path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def as_table(results: Mapping[str, Any]) -> str:
+    """Return the results as CSV, a test a line."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["setting", "method", "epochs", "tuned_as", "rate", "rho", "seed", "test_score"])
+    for name, setting in results.items():
+        for row in setting["rows"]:
+            numbers = [row[key] for key in ("method", "epochs", "like", "rate", "rho")]
+            writer.writerows([name, *numbers, seed, score] for seed, score in enumerate(row["scores"]))
+    return table.getvalue()
 
 
 def main() -> None:

@@ -30,12 +30,13 @@ from bisam_lab.run.signatures import SIGNATURES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import frontier_tables as frontier
+import results_tables as results
 
 __all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurements", "of_the_tests", "stale"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
-    *("README.md", "docs/methods.md", "docs/cost.md", "docs/frontier.md", "docs/which-method.md"),
+    *("README.md", "docs/methods.md", "docs/cost.md", "docs/frontier.md", "docs/which-method.md", "docs/results.md"),
     *("docs/lab/signatures.md", "docs/lab/survives.md"),
     *("src/bisam/__init__.py", "src/bisam/recommendation.py"),
 )
@@ -264,7 +265,8 @@ def of_the_measurements() -> dict[str, str]:
     sections = json.loads(RESULTS.read_text())["sections"]
     tables = {f"targets-{name}": _section(sections[name]) for name in SECTIONS}
     numbers = [f"    {_as_code(row)}," for row in frontier.measured()]
-    return {**tables, "cost": _steps(sections["step"]), **frontier.tables(), "measured": "\n".join(numbers)}
+    drawn = {**frontier.tables(), **results.tables()}
+    return {**tables, "cost": _steps(sections["step"]), **drawn, "measured": "\n".join(numbers)}
 
 
 def _as_code(row: tuple[object, ...]) -> str:
