@@ -33,6 +33,8 @@ _SHOWN: tuple[tuple[str, Along, str], ...] = (
     ("validation_score", "seconds", "score by seconds"),
     ("train_loss", "epoch", "training loss"),
     ("gap", "epoch", "generalisation gap"),
+    ("perturbed_error", "epoch", "misclassified at w + eps"),
+    ("error_rise", "epoch", "rise of the error at w + eps"),
     ("gradient_norm", "epoch", "gradient norm"),
     ("learning_rate", "epoch", "learning rate"),
     ("rho", "epoch", "radius"),

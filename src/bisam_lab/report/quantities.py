@@ -59,6 +59,10 @@ QUANTITIES: dict[str, Quantity] = {
     "train_score": Quantity("training {metric} ({unit})", lambda e: 100 * e.train_score, 2),
     "train_loss": Quantity("training loss", lambda e: e.train_loss, log=True),
     "gap": Quantity("generalisation gap (points)", lambda e: 100 * (e.train_score - e.validation_score), 2),
+    "perturbed_error": Quantity(
+        "training images misclassified at w + eps (%)", lambda e: 100 * (1 - e.train_score + e.error_rise), 2
+    ),
+    "error_rise": Quantity("rise of the batch's error at w + eps (points)", lambda e: 100 * e.error_rise, 2),
     "learning_rate": Quantity("learning rate", lambda e: e.learning_rate),
     "rho": Quantity("radius rho", lambda e: e.rho),
     "eps_norm": Quantity("‖eps‖, mean of an epoch", lambda e: e.eps_norm),
