@@ -19,6 +19,12 @@ from ..study.files import read_results, temporary
 
 __all__ = ["export_benchopt"]
 
+#: Columns that `benchopt plot` asks for, of what a run does not record.
+UNRECORDED = (
+    *("platform-architecture", "platform-release", "platform-version", "system-ram (GB)"),
+    *("version-cuda", "version-numpy", "version-numpy-libs", "version-scipy"),
+)
+
 
 def export_benchopt(folder: Path) -> Path:
     """Write ``benchopt.parquet`` into a study's folder, and return its path.
@@ -94,6 +100,7 @@ def _environment(told: Mapping[str, Any]) -> dict[str, Any]:
     packages = told.get("packages")
     versions = packages if isinstance(packages, dict) else {}
     return {
+        **dict.fromkeys(UNRECORDED, ""),
         "run_date": str(told.get("started") or ""),
         "env-OMP_NUM_THREADS": str(told.get("threads") or ""),
         "env-device": str(told.get("device") or ""),

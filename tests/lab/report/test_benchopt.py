@@ -20,6 +20,8 @@ COLUMNS = {
     *("objective_name", "solver_name", "dataset_name", "idx_rep", "sampling_strategy", "stop_val", "time"),
     *("objective_value", "obj_description", "solver_description", "base_seed", "run_date", "benchmark-git-tag"),
     *("env-OMP_NUM_THREADS", "platform", "system-cpus", "system-processor", "p_dataset_label_noise", "p_solver_epochs"),
+    *("platform-architecture", "platform-release", "platform-version", "system-ram (GB)", "version-cuda"),
+    *("version-numpy", "version-numpy-libs", "version-scipy"),
 }
 
 
