@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What a test run says before it starts.
 VERSIONS := "import platform, torch; print('Python', platform.python_version(), 'with torch', torch.__version__)"
 
-.PHONY: demo test oldest constraints bench check format tables docs docs-serve dist clean
+.PHONY: demo test oldest constraints bench paper check format tables docs docs-serve dist clean
 
 demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare them
 	$(BIN)/bisam compare digits --out studies/demo
@@ -39,6 +39,9 @@ constraints: $(READY)  ## install the newest packages that fit, and record them;
 
 bench: $(READY)  ## what everything costs beside what it may cost: the table of targets
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+paper: $(READY)  ## Tables 1 and 2 of the paper, as far as time allows: ARGS="--data-dir data --hours 8"
+	$(BIN)/python benchmarks/paper.py $(ARGS)
 
 check: $(READY)  ## format, lint, strict types, import contract
 	$(BIN)/ruff format --check .

@@ -120,4 +120,5 @@ def test_a_row_has_mean_interval_both_tests_and_its_edge(told):
 def test_registered_hypotheses_are_told_with_their_outcome(told, drawn, tmp_path):
     one = {"says": "It is so", "decision": "refuted", "difference": -1.0, "low": -2.0, "high": 0.5, "p": 0.04, "n": 10}
     (tmp_path / "registered.json").write_text(json.dumps({"hypotheses": [one]}))
-    assert "| It is so | **refuted** | -1.00 [-2.00, +0.50] | 0.0400 | 10 |" in told()["results-registered"]
+    tables = told(a=setting("digits", *USUAL))
+    assert "| It is so | **refuted** | -1.00 [-2.00, +0.50] | 0.0400 | 10 |" in tables["results-registered"]

@@ -12,7 +12,7 @@ from ..errors import RecipeError
 from ..importing import no_collection
 from ..parallel.processes import warm_up
 from .completion import complete_method
-from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
+from .options import DataDir, Export, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
 from .restart import STUDY, Restart, restart
 from .signals import leaving
 
@@ -75,6 +75,7 @@ def compare(
     keep_weights: Annotated[
         bool, typer.Option("--keep-weights", help="Keep each run's tested weights, to be measured later.")
     ] = False,
+    export: Export = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -137,6 +138,10 @@ def compare(
         for text in shifts(chosen):
             console.print(text, highlight=False, markup=False)
         console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{escape(str(folder))}[/bold]")
+    if export is not None:
+        from ..report.benchopt import export_benchopt
+
+        console.print(f"{export_benchopt(folder)}", highlight=False, markup=False, soft_wrap=True)
     if work.failed:
         raise typer.Exit(1)
 

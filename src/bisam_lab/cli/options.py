@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataDir",
+    "Export",
     "Json",
     "LabelNoise",
     "Overrides",
@@ -46,6 +47,11 @@ LabelNoise: TypeAlias = Annotated[
 ]
 DataDir: TypeAlias = Annotated[
     Path | None, typer.Option(envvar="BISAM_DATA", help="Where data sets lie that are read from disk.")
+]
+#: Another form of a study's results.
+Export: TypeAlias = Annotated[
+    Literal["benchopt"] | None,
+    typer.Option(help="Write the runs as benchopt.parquet into the study's folder, for `benchopt plot`."),
 ]
 Test: TypeAlias = Annotated[
     Literal["t", "wilcoxon", "bootstrap"], typer.Option(help="Paired test and interval of the differences.")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ..errors import RecipeError
-from .options import Test
+from .options import Export, Test
 from .signals import leaving
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def report(
     ] = None,
     test: Test = "t",
     watch: Annotated[bool, typer.Option("--watch", help="Write the page again and again until all is done.")] = False,
+    export: Export = None,
     as_json: Annotated[bool, typer.Option("--json", help="The page's data as one JSON object, and no page.")] = False,
 ) -> None:
     """Make one HTML page of what bisam compare, tune or train left in a folder; of several folders one page.
@@ -43,6 +44,7 @@ def report(
     [dim]bisam report studies/digits[/dim]
     [dim]bisam report studies/* --out all.html --baseline sgd[/dim]
     [dim]bisam report tuning/digits-bisam-tanh --watch[/dim]
+    [dim]bisam report studies/digits --export benchopt[/dim]
     """
     from ..report import collect  # here, because scipy takes a second to import and --help must be fast
 
@@ -52,6 +54,12 @@ def report(
         baseline = canonical(baseline)
     if as_json:
         print(json.dumps(collect(folders, baseline, test).to_dict()))
+        return
+    if export is not None:
+        from ..report.benchopt import export_benchopt
+
+        for folder in folders:
+            Console(soft_wrap=True).print(f"{export_benchopt(folder)}", highlight=False, markup=False)
         return
     if out is not None and out.is_dir():
         raise RecipeError(f"--out {out} is a folder: name a file, such as {out / 'report.html'}")
