@@ -30,6 +30,7 @@ from bisam_lab.run.signatures import SIGNATURES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import frontier_tables as frontier
+import survives_tables as survives
 
 __all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurements", "of_the_tests", "stale"]
 
@@ -264,7 +265,13 @@ def of_the_measurements() -> dict[str, str]:
     sections = json.loads(RESULTS.read_text())["sections"]
     tables = {f"targets-{name}": _section(sections[name]) for name in SECTIONS}
     numbers = [f"    {_as_code(row)}," for row in frontier.measured()]
-    return {**tables, "cost": _steps(sections["step"]), **frontier.tables(), "measured": "\n".join(numbers)}
+    return {
+        **tables,
+        "cost": _steps(sections["step"]),
+        **frontier.tables(),
+        **survives.tables(),
+        "measured": "\n".join(numbers),
+    }
 
 
 def _as_code(row: tuple[object, ...]) -> str:
