@@ -4,7 +4,6 @@ python docs/survives_tables.py NAME=STUDY_FOLDER ...   # keep the runs of studie
 """
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +19,12 @@ from bisam_lab.study.files import read_results
 __all__ = ["tables"]
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "survives.json"
-BASELINES = ("sgd", "sam")
 #: What a run keeps in the file.
 _KEPT = ("method", "seed", "status", "test_score", "validation_score", "selected_epoch", "measures")
 
 
 def tables() -> dict[str, str]:
-    """Return the tables, by name: of each study all quantities beside SGD, and what differs from SAM."""
+    """Return the tables, by name: of each study all quantities, and where methods differ from SAM."""
     stored = json.loads(RESULTS.read_text())
     found = {}
     for name, study in stored["studies"].items():
@@ -45,14 +43,14 @@ def _score(runs: Sequence[RunResult], baseline: str) -> Measured:
 
 
 def _whole(runs: Sequence[RunResult]) -> str:
-    """Return each quantity's mean and spread, a column a method."""
+    """Return each quantity's mean and spread, a column a method, and what SAM changes beside SGD."""
     methods = list(dict.fromkeys(run.method for run in runs))
     rows = []
     for one in (_score(runs, "sgd"), *measured(runs, "sgd")):
-        means = {cells[1]: cells[2] for cells in survives_cells(one, "sgd")}
-        rows.append([_called(one), *(means[method] for method in methods)])
+        cells = {row[1]: row for row in survives_cells(one, "sgd")}
+        rows.append([_called(one), *(cells[method][2] for method in methods), " ".join(cells["sam"][4:6])])
     n = len({run.seed for run in runs})
-    return f"Mean ± standard deviation, n = {n} seeds.\n\n{_markdown(['', *methods], rows)}"
+    return f"Mean ± standard deviation, n = {n} seeds.\n\n{_markdown(['', *methods, 'sam minus sgd'], rows)}"
 
 
 def _called(one: Measured) -> str:
@@ -60,20 +58,15 @@ def _called(one: Measured) -> str:
 
 
 def _verdicts(runs: Sequence[RunResult]) -> str:
-    """Return what differs at the 5 % level after Holm's correction over the methods, beside SGD and beside SAM."""
-    lines = []
-    for baseline in BASELINES:
-        every = (_score(runs, baseline), *measured(runs, baseline))
-        compared = [(one, row) for one in every for row in one.rows if row.method != baseline]
-        told = [
-            f"| {baseline} | {row.method} | {_called(one)} | {row.difference:+.{one.digits}f} | "
-            f"[{row.low:+.{one.digits}f}, {row.high:+.{one.digits}f}] | {row.p_adjusted:.4f} |"
-            for one, row in compared
-            if not math.isnan(row.p_adjusted) and row.p_adjusted < 0.05
-        ]
-        lines += told
-    head = "| beside | method | what | difference | 95 % interval | p (Holm) |\n|---|---|---|---:|---:|---:|"
-    return "\n".join([head, *lines])
+    """Return where a method differs from SAM at the 5 % level, after Holm's correction over the methods."""
+    rows = [
+        [row.method, _called(one), *cells[4:]]
+        for one in (_score(runs, "sam"), *measured(runs, "sam"))
+        for row, cells in zip(one.rows, survives_cells(one, "sam"), strict=True)
+        if row.method not in ("sam", "sgd") and row.p_adjusted < 0.05
+    ]
+    head = ["method", "what", "minus sam", "95 % interval", "p (Holm)"]
+    return _markdown(head, rows) if rows else "Nowhere."
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -91,8 +84,12 @@ def _keep(given: Sequence[str]) -> None:
         order = {method: place for place, method in enumerate(dict.fromkeys(_methods(recipe)))}
         results.sort(key=lambda run: (order[run.method], run.seed))
         runs = [{key: value for key, value in run.to_dict().items() if key in _KEPT} for run in results]
-        studies[name] = {"recipe": recipe, "environment": results[0].environment, "runs": _rounded(runs)}
+        studies[name] = {"recipe": recipe, "environment": _machine(results[0]), "runs": _rounded(runs)}
     RESULTS.write_text(json.dumps({"measures": list(MEASURES), "studies": studies}, indent=1) + "\n")
+
+
+def _machine(run: RunResult) -> dict[str, Any]:
+    return {key: run.environment[key] for key in ("processor", "cores", "threads", "python", "packages")}
 
 
 def _methods(recipe: str) -> list[str]:

@@ -31,6 +31,7 @@ from bisam_lab.run.signatures import SIGNATURES
 sys.path.insert(0, str(Path(__file__).parent))
 import frontier_tables as frontier
 import results_tables as results
+import survives_tables as survives
 
 __all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurements", "of_the_tests", "stale"]
 
@@ -265,7 +266,7 @@ def of_the_measurements() -> dict[str, str]:
     sections = json.loads(RESULTS.read_text())["sections"]
     tables = {f"targets-{name}": _section(sections[name]) for name in SECTIONS}
     numbers = [f"    {_as_code(row)}," for row in frontier.measured()]
-    drawn = {**frontier.tables(), **results.tables()}
+    drawn = {**frontier.tables(), **results.tables(), **survives.tables()}
     return {**tables, "cost": _steps(sections["step"]), **drawn, "measured": "\n".join(numbers)}
 
 

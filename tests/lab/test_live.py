@@ -6,7 +6,9 @@ import pytest
 from rich.console import Console
 
 from bisam_lab.cli.live import Live
+from bisam_lab.cli.so_far import SoFar
 from bisam_lab.parallel.events import EpochDone, JobEnded, Note, Shows
+from bisam_lab.run.result import RunResult
 
 
 @pytest.fixture
@@ -61,3 +63,14 @@ def test_a_signature_is_explained_once(console, capsys):
     assert "sam seed 0, epoch 3: beyond-range: rho is beyond the useful range" in said
     assert said.count("bisam rho-range") == 1
     assert said.endswith("sam seed 1, epoch 4: beyond-range")
+
+
+def test_the_bar_and_the_table_so_far_name_the_signatures(console):
+    with Live(console, "all runs", total=1, done=0) as live:
+        list(live.ended([Shows("sam seed 0", "beyond-range", 3), EpochDone("sam seed 0", 3, 5, 0.5)]))
+        assert live._bars.tasks[1].description.endswith("validation 50.00 %  [yellow]beyond-range[/yellow]")
+    runs = [RunResult("sam", 0, status, 0.1, 0.1, 1, 1.0, 1.0) for status in ("collapsed", "ok")]
+    for run, column, cells in ((runs[0], "shows", ["[yellow]collapse[/yellow]"]), (runs[1], "", ["[yellow][/yellow]"])):
+        table = SoFar([run.run], [run]).table()
+        assert table.columns[-1].header == column
+        assert list(table.columns[-1].cells) == cells

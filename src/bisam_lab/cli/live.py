@@ -47,6 +47,7 @@ class Live:
         self._running: dict[str, TaskID] = {}
         self._ended: set[str] = set()
         self._explained: set[str] = set()
+        self._shown: dict[str, list[str]] = {}
 
     def ended(self, events: Iterable[Event[T]]) -> Iterator[JobEnded[T]]:
         """Show epochs, messages and errors as they come, and yield each job that has ended."""
@@ -78,6 +79,7 @@ class Live:
         """Print a failure signature: with its remedy the first time, by its name after that."""
         words = event.signature if event.signature in self._explained else SIGNATURES[event.signature].advice
         self._explained.add(event.signature)
+        self._shown.setdefault(event.job, []).append(event.signature)
         self.print(f"{event.job}, epoch {event.epoch}: {words}", style="yellow")
 
     def _advance(self, event: EpochDone) -> None:
@@ -85,7 +87,8 @@ class Live:
             return
         if event.job not in self._running:
             self._running[event.job] = self._bars.add_task("", total=event.total)
-        text = f"{escape(event.job)}  validation {percent(event.score)}"
+        signs = "".join(f"  [yellow]{name}[/yellow]" for name in self._shown.get(event.job, ()))
+        text = f"{escape(event.job)}  validation {percent(event.score)}{signs}"
         self._bars.update(self._running[event.job], completed=event.done, description=text)
 
     def _end(self, event: JobEnded[T]) -> None:

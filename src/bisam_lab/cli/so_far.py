@@ -24,18 +24,20 @@ class SoFar:
     def __init__(self, runs: Sequence[Run], ended: Iterable[RunResult]) -> None:
         self._runs = runs
         self._scores: dict[Run, float] = {}
+        self._signs: dict[str, set[str]] = {}
         for result in ended:
             self.add(result)
 
     def add(self, result: RunResult) -> None:
         """Count another run."""
         self._scores[result.run] = 100 * result.test_score
+        self._signs.setdefault(_name(result.run), set()).update(one.name for one in result.signatures)
 
     def rows(self) -> list[tuple[str, list[float], int]]:
         """Return name, test scores in %, and the number of runs in all, of each variant's methods."""
         found: dict[str, tuple[list[float], int]] = {}
         for run in self._runs:
-            name = " ".join([*([run.variant] if run.variant else []), run.method]) + " at equal cost" * run.equal_cost
+            name = _name(run)
             scores, total = found.get(name, ([], 0))
             found[name] = ([*scores, *([self._scores[run]] if run in self._scores else [])], total + 1)
         return [(name, scores, total) for name, (scores, total) in found.items()]
@@ -46,13 +48,19 @@ class SoFar:
         view.add_column("method")
         for column in ("test %", "runs"):
             view.add_column(column, justify="right")
+        view.add_column("shows" if any(self._signs.values()) else "")
         for name, scores, total in self.rows():
-            view.add_row(name, _mean(scores), f"{len(scores)} of {total}")
+            signs = ", ".join(sorted(self._signs.get(name, ())))
+            view.add_row(name, _mean(scores), f"{len(scores)} of {total}", f"[yellow]{signs}[/yellow]")
         return view
 
     def line(self) -> str:
         """Return the same on one line."""
         return "so far: " + ", ".join(f"{name} {_mean(scores)} ({len(scores)})" for name, scores, _ in self.rows())
+
+
+def _name(run: Run) -> str:
+    return " ".join([*([run.variant] if run.variant else []), run.method]) + " at equal cost" * run.equal_cost
 
 
 def _mean(scores: Sequence[float]) -> str:

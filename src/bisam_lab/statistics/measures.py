@@ -1,5 +1,6 @@
 """What survives, compared: each quantity of each measure, paired by seed as the scores are."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -59,4 +60,4 @@ def _has(run: RunResult, name: str, quantity: Quantity) -> bool:
 
 def _as_score(run: RunResult, value: float, quantity: Quantity) -> RunResult:
     """Return the run with a quantity in the place of its score: what compares scores, compares it, times 100."""
-    return replace(run, test_score=value * quantity.scale / 100)
+    return replace(run, test_score=value * quantity.scale / 100 if math.isfinite(value) else math.nan)

@@ -1,6 +1,7 @@
 """Measures of runs: asked for before or after, alone or in a stack, compared, written down, and refused."""
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -10,6 +11,7 @@ from bisam_lab.measures.taking import check, taker
 from bisam_lab.recipe import RecipeError, digest, load
 from bisam_lab.registry.measures import MEASURES
 from bisam_lab.report.survives import survives_markdown
+from bisam_lab.report.words import NONE
 from bisam_lab.run.result import Run, RunResult
 from bisam_lab.run.train import train, training
 from bisam_lab.stack.together import together
@@ -108,6 +110,16 @@ def test_a_measure_that_does_not_exist_is_named(given, said):
 
 def result(method, seed, **quantities):
     return RunResult(method, seed, "ok", 0.9, 0.9, 1, 1.0, 1.0, measures={"calibration": quantities})
+
+
+def test_an_infinite_loss_is_no_number_and_no_warning():
+    runs = [result("sgd", s, nll=1.0) for s in range(2)]
+    runs += [result("sam", 0, nll=1.0), result("sam", 1, nll=math.inf)]
+    outcome = compare_variant("", runs, "sgd")
+    (nll,) = outcome.measures
+    assert math.isnan(nll.rows[1].mean)
+    assert math.isnan(nll.rows[1].p)
+    assert f"|  | sam | {NONE} | 2 | {NONE} | {NONE} | {NONE} |" in survives_markdown(outcome)
 
 
 def test_a_measure_is_compared_in_its_own_unit():

@@ -4,12 +4,16 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
 
+from bisam_lab import Study
+from bisam_lab.recipe import RecipeError
 from bisam_lab.report import collect, render
 from bisam_lab.report.words import named
+from bisam_lab.run.result import RunResult
 from bisam_lab.statistics import compare
 
 from .folders import EVIL, SCORES, Page, result, study
@@ -40,6 +44,29 @@ def test_the_page_says_what_the_statistics_say(tmp_path):
     assert "What a page is." in page.text
     assert "bisam compare recipe.yaml --out again" in page.text
     assert "  lr: 0.3" in page.text
+
+
+def test_the_page_and_the_frames_show_measures_and_signatures(tmp_path):
+    folder = study(tmp_path / "s", scores={"sgd": (0.80, 0.81, 0.82), "<b>odd": (0.79, 0.82, 0.10)})
+    for place, path in enumerate(sorted(folder.rglob("result.json"))):  # "<b>odd" comes first
+        run = RunResult.from_dict(json.loads(path.read_text()))
+        measures = {"calibration": {"ece": 0.1 + 0.01 * (place % 3) - 0.05 * (place < 3) * (1 + place % 2)}}
+        path.write_text(json.dumps(replace(run, measures=measures).to_dict()))
+    page = Page(render(collect([folder])))
+    sgd, odd = page.tables["measures"][1:]
+    assert sgd == ["ECE, 15 bins, %", "sgd", "11.00 ± 1.00", "3", "baseline", "", ""]
+    assert odd[:5] == ["", "<b>odd", "4.33 ± 3.06", "3", "-6.67"]
+    said = " ".join(page.text.split())
+    assert "collapse: the network predicts one class" in said
+    assert "see docs/collapse.md (<b>odd, 1 of 3 runs)." in said
+    assert "within-noise: the difference to the baseline" in said
+    found = Study(folder)
+    assert found.frame().signatures.tolist().count("collapse") == 1
+    assert found.frame()["calibration.ece"].mean() == pytest.approx((0.11 + 0.13 / 3) / 2)
+    table = found.table(measure="calibration")
+    assert table.loc[("ece", "<b>odd")]["difference"] == pytest.approx(-20 / 3)
+    with pytest.raises(RecipeError, match="measure='corruptions': the runs have calibration"):
+        found.table(measure="corruptions")
 
 
 def test_one_seed_has_dashes_and_no_question_marks(tmp_path):
