@@ -27,6 +27,7 @@ from bisam.testing import BATTERY
 from bisam_lab.bench.result import quartiles
 
 sys.path.insert(0, str(Path(__file__).parent))
+import beyond_tables as beyond
 import frontier_tables as frontier
 
 __all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurements", "of_the_tests", "stale"]
@@ -34,6 +35,7 @@ __all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurem
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     *("README.md", "docs/methods.md", "docs/cost.md", "docs/frontier.md", "docs/which-method.md"),
+    *("docs/beyond/finetuning.md", "docs/beyond/graphs.md", "docs/beyond/reinforcement.md", "docs/lab/bench.md"),
     *("src/bisam/__init__.py", "src/bisam/recommendation.py"),
 )
 COMMAND = "make tables (or python docs/tables.py)"
@@ -249,7 +251,13 @@ def of_the_measurements() -> dict[str, str]:
     sections = json.loads(RESULTS.read_text())["sections"]
     tables = {f"targets-{name}": _section(sections[name]) for name in SECTIONS}
     numbers = [f"    {_as_code(row)}," for row in frontier.measured()]
-    return {**tables, "cost": _steps(sections["step"]), **frontier.tables(), "measured": "\n".join(numbers)}
+    return {
+        **tables,
+        "cost": _steps(sections["step"]),
+        **frontier.tables(),
+        **beyond.tables(),
+        "measured": "\n".join(numbers),
+    }
 
 
 def _as_code(row: tuple[object, ...]) -> str:
