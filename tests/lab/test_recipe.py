@@ -166,3 +166,13 @@ def test_a_recipe_of_an_older_version_had_the_defaults_of_fields_that_came_later
     assert settings(old) == settings(now)
     assert settings(now)["train"]["lr"] == 0.3
     assert "seeds" not in settings(now)
+
+
+def test_an_override_that_every_variant_undoes_is_refused():
+    with pytest.raises(
+        RecipeError, match=r"'data\.name=text:a\.csv' has no effect: each variant of 'glue' sets data\.name"
+    ):
+        load("glue", ["data.name=text:a.csv"])
+    assert load("glue", ["data.name=text:a.csv", "variants={}"]).data.name == "text:a.csv"
+    assert load("glue", ["data.name=glue:rte"]).data.name == "glue:rte"  # one variant is that
+    assert load("glue", ["data.metric=f1"]).data.metric == "f1"  # some variants leave it

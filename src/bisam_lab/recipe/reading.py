@@ -63,6 +63,10 @@ def methods_of(recipe: str | Path) -> list[str]:
     return [str(name) for name in found] if isinstance(found, list | tuple) else []
 
 
+#: Stands for a field that a variant does not set.
+_ABSENT = object()
+
+
 def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> Recipe:
     """Read a recipe by its name or path and apply ``dotted.key=value`` overrides, values in YAML.
 
@@ -90,7 +94,23 @@ def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = Fal
     found = _validated(fields)
     for name in found.variants:
         variant(found, name)
+    _check_effect(found, overrides)
     return found
+
+
+def _check_effect(recipe: Recipe, overrides: Sequence[str]) -> None:
+    """Refuse an override of a field that every variant sets to something else.
+
+    Raises:
+        RecipeError: there is one.
+    """
+    for override in overrides:
+        key, _, value = override.partition("=")
+        theirs = [settings.get(key, _ABSENT) for settings in recipe.variants.values()]
+        if theirs and all(each is not _ABSENT and each != parse_yaml(value, override) for each in theirs):
+            raise RecipeError(
+                f"{shown(override)} has no effect: each variant of {shown(recipe.name)} sets {key}; add variants={{}}"
+            )
 
 
 def variant(recipe: Recipe, name: str) -> Recipe:
