@@ -21,15 +21,15 @@ from .importing import no_collection
 from .parallel.processes import warm_up
 
 with no_collection():
+    from .frames import COLUMNS, frame_of, margin_columns, measure_frame, run_name, run_row
     from .report.block import Block
     from .report.charts import block_chart, difference_chart
     from .report.collect import StudyData, collect
     from .report.page import write_page
     from .report.quantities import AXES, QUANTITIES
     from .report.summary import columns, lines, write_summary
-    from .run.result import RunResult, plain
+    from .run.result import RunResult
     from .run.signatures import SIGNATURES
-    from .statistics import Comparison
     from .statistics.by_variant import outcomes
     from .statistics.registered import decided
     from .statistics.signatures import in_words
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from .stack.plan import Stacking
 
 __all__ = ["Study", "compare"]
-
-#: What a row of :meth:`Study.table` has of a comparison, in this order.
-_COLUMNS = ("n", "mean", "std", "difference", "low", "high", "p", "p_adjusted", "speed", "collapsed", "diverged")
 
 
 class Study:
@@ -103,7 +100,7 @@ class Study:
             >>> runs = bisam_lab.Study("studies/demo").frame()
             >>> runs.pivot(index="seed", columns="method", values="test_score")
         """
-        return _frame([_row(run) for run in read_results(self.folder)[0]])
+        return frame_of([run_row(run) for run in read_results(self.folder)[0]])
 
     def curves(self) -> "DataFrame":
         """Return one row an epoch of a run: its training loss, validation score, learning rate and seconds.
@@ -113,7 +110,7 @@ class Study:
             >>> curves.groupby(["method", "epoch"]).validation_score.mean().unstack("method").plot()
         """
         runs = read_results(self.folder)[0]
-        return _frame([_name(run) | asdict(epoch) for run in runs for epoch in run.history])
+        return frame_of([run_name(run) | asdict(epoch) for run in runs for epoch in run.history])
 
     def table(
         self,
@@ -143,14 +140,15 @@ class Study:
         """
         blocks = self._read(baseline, test, margin).blocks
         if measure is not None:
-            return _measure_frame(blocks, measure)
+            return measure_frame(blocks, measure)
         rows = [(block.variant, row) for block in blocks for row in block.comparison]
         several = len(blocks) > 1
         named = [{"variant": name} if several else {} for name, _ in rows]
         values = [
-            {"method": row.method, **{key: getattr(row, key) for key in _COLUMNS}, **_of_margin(row)} for _, row in rows
+            {"method": row.method, **{key: getattr(row, key) for key in COLUMNS}, **margin_columns(row)}
+            for _, row in rows
         ]
-        return _frame([name | value for name, value in zip(named, values, strict=True)], ["variant"] * several)
+        return frame_of([name | value for name, value in zip(named, values, strict=True)], ["variant"] * several)
 
     def verdict(self, variant: str | None = None, *, baseline: str | None = None, test: str = "t") -> str:
         """Return the comparison in words: which methods differ, and what the study could have shown.
@@ -430,58 +428,6 @@ def _drawn(ax: "Axes | None", draw: "Callable[[Axes], None]") -> "Axes":
             _, ax = pyplot.subplots(layout="constrained")
         draw(ax)
     return ax
-
-
-def _of_margin(row: Comparison) -> dict[str, Any]:
-    """Return the columns of the test of equivalence; none where no row has one."""
-    one = row.equivalence
-    if one is None:
-        return {}
-    numbers = {"p_equivalent": one.p_adjusted, "low_equivalent": one.low, "high_equivalent": one.high}
-    return {"conclusion": row.conclusion, **numbers}
-
-
-def _name(run: RunResult) -> dict[str, Any]:
-    return {"variant": run.variant, "method": run.method, "seed": run.seed, "equal_cost": run.equal_cost}
-
-
-def _row(run: RunResult) -> dict[str, Any]:
-    values = {key: value for key, value in asdict(run).items() if key not in ("history", "environment", "measures")}
-    values |= {f"{name}.{key}": number for name, inner in run.measures.items() for key, number in inner.items()}
-    machine = {f"environment.{key}": value for key, value in plain(run.environment).items()}
-    signs = " ".join(signature.name for signature in run.signatures)
-    return _name(run) | values | {"passes": run.passes, "signatures": signs} | machine
-
-
-def _frame(rows: Sequence[Mapping[str, Any]], index: Sequence[str] = ()) -> "DataFrame":
-    """Return rows as a frame.
-
-    Raises:
-        ModuleNotFoundError: pandas is not installed.
-    """
-    try:
-        from pandas import DataFrame
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("a frame needs pandas: pip install 'bisam[lab]', or pip install pandas") from None
-    frame = DataFrame(list(rows))
-    return frame.set_index([*index, "method"]) if index else frame
-
-
-def _measure_frame(blocks: Sequence[Block], measure: str) -> "DataFrame":
-    several = len(blocks) > 1
-    values = [
-        ({"variant": block.variant} if several else {})
-        | {"quantity": one.quantity, "method": row.method}
-        | {key: getattr(row, key) for key in _COLUMNS if key != "speed"}
-        for block in blocks
-        for one in block.measures
-        if one.measure == measure
-        for row in one.rows
-    ]
-    if not values:
-        known = dict.fromkeys(one.measure for block in blocks for one in block.measures)
-        raise RecipeError(f"measure={measure!r}: the runs have {', '.join(known) or 'none'}: ask with measures=")
-    return _frame(values, [*["variant"] * several, "quantity"])
 
 
 def _html(block: Block) -> Iterator[str]:
