@@ -41,7 +41,7 @@ def test_the_names_are_public_and_importing_them_is_cheap(tmp_path):
     names = ("torch", "pandas", "matplotlib", "scipy", "pydantic", "typer")
     code = f"import sys, bisam_lab; print([n for n in {names!r} if n in sys.modules], sorted(bisam_lab.__all__))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.stdout.strip() == "[] ['Study', 'compare', 'main']", done.stderr
+    assert done.stdout.strip() == "[] ['Study', 'audit', 'compare', 'main']", done.stderr
     with pytest.raises(AttributeError, match="has no attribute 'Studie'"):
         _ = bisam_lab.Studie
 
