@@ -1,12 +1,14 @@
-"""Train a small transformer from scratch on a GLUE task, with BiSAM in the Hugging Face Trainer.
+"""Train a small transformer from scratch on a GLUE task, or fine-tune one, with BiSAM in the Hugging Face Trainer.
 
     python examples/transformers_glue.py                                    # a built-in toy set, in seconds
     python examples/transformers_glue.py --data glue --task sst2            # glue/SST-2/train.tsv and dev.tsv
     python examples/transformers_glue.py --data glue --task sst2 --resume   # goes on from the last checkpoint
+    python examples/transformers_glue.py --data glue --task rte --model data/minilm-l6 --lr 1e-4           # fine-tuning
+    python examples/transformers_glue.py --data glue --task rte --model data/minilm-l6 --lora 8            # adapters
 
-It needs ``bisam[lab,transformers]``. Nothing is downloaded: the model starts at random and the vocabulary is that of
-the training text, so accuracies are those of a small model, not those of the leaderboard. With ``--rho 0`` it is the
-plain Trainer, for comparison.
+It needs ``bisam[lab,transformers]``. `bisam data fetch minilm-l6` gets weights for ``--model``. Without it nothing is
+downloaded: the model starts at random and the vocabulary is that of the training text, so accuracies are those of a
+small model, not those of the leaderboard. With ``--rho 0`` it is the plain Trainer, for comparison.
 """
 
 import argparse
@@ -20,6 +22,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     DataCollatorWithPadding,
@@ -68,6 +72,21 @@ def tokenizer_of(samples: list[Sample], words: int = 20_000) -> PreTrainedTokeni
     return PreTrainedTokenizerFast(tokenizer_object=made, **SPECIAL)
 
 
+def network(source: Path | None, rank: int | None, tokenizer: Any, classes: int) -> Any:
+    """Return a small model at random, or that of a folder with a new head; with adapters where a rank is given."""
+    if source is not None:
+        model: Any = AutoModelForSequenceClassification.from_pretrained(source, num_labels=classes)
+    else:
+        sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+        places = {"vocab_size": len(tokenizer), "max_position_embeddings": 128, "pad_token_id": tokenizer.pad_token_id}
+        model = BertForSequenceClassification(BertConfig(**sizes, **places, num_labels=classes))
+    if rank is None:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank))
+
+
 def encode(samples: list[Sample], tokenizer: PreTrainedTokenizerFast) -> list[dict[str, Any]]:
     """Turn texts into what the Trainer takes; batches are padded as they are made."""
     return [{**tokenizer(*s.texts, truncation=True, max_length=128), "labels": s.label} for s in samples]
@@ -110,6 +129,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--task", choices=sorted(TASKS), default="sst2")
     parser.add_argument("--method", choices=sorted(METHODS), default="bisam")
     parser.add_argument("--rho", type=float, default=0.05)
+    parser.add_argument("--model", type=Path, help="folder of pretrained weights; without it, a small one from scratch")
+    parser.add_argument("--lora", type=int, metavar="R", help="train adapters of this rank, and the head, alone")
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--epochs", type=float, help="3 by default, and 20 of the toy set")
     parser.add_argument("--max-steps", type=int, default=-1, help="stop after so many steps")
     parser.add_argument("--save-steps", type=int, help="write a checkpoint every so many steps; default: every epoch")
@@ -133,19 +155,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     else:
         task = TASKS[options.task]
         train, dev = (read(options.data, task, split) for split in ("train", task.dev))
-    tokenizer = tokenizer_of(train)
-    model = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=128,
-            max_position_embeddings=128,
-            num_labels=1 + max(sample.label for sample in train),
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    classes = 1 + max(sample.label for sample in train)
+    tokenizer = tokenizer_of(train) if options.model is None else AutoTokenizer.from_pretrained(options.model)
+    model = network(options.model, options.lora, tokenizer, classes)
     trainer = LogsLossAtW(
         model=model,
         args=TrainingArguments(
@@ -154,7 +166,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             per_device_eval_batch_size=128,
             num_train_epochs=options.epochs or 3,
             max_steps=options.max_steps,
-            learning_rate=1e-3,
+            learning_rate=options.lr,
             weight_decay=0.01,
             warmup_steps=0.1,  # a share of all steps
             label_smoothing_factor=0.1,  # as in the BiSAM paper
