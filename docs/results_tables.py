@@ -23,6 +23,8 @@ REGISTERED = ROOT / "results" / "large-radii.json"
 MARGIN = 0.3
 SETS = {"digits": "Digits", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 LEVEL = 0.05
+#: Passes, in SGD's, up to which a training is cheaper than SAM's.
+CHEAP = 1.8
 #: What costs half of SAM, or as much without its second pass: where it is as good, SAM is not worth its pass.
 _CHEAPER = {
     "sgd": "SGD, at half the cost,",
@@ -45,8 +47,8 @@ class Row:
 
     @property
     def bound(self) -> bool:
-        """Whether its adversary climbs a lower bound."""
-        return str(self.stored["method"]).startswith("bisam")
+        """Whether its adversary climbs a lower bound at SAM's cost: a cheaper form differs by its form, too."""
+        return str(self.stored["method"]).startswith("bisam") and float(self.stored["passes"]) > CHEAP
 
     @property
     def better(self) -> bool:
@@ -168,8 +170,8 @@ def answer(found: Sequence[Table]) -> str:
     within = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
     first = (
         f"**Does BiSAM beat SAM?** After equal tuning, on {within} fresh paired seeds in "
-        f"{_count(len(found), 'setting')} ({_list(sets)}), a lower bound was better than SAM in {len(better)} of "
-        f"{len(pairs)} comparisons and worse in {worse}, after Holm's correction within each setting."
+        f"{_count(len(found), 'setting')} ({_list(sets)}), a lower bound at SAM's cost was better than SAM in "
+        f"{len(better)} of {len(pairs)} comparisons and worse in {worse}, after Holm's correction within each setting."
     )
     return f"{first} {_named(better)}"
 
