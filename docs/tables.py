@@ -29,6 +29,7 @@ from bisam_lab.registry.measures import MEASURES
 from bisam_lab.run.signatures import SIGNATURES
 
 sys.path.insert(0, str(Path(__file__).parent))
+import audit_tables as audits
 import beyond_tables as beyond
 import frontier_tables as frontier
 import results_tables as results
@@ -40,7 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     *("README.md", "docs/methods.md", "docs/cost.md", "docs/frontier.md", "docs/which-method.md", "docs/results.md"),
     *("docs/beyond/finetuning.md", "docs/beyond/graphs.md", "docs/beyond/reinforcement.md"),
-    *("docs/lab/bench.md", "docs/lab/signatures.md", "docs/lab/survives.md"),
+    *("docs/lab/audit.md", "docs/lab/bench.md", "docs/lab/signatures.md", "docs/lab/survives.md"),
     *("src/bisam/__init__.py", "src/bisam/recommendation.py"),
 )
 COMMAND = "make tables (or python docs/tables.py)"
@@ -268,7 +269,7 @@ def of_the_measurements() -> dict[str, str]:
     sections = json.loads(RESULTS.read_text())["sections"]
     tables = {f"targets-{name}": _section(sections[name]) for name in SECTIONS}
     numbers = [f"    {_as_code(row)}," for row in frontier.measured()]
-    drawn = [page.tables() for page in (frontier, results, survives, beyond)]
+    drawn = [page.tables() for page in (frontier, results, survives, beyond, audits)]
     found = {name: table for page in drawn for name, table in page.items()}
     return {**tables, "cost": _steps(sections["step"]), **found, "measured": "\n".join(numbers)}
 
