@@ -2,6 +2,7 @@
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,14 @@ def _table(stored: Mapping[str, Any]) -> str:
     n, size = first["batches"], first["size"]
     told = f"{n} batches of {size}; rises of the error in points, differences paired by batch with 95 % intervals, "
     told += f"**bold** where Holm's p is below 5 %. {stored['processor']}, torch {stored['torch']}, {stored['date']}:"
-    return "\n".join([*lines, "", told, "", f"    {stored['command']}"])
+    return "\n".join([*lines, "", told, "", *_wrapped(stored["command"])])
+
+
+def _wrapped(command: str) -> list[str]:
+    """Return a command as indented lines, each but the last with a backslash at its end."""
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    first, *rest = textwrap.wrap(command, 100, **options)
+    return [f"    {line}" for line in (" \\\n".join([first, *(f"      {line}" for line in rest)])).split("\n")]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import typer.main
 
 from bisam_lab.cli.app import app
+from bisam_lab.cli.audit import sorted_words
 from bisam_lab.cli.options import read
 
 ROOT = Path(__file__).parent.parent
@@ -128,8 +129,9 @@ def check_command(line):
     if not words or "--help" in words:  # the command is only named
         return
     given = command.make_context("bisam", words).params
-    if "recipe" in given:
-        recipe, overrides = given["recipe"], given.get("overrides")
+    if given.get("recipe") is not None:
+        _, fields = sorted_words(given["checkpoints"]) if "checkpoints" in given else ([], [])
+        recipe, overrides = given["recipe"], given.get("overrides") or fields
         if recipe.endswith(".yaml") and not Path(recipe).exists():  # one that a run has written
             recipe = "digits"
         named = given.get("methods") or given.get("method")

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "docs/lab/own-data.md",
     "docs/lab/notebook.md",
     "docs/assistants.md",
+    "docs/lab/signatures.md",
     *(page for page in PAGES if page.startswith("docs/engines/")),
 }
 #: Modules of bisam beside ``bisam`` itself whose names are public.
@@ -181,7 +182,7 @@ def test_the_search_finds_from_the_file_system(site, browser):
     browser.get_log("browser")
     for words, page in {
         "log the training loss": "loop/logging.html",
-        "accuracy": "loop/logging.html",
+        "log metrics": "loop/logging.html",
         "install": "install.html",
         "mixed precision": "loop/precision.html",
         "notebook": "lab/notebook.html",

@@ -86,7 +86,7 @@ def test_the_oldest_torch_that_is_tested_is_the_floor_and_meets_every_room_of_th
         f"tests/test_{name}.py"
         for name in (
             *("tables", "docs", "loop_pages", "notebook", "examples", "reference_examples"),
-            *("project", "constraints", "dist", "assistants"),
+            *("project", "constraints", "dist", "assistants", "results_tables"),
         )
     }
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")}

@@ -153,7 +153,7 @@ def test_a_run_at_equal_cost_goes_on_and_is_set_aside_as_others_are(tmp_path):
 
 
 def test_each_variant_has_a_budget_of_its_own(tmp_path):
-    recipe = small("sgd,sam", "variants={short: {train.epochs: 1}, long: {train.epochs: 4}}")
+    recipe = small("sgd,sam", "train.epochs=1", "variants={short: {}, long: {train.epochs: 4}}")
     study = planned(tmp_path / "s", recipe, {"sgd": 1.0, "sam": 2.0})
     longer = {each.variant: study.recipe_of(each).train.epochs for each in study.runs if each.equal_cost}
     assert longer == {"short": 2, "long": 8}

@@ -292,7 +292,10 @@ def test_a_newer_study_is_refused(tmp_path, capsys, monkeypatch):
 
 def test_the_shell_completes_commands_and_recipes(tmp_path, monkeypatch):
     monkeypatch.setitem(ENV, "_BISAM_COMPLETE", "complete_bash")
-    for words, found in (("bisam comp", "compare"), ("bisam compare finetune-", "finetune-flowers\nfinetune-pets")):
+    for words, found in (
+        ("bisam comp", "compare"),
+        ("bisam compare finetune-", "finetune-efficientnet\nfinetune-flowers\nfinetune-minilm\nfinetune-pets"),
+    ):
         monkeypatch.setitem(ENV, "COMP_WORDS", words)
         monkeypatch.setitem(ENV, "COMP_CWORD", str(len(words.split()) - 1))
         assert bisam(cwd=tmp_path).stdout.strip() == found

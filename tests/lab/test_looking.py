@@ -34,7 +34,7 @@ def write(study, run, score):
 def scored(score):
     """A stand-in for the training: the runs that are missing have ``score(method, seed)``."""
 
-    def run_study(study, jobs, stack="off"):
+    def run_study(study, jobs, stack="off", keep_weights=False):
         before = study.results()
         for run in study.runs:
             if run not in before:
@@ -191,7 +191,7 @@ def test_watch_goes_on_with_what_another_process_left(said, monkeypatch):
     """Another process has a run in hand, and ends it while we wait."""
     waited = []
 
-    def run_study(study, jobs, stack="off"):
+    def run_study(study, jobs, stack="off", keep_weights=False):
         run = study.runs[0]
         if waited:
             return

@@ -21,7 +21,7 @@ from .signals import leaving
 if TYPE_CHECKING:
     from ..auditing.checkpoint import Place
 
-__all__ = ["audit"]
+__all__ = ["audit", "sorted_words"]
 
 #: Files of an audit's folder.
 PAGE, NUMBERS = "audit.html", "audit.json"
@@ -67,7 +67,7 @@ def audit(
     [dim]bisam audit weights.pt --recipe cifar10 model.name=my_net.py:Net --data-dir data[/dim]
     [dim]bisam audit runs/digits/sam/seed-0/checkpoints/epoch-*.pt --adversaries sam,bisam-log+asam --rhos 0.1[/dim]
     """
-    words, fields = _sorted(checkpoints)
+    words, fields = sorted_words(checkpoints)
     from ..auditing.checkpoint import (
         found,
     )  # here, as all below: torch takes seconds to import, and --help must be fast
@@ -98,7 +98,7 @@ class _Asked:
     sharpness: bool
 
 
-def _sorted(given: Sequence[str]) -> tuple[list[str], list[str]]:
+def sorted_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
     """Divide the words into checkpoints and overrides of the recipe's fields."""
     fields = [word for word in given if re.match(r"-{0,2}[a-z_-]+(\.[\w-]+)*=", word) and not Path(word).exists()]
     words = [word for word in given if word not in fields]

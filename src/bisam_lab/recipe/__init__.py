@@ -2,7 +2,7 @@
 
 from .digest import digest
 from .guesses import Understood, understood
-from .hypotheses import Hypothesis, check_hypotheses
+from .hypotheses import Hypothesis, check_methods
 from .reading import RecipeError, changed, differences, load, names, only, outline, text, variant
 from .schema import (
     REGISTERED,
@@ -29,7 +29,7 @@ __all__ = [
     "TrainRecipe",
     "Understood",
     "changed",
-    "check_hypotheses",
+    "check_methods",
     "differences",
     "digest",
     "load",

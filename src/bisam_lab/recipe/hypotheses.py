@@ -9,7 +9,7 @@ from ..errors import RecipeError, nearest, some
 from ..untrusted import check_text
 from .part import MethodName, Part
 
-__all__ = ["Hypothesis", "check_hypotheses"]
+__all__ = ["Hypothesis", "check_methods", "check_variants"]
 
 #: Letters of a sentence, at most.
 LONGEST = 500
@@ -37,8 +37,8 @@ class Hypothesis(Part):
         return self
 
 
-def check_hypotheses(hypotheses: Sequence[Hypothesis], methods: Collection[str], variants: Collection[str]) -> None:
-    """Check that a study has what its hypotheses are about.
+def check_methods(hypotheses: Sequence[Hypothesis], methods: Collection[str]) -> None:
+    """Check that a study has the methods that its hypotheses are about.
 
     Raises:
         RecipeError: it has not: the study could never decide one of them.
@@ -50,6 +50,16 @@ def check_hypotheses(hypotheses: Sequence[Hypothesis], methods: Collection[str],
                 raise RecipeError(
                     f"{where}.{key}={name} is not among the methods {some(list(methods))}{nearest(name, methods)}"
                 )
+
+
+def check_variants(hypotheses: Sequence[Hypothesis], variants: Collection[str]) -> None:
+    """Check that a recipe has the variants that its hypotheses are about. A study may train some of them alone.
+
+    Raises:
+        RecipeError: it has not.
+    """
+    for number, one in enumerate(hypotheses):
+        where = f"hypotheses.{number}"
         if variants and one.variant not in variants:
             raise RecipeError(
                 f"{where}.variant={one.variant!r} is none of the variants {some(list(variants))}"

@@ -11,6 +11,7 @@ from ..errors import LONGEST_LINE, RecipeError, nearest, one_line, shown
 from ..plain_yaml import LARGEST_YAML, parse_yaml
 from ..untrusted import check_plain, check_text, read_text, special_file
 from .explaining import explain_all
+from .hypotheses import check_variants
 from .schema import Recipe, over
 
 __all__ = [
@@ -94,6 +95,7 @@ def load(recipe: str | Path, overrides: Sequence[str] = (), *, smoke: bool = Fal
     found = _validated(fields)
     for name in found.variants:
         variant(found, name)
+    check_variants(found.hypotheses, found.variants)
     _check_effect(found, overrides)
     return found
 
@@ -145,7 +147,7 @@ def changed(recipe: Recipe, settings: Mapping[tuple[str, ...], Any]) -> Recipe:
 
 
 def only(recipe: Recipe, variants: Sequence[str]) -> Recipe:
-    """Return the recipe with only these of its variants.
+    """Return the recipe with only these of its variants. Hypotheses about others stay, and stay undecided.
 
     Raises:
         RecipeError: one that it does not have.

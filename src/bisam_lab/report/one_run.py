@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..errors import one_line
 from ..plain_yaml import parse_yaml
 from ..recipe import RecipeError
 from ..run.result import Epoch, Run, RunResult
@@ -66,7 +67,7 @@ def read_run(folder: Path) -> RunData:
     except FileNotFoundError:
         return RunData(str(folder), False, _unfinished(folder, recipe), recipe)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        said = f"{type(error).__name__}: {error}"[:80]
+        said = one_line(f"{type(error).__name__}: {error}", 60)
         raise RecipeError(f"{path} cannot be read ({said}): remove it and repeat bisam train") from None
     return RunData(str(folder), True, result, recipe)
 

@@ -74,7 +74,7 @@ def read_result(folder: Path, run: Run, recipe: str | None = None, epochs: int |
 def _reason(error: Exception) -> str:
     if isinstance(error, FileError):
         return error.reason
-    return one_line(f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error), 100)
+    return one_line(f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error), 80)
 
 
 def read_budget(folder: Path) -> Budget | None:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from ..budget import Budget, Unit
 from ..errors import some
-from ..recipe import REGISTERED, Recipe, RecipeError, changed, check_hypotheses, differences, settings, variant
+from ..recipe import REGISTERED, Recipe, RecipeError, changed, check_methods, differences, settings, variant
 from ..run.result import Run, RunResult
 from ..untrusted import parse_json, read_text
 from .digests import Digests, read_recipe
@@ -65,7 +65,7 @@ class Study:
     ) -> None:
         self.folder, self.recipe, self.data_dir, self.note = folder, recipe, data_dir, note
         self.budget: Budget | None = None
-        check_hypotheses(recipe.hypotheses, recipe.methods, recipe.variants)
+        check_methods(recipe.hypotheses, recipe.methods)
         stored = folder / "recipe.yaml"
         make_folder(folder)
         if not stored.is_file() and not all(path.name.startswith(_BEGUN) for path in folder.iterdir()):

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bisam_lab.cli.data import data
-from bisam_lab.datasets.registry import SETS
+from bisam_lab.datasets.registry import SETS, WEIGHTS
 from bisam_lab.recipe import DataRecipe, RecipeError
 from tests.lab.painting import jpeg
 
@@ -24,7 +24,7 @@ def test_the_list_names_every_set_of_a_recipe(tmp_path):
     assert (here["flowers"], here["pets"], here["digits"]) == (True, False, None)
     assert "Oxford flowers" in command("list").stdout
     for name in here:
-        assert name == "cifar-n" or DataRecipe(name=name).name == name
+        assert name in ("cifar-n", *WEIGHTS) or DataRecipe(name=name).name == name
 
 
 @pytest.mark.parametrize("name", [name for name in SETS if ":" not in name and name != "digits"])
