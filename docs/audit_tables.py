@@ -33,8 +33,7 @@ def _table(stored: Mapping[str, Any]) -> str:
 
 def _wrapped(command: str) -> list[str]:
     """Return a command as indented lines, each but the last with a backslash at its end."""
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    first, *rest = textwrap.wrap(command, 100, **options)
+    first, *rest = textwrap.wrap(command, 100, break_long_words=False, break_on_hyphens=False)
     return [f"    {line}" for line in (" \\\n".join([first, *(f"      {line}" for line in rest)])).split("\n")]
 
 
