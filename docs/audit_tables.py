@@ -28,8 +28,8 @@ def _answer(stored: Mapping[str, Any]) -> str:
     batch, beyond = (_words(row, f"difference_{where}") for where in ("batch", "held_out"))
     return (
         "**Does its adversary make more mistakes?** On a published ResNet-20, at rho 0.1, the log bound raises the "
-        f"error of the batch that it climbs by {batch} points more than SAM's does, and that of held-out images by {beyond}, "
-        f"n = {row['n']} batches, on two cores of an {stored['processor']}. "
+        f"error of the batch that it climbs by {batch} points more than SAM's does, and that of held-out "
+        f"images by {beyond}, n = {row['n']} batches, on two cores of an {stored['processor']}. "
         "[`bisam audit`](docs/lab/audit.md) asks your checkpoint."
     )
 
