@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ..study.files import write_text
 from . import svg_audit, words
-from .page import asset, palette, rounded
+from .page import asset, environment_of_pages, palette, rounded
 
 __all__ = ["render_audits", "write_audits"]
 
@@ -50,15 +48,8 @@ def render_audits(audits: Sequence[Mapping[str, Any]], command: str) -> str:
         audits: as :meth:`bisam_lab.auditing.Audit.to_dict` returns them.
         command: that made them.
     """
-    environment = Environment(
-        loader=PackageLoader("bisam_lab.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    environment = environment_of_pages()
     names = list(dict.fromkeys(row["adversary"] for audit in audits for row in audit["rows"]))
-    environment.filters |= {name: getattr(words, name) for name in words.__all__ if name != "NONE"}
     environment.filters["told"] = _told
     environment.filters["difference"] = _difference
     environment.globals |= {

@@ -25,7 +25,17 @@ from .quantities import AXES
 from .survives import by_measure, survives_cells, survives_head
 from .theme import COLOURS, DARK, FONTS, LIGHT
 
-__all__ = ["REFRESH", "asset", "mark_of", "palette", "render", "rounded", "write_page", "written_for"]
+__all__ = [
+    "REFRESH",
+    "asset",
+    "environment_of_pages",
+    "mark_of",
+    "palette",
+    "render",
+    "rounded",
+    "write_page",
+    "written_for",
+]
 
 #: What the page says of a method, by the kind of its finding.
 SAID = {
@@ -43,15 +53,8 @@ REFRESH = 10
 
 def render(report: ReportData) -> str:
     """Return the page as HTML. It needs no other file and no network."""
-    environment = Environment(
-        loader=PackageLoader("bisam_lab.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    environment = environment_of_pages()
     style = partial(_style, report.methods)
-    environment.filters |= {name: getattr(words, name) for name in words.__all__ if name != "NONE"}
     environment.globals |= {
         "style": style,
         "draw": partial(svg.draw_curves, style=style),
@@ -90,6 +93,19 @@ def render(report: ReportData) -> str:
         css=asset("style.css"),
         script=asset("script.js"),
     )
+
+
+def environment_of_pages() -> Environment:
+    """Return what renders this package's templates, with the filters that tell numbers and names."""
+    environment = Environment(
+        loader=PackageLoader("bisam_lab.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {name: getattr(words, name) for name in words.__all__ if name != "NONE"}
+    return environment
 
 
 def _of_tunings() -> dict[str, Any]:
