@@ -11,7 +11,9 @@ import torch
 
 import bisam
 
-model = torch.nn.Sequential(torch.nn.Linear(12, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+# A bias before BatchNorm has no gradient but rounding, and may stay as it is.
+first = torch.nn.Linear(12, 8, bias=False)
+model = torch.nn.Sequential(first, torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
 data = torch.utils.data.TensorDataset(torch.randn(32, 12), torch.randint(0, 3, (32,)))
 before = [p.detach().clone() for p in model.parameters()]
 
