@@ -4,10 +4,9 @@
     python benchmarks/evidence.py fashion-40 cifar10-worse --data-dir data
     python benchmarks/evidence.py --list                            # all settings
 
-1. Tuning, on the seeds 1000 and on, of the score on validation. SGD tries six learning rates a factor of 2 apart, then
-   four between the best one's neighbours. Every other method tries six radii at SGD's best rate, then four other rates
-   at its best radius. Where the best value is the last one of its grid, the grid goes on, until it is not, or until
-   six more values are tried. The smaller value wins a tie.
+1. Tuning, on the seeds 1000 and on, of the score on validation. Every contestant but SGD searches its learning rate and
+   its radius together, with one number of trials: see ``search.py``. SGD has no radius, and searches its rate down to
+   the finest step.
 2. Test: fresh seeds from 0 on, with that rate and radius. The test set is read here alone. "tuned as sam" stands for
    a method that takes SAM's numbers, so that the luck of a tuning is no difference between the two.
 
@@ -24,13 +23,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from evidence_settings import SETTINGS, Setting
+from evidence_settings import SETTINGS
 from filelock import FileLock
-from tuned import Contestant, as_text, recipe_of, trained
+from search import Point, Search, rounded
+from tuned import Contestant, Setting, as_text, recipe_of, trained
 
 from bisam_lab.parallel.processes import warm_up
 from bisam_lab.recipe import load
@@ -39,57 +39,8 @@ from bisam_lab.run.result import RunResult
 from bisam_lab.tuning.tuning import FIRST_SEED
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "evidence.json"
-#: Rates that SGD tries first, in units of the recipe's, and then, in units of the best of them.
-RATES = tuple(2.0**power for power in range(-3, 3))
-FINER = tuple(2.0 ** (third / 3) for third in (-2, -1, 1, 2))
-#: Rates that the others try at their best radius, in units of SGD's best.
-BESIDE = tuple(2.0**power for power in (-1, -0.5, 0.5, 1))
-#: Values that are tried beyond a grid, at most.
-BEYOND = 6
-
-
-class Point(NamedTuple):
-    """A contestant's numbers; ``rho`` is 0 for SGD."""
-
-    contestant: Contestant
-    rate: float
-    rho: float
-
-
-@dataclass
-class Grid:
-    """Values of one number that are tried, each with its mean score.
-
-    Attributes:
-        means: by value.
-        beyond: how many values were tried beyond the first ones.
-    """
-
-    means: dict[float, float] = field(default_factory=dict)
-    beyond: int = 0
-
-    @property
-    def best(self) -> float:
-        """The value with the best mean; the smaller one of two."""
-        return max(self.means, key=lambda value: (self.means[value], -value))
-
-    @property
-    def at_edge(self) -> bool:
-        """Whether the best value is the first or the last one."""
-        return self.best in (min(self.means), max(self.means))
-
-    def next(self) -> float | None:
-        """Return the value after the edge at which the best one lies; None where it lies inside, or after BEYOND."""
-        if not self.at_edge or self.beyond == BEYOND:
-            return None
-        self.beyond += 1
-        first, second, *_ = sorted(self.means, reverse=self.best == max(self.means))
-        return rounded(first * first / second)
-
-
-def rounded(value: float) -> float:
-    """Return a rate or radius with four digits, as it stands in names and tables."""
-    return float(f"{value:.4g}")
+#: The middle of the rates that are tried first, in units of the recipe's.
+START = 0.25
 
 
 @dataclass
@@ -98,7 +49,7 @@ class Row:
 
     Attributes:
         like: whose numbers it takes, of the contestants by name.
-        tried: rate, radius and mean validation score of each trial, in order.
+        tried: rate, radius (not of SGD) and mean validation score of each trial, in order.
         rate: the learning rate that the tuning chose.
         rho: the radius that it chose; 0 for SGD.
         at_edge: which of them are the last ones of what was tried, even so.
@@ -110,7 +61,7 @@ class Row:
     method: str
     epochs: float
     like: str | None
-    tried: list[tuple[float, float, float]]
+    tried: list[list[float]]
     rate: float
     rho: float
     at_edge: list[str]
@@ -126,55 +77,27 @@ class Evidence:
         self.name, self.setting = name, SETTINGS[name]
         self.recipe = load(self.setting.recipe, [*self.setting.different, *overrides])
         self.out, self.data_dir, self.jobs = out, data_dir, jobs
-        self.tried: dict[Contestant, list[tuple[float, float, float]]] = {}
         self.environment: dict[str, Any] = {}
 
-    def tune(self) -> dict[Contestant, tuple[Grid, Grid]]:
-        """Return the grids of rate and radius of each contestant; of SGD the one of the rate alone."""
-        tuned = [c for c in self.setting.contestants if c.like is None]
-        plain, sharp = [c for c in tuned if c.plain], [c for c in tuned if not c.plain]
-        first = {c: tuple(rounded(self.recipe.train.lr * factor) for factor in RATES) for c in plain}
-        rates = self._searched("rates", first, lambda c, rate: Point(c, rate, 0.0))
-        finer = {c: tuple(rounded(rates[c].best * factor) for factor in FINER) for c in plain}
-        rates |= self._searched("finer rates", finer, lambda c, rate: Point(c, rate, 0.0), rates)
-        usual = rates[next(c for c in plain if c.epochs == 1)].best
-        radii = {c: tuple(rounded(c.scale * radius) for radius in self.setting.radii) for c in sharp}
-        rhos = self._searched("radii", radii, lambda c, rho: Point(c, usual, rho))
-        known = {c: Grid({usual: rhos[c].means[rhos[c].best]}) for c in sharp}
-        beside = {c: tuple(rounded(usual * factor) for factor in BESIDE) for c in sharp}
-        rates |= self._searched("rates", beside, lambda c, rate: Point(c, rate, rhos[c].best), known)
-        return {c: (rates[c], rhos.get(c, Grid({0.0: 0.0}))) for c in tuned}
-
-    def _searched(
-        self,
-        stage: str,
-        values: Mapping[Contestant, tuple[float, ...]],
-        point: Any,
-        known: Mapping[Contestant, Grid] | None = None,
-    ) -> dict[Contestant, Grid]:
-        """Try values of each contestant, and go on at the edges; ``known`` values were tried before."""
-        grids = {c: Grid(dict(known[c].means)) if known else Grid() for c in values}
-        todo = {point(c, value): (c, value) for c in values for value in values[c] if value not in grids[c].means}
-        while todo:
-            runs = self.train("tuning", list(todo), FIRST_SEED, self.setting.tuning_seeds, stage)
-            for p, (c, value) in todo.items():
-                mean = float(np.mean([run.validation_score for run in runs[p]]))
-                grids[c].means[value] = mean
-                self.tried.setdefault(c, []).append((p.rate, p.rho, round(mean, 6)))
-            more = {c: grid.next() for c, grid in grids.items()}
-            todo = {point(c, value): (c, value) for c, value in more.items() if value is not None}
-        return grids
+    def tune(self, contestant: Contestant) -> Search:
+        """Search the contestant's rate and radius; SGD's rate alone."""
+        rate = rounded(START * self.recipe.train.lr)
+        search = Search(rate) if contestant.plain else Search(rate, rounded(contestant.scale * self.setting.radius))
+        while asked := search.next():
+            runs = self.train("tuning", contestant, asked, FIRST_SEED, self.setting.tuning_seeds)
+            search.tell({p: float(np.mean([run.validation_score for run in runs[p]])) for p in asked})
+        return search
 
     def rows(self) -> Iterable[Row]:
-        """Tune all contestants, then test them one by one, and yield what came out."""
-        tuned = self.tune()
-        by_name = {c.name: c for c in tuned}
+        """Tune and test the contestants one by one, and yield what came out."""
+        tuned: dict[str, Search] = {}
         for c in self.setting.contestants:
-            rates, rhos = tuned[by_name[c.like] if c.like else c]
-            edges = [name for name, grid in (("rate", rates), ("rho", rhos)) if len(grid.means) > 1 and grid.at_edge]
-            row = Row(c.method, c.epochs, c.like, self.tried.get(c, []), rates.best, rhos.best, edges)
-            point = Point(c, row.rate, row.rho)
-            runs = self.train("test", [point], 0, self.setting.seeds, "test")[point]
+            search = tuned[c.like] if c.like else tuned.setdefault(c.name, self.tune(c))
+            runs = self.train("test", c, [search.best], 0, self.setting.seeds)[search.best]
+            rate, rho = search.best if len(search.best) == 2 else (*search.best, 0.0)
+            edges = [name for name, edge in zip(("rate", "rho"), search.at_edge, strict=False) if edge]
+            tried = [] if c.like else [[*point, round(mean, 6)] for point, mean in search.means.items()]
+            row = Row(c.method, c.epochs, c.like, tried, rate, rho, edges)
             row.scores = [round(run.test_score, 6) for run in runs]
             row.failed = sum(run.status != "ok" for run in runs)
             epochs = np.mean([len(run.history) for run in runs])
@@ -182,28 +105,29 @@ class Evidence:
             self.environment = runs[0].environment or {}
             yield row
 
-    def train(self, kind: str, points: list[Point], first: int, n: int, stage: str) -> dict[Point, list[RunResult]]:
-        """Train points on n seeds from ``first`` on: those together that share epochs and a set of rates."""
-        methods: dict[tuple[float, str], list[Point]] = {}
-        for p in points:
-            name = "sgd" if p.contestant.plain else canonical(f"{p.contestant.method}@rho={p.rho:g}")
-            methods.setdefault((p.contestant.epochs, name), []).append(p)
-        groups: dict[tuple[float, tuple[float, ...]], dict[str, list[Point]]] = {}
-        for (epochs, name), mine in methods.items():
-            rates = tuple(sorted(p.rate for p in mine))
-            groups.setdefault((epochs, rates), {})[name] = mine
+    def train(
+        self, kind: str, contestant: Contestant, points: list[Point], first: int, n: int
+    ) -> dict[Point, list[RunResult]]:
+        """Train a contestant at points on n seeds from ``first`` on."""
+        method = canonical(contestant.method)
+        at = {_named(point): point for point in points}
+        variants = {
+            name: {"train.lr": rate} | ({"sharpness.radii": {method: rho[0]}} if rho else {})
+            for name, (rate, *rho) in at.items()
+        }
+        recipe = recipe_of(
+            self.recipe, contestant.epochs, first_seed=first, seeds=n, methods=(method,), variants=variants
+        )
+        folder = self.out / (self.setting.same or self.name) / f"{kind}-{contestant.epochs:g}" / method
         found: dict[Point, list[RunResult]] = {}
-        for number, ((epochs, rates), at_rates) in enumerate(groups.items(), 1):
-            variants = {f"lr-{rate:g}": {"train.lr": rate} for rate in rates}
-            recipe = recipe_of(
-                self.recipe, epochs, first_seed=first, seeds=n, methods=tuple(at_rates), variants=variants
-            )
-            label = f"{self.name}, {stage} {number} of {len(groups)}"
-            folder = self.out / (self.setting.same or self.name) / f"{kind}-{epochs:g}"
-            at = {(f"lr-{p.rate:g}", name): p for name, each in at_rates.items() for p in each}
-            for run in trained(recipe, folder, self.data_dir, self.jobs, label):
-                found.setdefault(at[run.variant, run.method], []).append(run)
+        for run in trained(recipe, folder, self.data_dir, self.jobs, f"{self.name}, {contestant.name}, {kind}"):
+            found.setdefault(at[run.variant], []).append(run)
         return found
+
+
+def _named(point: Point) -> str:
+    """Return the name of a point's variant."""
+    return "-".join(f"{word}-{value:g}" for word, value in zip(("lr", "rho"), point, strict=False))
 
 
 def entry(evidence: Evidence, rows: list[Row]) -> dict[str, Any]:

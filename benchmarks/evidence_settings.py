@@ -1,8 +1,8 @@
 """The settings of ``evidence.py``: data, wrong labels, network, and who meets there."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-from tuned import Contestant
+from tuned import Contestant, Setting
 
 #: Who meets in every setting. "tuned as sam" takes SAM's rate and radius.
 CONTESTANTS = (
@@ -32,45 +32,22 @@ EQUALITY = (
 )
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Where contestants meet.
-
-    Attributes:
-        recipe: by name.
-        different: what is different from it.
-        contestants: who meets.
-        tuning_seeds: runs of each trial.
-        seeds: runs of the test.
-        radii: that SAM tries first.
-        same: the setting with the same trainings, whose folder serves here, too.
-    """
-
-    recipe: str
-    different: tuple[str, ...]
-    contestants: tuple[Contestant, ...] = CONTESTANTS
-    tuning_seeds: int = 2
-    seeds: int = 10
-    radii: tuple[float, ...] = ()
-    same: str | None = None
+#: Runs of each trial, and of the test.
+TUNING_SEEDS, SEEDS = 2, 10
 
 
-def _radii(noisy: bool, norm: str) -> tuple[float, ...]:
-    """Return SAM's first radii: wrong labels want larger ones, networks without norms smaller ones."""
-    first = (0.1 if noisy else 0.0125) / (4 if norm == "none" and noisy else 1)
-    return tuple(first * 2.0**power for power in range(6))
+def _radius(noisy: bool, norm: str) -> float:
+    """Return the radius to begin with: wrong labels want a larger one, networks without norms a smaller one then."""
+    return 0.05 if not noisy or norm == "none" else 0.2
 
 
-#: The small versions: data set, what is different from its recipe, seeds of the tuning.
-SMALL = {
-    "digits": ((), 2),
-    "fashion": (("data.train_size=2000", "train.epochs=15", "train.batch_size=64"), 2),
+#: The small versions: what is different from the data set's recipe.
+SMALL: dict[str, tuple[str, ...]] = {
+    "digits": (),
+    "fashion": ("data.train_size=1000", "train.epochs=15", "train.batch_size=64"),
     "cifar10": (
-        (
-            *("data.train_size=2000", "data.validation_size=1000", "data.image_size=16", "data.augment=flip"),
-            *("train.epochs=12", "train.batch_size=64", "train.label_smoothing=0"),
-        ),
-        2,
+        *("data.train_size=1000", "data.validation_size=1000", "data.image_size=16", "data.augment=flip"),
+        *("train.epochs=15", "train.batch_size=64", "train.label_smoothing=0"),
     ),
 }
 RECIPES = {"digits": "digits", "fashion": "fashion-mnist", "cifar10": "cifar10"}
@@ -85,24 +62,26 @@ HUMAN = {kind: (f"data.noise=cifar-n:{kind}", "data.label_noise=0") for kind in 
 
 def _settings() -> dict[str, Setting]:
     found = {}
-    for data, (different, tuning_seeds) in SMALL.items():
+    for data, different in SMALL.items():
         for noise, labels in {**NOISES, **(HUMAN if data == "cifar10" else {})}.items():
             for norm in ("batch", "none"):
                 network = (f"model.options={{width: 8, norm: {norm}}}",)
                 end = "" if norm == "batch" else f"-{norm}"
-                radii = _radii(noise != "0", norm)
+                radius = _radius(noise != "0", norm)
                 small = (*labels, "model.name=resnet-8", *network, *different)
-                found[f"{data}-{noise}{end}"] = Setting(RECIPES[data], small, tuning_seeds=tuning_seeds, radii=radii)
+                found[f"{data}-{noise}{end}"] = _setting(data, small, radius)
                 if data in WHOLE:
                     whole = (*labels, *WHOLE[data], f"model.options={{norm: {norm}}}")
-                    found[f"{data}-whole-{noise}{end}"] = Setting(RECIPES[data], whole, radii=radii)
+                    found[f"{data}-whole-{noise}{end}"] = _setting(data, whole, radius)
     for data in ("digits", "fashion"):
-        base = found[f"{data}-40"]
-        for name, contestants, seeds in (("ablation", ABLATION, 10), ("equality", EQUALITY, 100)):
-            found[f"{data}-40-{name}"] = Setting(
-                base.recipe, base.different, contestants, base.tuning_seeds, seeds, base.radii, f"{data}-40"
-            )
+        base = replace(found[f"{data}-40"], same=f"{data}-40")
+        found[f"{data}-40-ablation"] = replace(base, contestants=ABLATION)
+        found[f"{data}-40-equality"] = replace(base, contestants=EQUALITY, seeds=100)
     return found
+
+
+def _setting(data: str, different: tuple[str, ...], radius: float) -> Setting:
+    return Setting(RECIPES[data], different, CONTESTANTS, TUNING_SEEDS, SEEDS, radius)
 
 
 SETTINGS = _settings()

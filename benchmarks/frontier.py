@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tuned import Contestant, as_text, recipe_of, trained
+from tuned import Contestant, Setting, as_text, recipe_of, trained
 
 from bisam_lab.bench import bench
 from bisam_lab.parallel.processes import warm_up
@@ -30,20 +30,19 @@ from bisam_lab.run.result import RunResult
 from bisam_lab.tuning.tuning import FIRST_SEED
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "frontier.json"
-#: Values that each contestant tries: SGD of its learning rate, in units of the recipe's, SAM of its radius, which noise
-#: wants larger.
+#: Values that each contestant tries: SGD of its learning rate, in units of the recipe's, the others of their radius, in
+#: units of the setting's.
 RATES = tuple(2.0**power for power in range(-3, 3))
-RADII = {
-    "noisy": tuple(0.1 * 2.0**power for power in range(6)),
-    "clean": tuple(0.0125 * 2.0**power for power in range(6)),
-}
+RADII = tuple(2.0**power for power in range(-2, 4))
+#: SAM's radius in a setting; noise wants a larger one.
+RADIUS = {"noisy": 0.4, "clean": 0.05}
 
 
-def grid(contestant: Contestant, radii: tuple[float, ...], rate: float) -> tuple[float, ...]:
-    """Return the values that a contestant tries where SAM tries such radii, and with the recipe's learning rate."""
+def grid(contestant: Contestant, radius: float, rate: float) -> tuple[float, ...]:
+    """Return the values that a contestant tries where SAM has such a radius, and with the recipe's learning rate."""
     if contestant.plain:
         return tuple(rate * factor for factor in RATES)
-    return tuple(contestant.scale * radius for radius in radii)
+    return tuple(contestant.scale * radius * factor for factor in RADII)
 
 
 CHEAPER = (
@@ -78,41 +77,13 @@ FEWER = tuple(
 )
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Where contestants meet.
-
-    Attributes:
-        recipe: by name.
-        different: what is different from it.
-        contestants: who meets.
-        tuning_seeds: runs of each value that is tried.
-        seeds: runs of the test.
-        radii: that SAM tries.
-        tuned_like: the setting with the same trainings, whose runs of the tuning serve here, too.
-    """
-
-    recipe: str
-    different: tuple[str, ...]
-    contestants: tuple[Contestant, ...]
-    tuning_seeds: int
-    seeds: int
-    radii: tuple[float, ...]
-    tuned_like: str | None = None
-
-    @property
-    def last(self) -> bool:
-        """Whether the last epoch counts, instead of the best one on validation."""
-        return "train.select=last" in self.different
-
-
 SETTINGS: dict[str, Setting] = {}
 for noise, share in (("noisy", 0.4), ("clean", 0.0)):
     wrong = f"data.label_noise={share}"
     small = ("model.name=resnet-8", "model.options={width: 8}", "train.batch_size=64")
-    SETTINGS[f"digits-{noise}"] = Setting("digits", (wrong,), FAMILY, 3, 10, RADII[noise])
+    SETTINGS[f"digits-{noise}"] = Setting("digits", (wrong,), FAMILY, 3, 10, RADIUS[noise])
     SETTINGS[f"fashion-{noise}"] = Setting(
-        "fashion-mnist", (wrong, *small, "train.epochs=15", "data.train_size=2000"), FEWER, 2, 8, RADII[noise]
+        "fashion-mnist", (wrong, *small, "train.epochs=15", "data.train_size=2000"), FEWER, 2, 8, RADIUS[noise]
     )
     SETTINGS[f"cifar10-{noise}"] = Setting(
         "cifar10",
@@ -120,13 +91,13 @@ for noise, share in (("noisy", 0.4), ("clean", 0.0)):
         FEWER,
         2,
         8,
-        RADII[noise],
+        RADIUS[noise],
     )
 
 
 _noisy = SETTINGS["digits-noisy"]
 SETTINGS["digits-noisy-last"] = replace(
-    _noisy, different=(*_noisy.different, "train.select=last"), contestants=FRONTIER, tuned_like="digits-noisy"
+    _noisy, different=(*_noisy.different, "train.select=last"), contestants=FRONTIER, same="digits-noisy"
 )
 _noisy = SETTINGS["fashion-noisy"]
 SETTINGS["fashion-noisy-rate"] = replace(  # with the learning rate that was SGD's best there
@@ -142,7 +113,7 @@ SETTINGS["cifar10-noisy-8000"] = replace(  # four times the images, and radii do
     different=tuple(d.replace("train_size=2000", "train_size=8000") for d in _noisy.different),
     contestants=tuple(c for c in FEWER if c.epochs in (1, 0.5, 2) and c.method not in _WITHOUT_GAIN),
     seeds=6,
-    radii=tuple(radius / 4 for radius in RADII["noisy"]),
+    radius=RADIUS["noisy"] / 4,
 )
 
 
@@ -181,9 +152,9 @@ class Frontier:
         """Tune and test the contestants."""
         contestants, tuning = self.setting.contestants, self.setting.tuning_seeds
         rows = [Row(contestant.method, contestant.epochs) for contestant in contestants]
-        grids = {c: grid(c, self.setting.radii, self.recipe.train.lr) for c in contestants}
+        grids = {c: grid(c, self.setting.radius, self.recipe.train.lr) for c in contestants}
         tuned = self._all(grids, "tuning", FIRST_SEED, tuning)
-        last = self.setting.last
+        last = self.recipe.train.select == "last"
         for row, contestant in zip(rows, contestants, strict=True):
             means = {v: float(np.mean([_validation(r, last) for r in tuned[contestant, v]])) for v in grids[contestant]}
             row.tried = {f"{value:g}": round(mean, 6) for value, mean in means.items()}
@@ -223,8 +194,8 @@ class Frontier:
     def _study(self, name: str, factor: float, first: int, seeds: int, **given: Any) -> Iterator[RunResult]:
         """Train a study's missing runs, and yield all its results, seed by seed."""
         recipe, setting = self.recipe, self.name
-        if name.startswith("tuning") and self.setting.tuned_like is not None:
-            setting = self.setting.tuned_like
+        if name.startswith("tuning") and self.setting.same is not None:
+            setting = self.setting.same
             recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"select": "best"})})
         recipe = recipe_of(recipe, factor, first_seed=first, seeds=seeds, **given)
         yield from trained(recipe, self.out / setting / name, self.data_dir, self.jobs, f"{self.name} {name}")

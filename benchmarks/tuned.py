@@ -1,4 +1,4 @@
-"""What scripts share that compare methods after equal tuning: contestants, and trainings in a folder."""
+"""What scripts share that compare methods after equal tuning: contestants, settings, and trainings in a folder."""
 
 import json
 import math
@@ -51,6 +51,29 @@ class Contestant:
     def scale(self) -> float:
         """How many times SAM's radii it tries."""
         return math.prod(SCALES.get(part, 1) for part in self.method.split("+"))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where contestants meet.
+
+    Attributes:
+        recipe: by name.
+        different: what is different from it.
+        contestants: who meets.
+        tuning_seeds: runs of each trial.
+        seeds: runs of the test.
+        radius: SAM's, around which it is searched.
+        same: the setting with the same trainings, whose folder serves here, too.
+    """
+
+    recipe: str
+    different: tuple[str, ...]
+    contestants: tuple[Contestant, ...]
+    tuning_seeds: int
+    seeds: int
+    radius: float
+    same: str | None = None
 
 
 def recipe_of(recipe: Recipe, factor: float, **given: Any) -> Recipe:

@@ -1,4 +1,4 @@
-"""``benchmarks/evidence.py``: equal budgets, grids that go on at an edge, fresh seeds for the test."""
+"""``benchmarks/evidence.py``: equal budgets, a joint search that goes on at an edge, fresh seeds for the test."""
 
 import csv
 import json
@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bisam_lab.run.result import Epoch, RunResult
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import evidence
 import evidence_settings
-from tuned import Contestant
+import search
+from tuned import Contestant, Setting
 
 SMALL = (
     Contestant("sgd"),
@@ -30,23 +33,23 @@ def fake(monkeypatch):
     asked = []
 
     def trained(recipe, folder, data_dir, jobs, name):
+        (method,) = recipe.methods
         for seed in range(recipe.first_seed, recipe.first_seed + recipe.seeds):
-            for variant, given in recipe.variants.items():
-                for method in recipe.methods:
-                    rho = float(method.partition("@rho=")[2] or 0)
-                    asked.append((folder.name, method, given["train.lr"], seed))
-                    score = _hill(given["train.lr"], rho, *TOPS[method.partition("@")[0]])
-                    history = [Epoch(1, 0.1, score, passes=1.0 if method == "sgd" else 2.0)]
-                    yield RunResult(method, seed, "ok", score, score, 1, 1.0, 1.0, variant=variant, history=history)
+            for variant, fields in recipe.variants.items():
+                rate, rho = fields["train.lr"], fields.get("sharpness.radii", {method: 0})[method]
+                asked.append((folder.parent.name, method, rate, seed))
+                score = _hill(rate, rho, *TOPS[method])
+                history = [Epoch(1, 0.1, score, passes=1.0 if method == "sgd" else 2.0)]
+                yield RunResult(method, seed, "ok", score, score, 1, 1.0, 1.0, variant=variant, history=history)
 
     monkeypatch.setattr(evidence, "trained", trained)
-    monkeypatch.setitem(evidence.SETTINGS, "small", evidence_settings.Setting("digits", (), SMALL, 2, 3, RADII))
+    monkeypatch.setitem(evidence.SETTINGS, "small", Setting("digits", (), SMALL, 2, 3, 0.2))
     return asked
 
 
-RADII = tuple(0.1 * 2.0**power for power in range(6))
-#: The best rate and radius of each method: SGD's and ASAM's lie beyond their first grids.
-TOPS = {"sgd": (1.0, 0), "sam": (1.0, 0.4), "asam": (2.0, 0.1), "bisam-log": (1.0, 0.4)}
+#: The best rate and radius of each method. The recipe's rate is 0.1. SGD's and ASAM's lie far beyond what is tried
+#: first; BiSAM's large radius pays at its large rate alone.
+TOPS = {"sgd": (1.0, 0), "sam": (0.1, 0.4), "asam": (2.0, 0.1), "bisam-log": (0.1, 0.4)}
 
 
 def _hill(rate, rho, best_rate, best_rho):
@@ -61,17 +64,17 @@ def rows(fake, tmp_path):
 
 
 def test_the_best_rate_and_radius_are_found_beyond_the_first_grid(rows):
-    assert rows["sgd1"].rate == pytest.approx(1.0, rel=0.15)
-    assert (rows["sam1"].rho, rows["sam1"].at_edge) == (0.4, [])
-    assert rows["asam1"].rho == pytest.approx(0.1)
-    assert rows["asam1"].rate == pytest.approx(2.0, rel=0.1)
+    assert rows["sgd1"].rate == pytest.approx(1.0, rel=0.2)
+    assert (rows["sam1"].rate, rows["sam1"].rho, rows["sam1"].at_edge) == (0.1, 0.4, [])
+    assert rows["asam1"].rate == pytest.approx(2.0, rel=0.5)
+    assert rows["asam1"].rho == pytest.approx(0.1, rel=0.5)
     assert all(row.at_edge == [] for row in rows.values())
 
 
 def test_budgets_are_equal_but_for_the_way_to_the_edge(rows):
-    assert len(rows["sam1"].tried) == 10  # six radii, four rates
-    assert len(rows["sgd1"].tried) == len(rows["sgd2"].tried) > 10
-    assert len(rows["asam1"].tried) > 10
+    assert len(rows["sam1"].tried) == search.BUDGET
+    assert search.BUDGET <= len(rows["asam1"].tried) <= search.BUDGET + search.BEYOND
+    assert len(rows["sgd1"].tried) == len(rows["sgd2"].tried) < search.BUDGET, "one number needs fewer"
     assert rows["bisam-logsam1"].tried == []
     assert (rows["bisam-logsam1"].rate, rows["bisam-logsam1"].rho) == (rows["sam1"].rate, rows["sam1"].rho)
 
@@ -83,19 +86,50 @@ def test_the_test_has_seeds_that_no_tuning_has_seen(rows, fake):
     assert all(len(row.scores) == 3 for row in rows.values())
 
 
-def test_a_grid_goes_on_until_the_best_lies_inside_and_ends():
-    grid = evidence.Grid({0.1: 0.5, 0.2: 0.6, 0.4: 0.7})
-    assert grid.next() == 0.8
-    grid.means[0.8] = 0.65
-    assert (grid.best, grid.at_edge, grid.next()) == (0.4, False, None)
-    falling = evidence.Grid({0.2: 0.7, 0.4: 0.6})
-    tried = []
-    while (value := falling.next()) is not None:
-        tried.append(value)
-        falling.means[value] = 1 - value
-    assert tried == [0.1, 0.05, 0.025, 0.0125, 0.00625, 0.003125]
-    assert falling.at_edge
-    assert evidence.Grid({0.1: 0.5, 0.2: 0.5}).best == 0.1, "the smaller value wins a tie"
+def test_a_radius_that_pays_at_another_rate_alone_is_found():
+    """Two hills: a small rate with a small radius, and a higher one, a large rate with a large radius."""
+
+    def score(rate, rho):
+        return max(0.8 + _hill(rate, rho, 0.0125, 0.0125), 0.85 + _hill(rate, rho, 0.1, 0.4)) - 0.9
+
+    best_at_small_rate = max((2.0**power for power in range(-7, 3)), key=lambda rho: score(0.0125, rho))
+    assert best_at_small_rate < 0.05, "who tunes the radius at the small rate gets a small one"
+    assert searched(score, 0.025, 0.2).best == (0.1, 0.4)
+
+
+@given(st.floats(-6, 6), st.floats(-6, 6), st.floats(-0.6, 0.6))
+def test_the_top_of_a_smooth_hill_is_found(rate, rho, tilt):
+    """Properties: no point twice, no more than the budget but at an edge, the best is near the top."""
+
+    def score(x, y):
+        off, up = math.log2(x / 0.1) - rate, math.log2(y / 0.2) - rho
+        return -(off**2 + up**2 + 2 * tilt * off * up)
+
+    found = searched(score, 0.1, 0.2)
+    assert search.BUDGET <= len(found.means) <= search.BUDGET + search.BEYOND
+    assert found.means[found.best] == max(found.means.values())
+    assert math.dist([math.log2(found.best[0] / 0.1), math.log2(found.best[1] / 0.2)], [rate, rho]) < 2
+
+
+def test_an_edge_that_never_ends_is_told():
+    found = searched(lambda x, y: -abs(math.log2(y)) + math.log2(x), 1.0, 1.0)
+    assert len(found.means) == search.BUDGET + search.BEYOND
+    assert found.at_edge == (True, False)
+
+
+def test_one_number_is_searched_down_to_the_finest_step_and_the_smaller_value_wins_a_tie():
+    assert searched(lambda x: min(0.5, x), 1.0).best == (0.5,)
+    inside = searched(lambda x: -abs(math.log2(x) - 1), 1.0)
+    assert sorted(x for (x,) in inside.means) == [0.25, 0.5, 1.0, 1.414, 1.682, 2.0, 2.378, 2.828, 4.0]
+    assert inside.at_edge == (False,)
+
+
+def searched(score, *middle):
+    found = search.Search(*middle)
+    while asked := found.next():
+        assert not set(asked) & set(found.means)
+        found.tell({point: score(*point) for point in asked})
+    return found
 
 
 def test_results_are_kept_as_json_and_as_a_table(rows, tmp_path):
@@ -113,4 +147,4 @@ def test_every_setting_is_a_recipe_that_can_be_trained():
     for name, setting in evidence_settings.SETTINGS.items():
         recipe = evidence.load(setting.recipe, list(setting.different))
         assert recipe.model.options["norm"] in ("batch", "none"), name
-        assert len(setting.radii) == 6
+        assert setting.radius > 0
