@@ -1,4 +1,4 @@
-"""What the evidence says: tables and sentences from ``results/evidence.json`` and ``results/large-radii.json``."""
+"""What the evidence says: tables and sentences from results/evidence.json, large-radii.json and ranking.json."""
 
 import json
 import math
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from frontier_tables import TITLES
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FRONTIER = ROOT / "results" / "frontier.json"
 RESULTS = ROOT / "results" / "evidence.json"
 REGISTERED = ROOT / "results" / "large-radii.json"
+RANKING = ROOT / "results" / "ranking.json"
 #: Points that do not matter, stated before the runs.
 MARGIN = 0.3
 SETS = {"digits": "Digits", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
@@ -156,6 +158,7 @@ def tables() -> dict[str, str]:
         "results-settings": "\n\n".join(_setting(table) for table in found) or "None has ended yet.",
         "results-against": _against([*found, *earlier]),
         "results-registered": _registered(),
+        "results-ranking": _ranking(),
         "verdict": answer([*found, *earlier]),
     }
 
@@ -289,6 +292,35 @@ def _registered() -> str:
         interval = f"{one['difference']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"
         lines.append(f"| {one['says']} | **{one['decision']}** | {interval} | {_p(one['p'])} | {one['n']} |")
     return "\n".join(lines)
+
+
+def _ranking() -> str:
+    """Return whether accuracy follows the rise of held-out error, and the methods by it."""
+    if not RANKING.exists():
+        return "It has not been run yet."
+    settings = json.loads(RANKING.read_text())
+    head = ["setting", "outcome", "Spearman, held-out error", "Spearman, the batch's error", "seeds"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|---:|---:|---:|"]
+    for name, told in settings.items():
+        both = [_correlation(told[f"rise of {whose} error"]) for whose in ("held-out", "the batch's")]
+        lines.append(f"| {name} | **{told['outcome']}** | {' | '.join(both)} | {told['seeds']} |")
+    return "\n".join([*lines, *(line for name, told in settings.items() for line in _by_rise(name, told))])
+
+
+def _by_rise(setting: str, told: Mapping[str, Any]) -> Iterator[str]:
+    """Return a setting's methods, by the rise of held-out error."""
+    yield from ("", f"{setting}, rho {told['rho']:g}, {told['processor']}, torch {told['torch']}, {told['date']}:", "")
+    yield "| method | rise of held-out error, points | of the batch's | test accuracy % |"
+    yield "|---|---:|---:|---:|"
+    methods = told["methods"]
+    for name in sorted(methods, key=lambda name: -methods[name]["rise_error_held_out"]):
+        held_out, batch = (methods[name][f"rise_error_{where}"] for where in ("held_out", "batch"))
+        scores = methods[name]["accuracy"]
+        yield f"| {name} | {held_out:+.2f} | {batch:+.2f} | {mean(scores):.2f} ± {stdev(scores):.2f} |"
+
+
+def _correlation(found: Mapping[str, float]) -> str:
+    return f"{found['spearman']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
 
 
 def _count(n: int, word: str) -> str:

@@ -53,6 +53,7 @@ def told(drawn, tmp_path, monkeypatch):
         monkeypatch.setattr(drawn, "RESULTS", tmp_path / "evidence.json")
         monkeypatch.setattr(drawn, "frontier", list)
         monkeypatch.setattr(drawn, "REGISTERED", tmp_path / "registered.json")
+        monkeypatch.setattr(drawn, "RANKING", tmp_path / "ranking.json")
         return drawn.tables()
 
     return write
@@ -120,3 +121,21 @@ def test_registered_hypotheses_are_told_with_their_outcome(told, drawn, tmp_path
     (tmp_path / "registered.json").write_text(json.dumps({"hypotheses": [one]}))
     tables = told(a=setting("digits", *USUAL))
     assert "| It is so | **refuted** | -1.00 [-2.00, +0.50] | 0.0400 | 10 |" in tables["results-registered"]
+
+
+def test_the_ranking_is_told_with_both_correlations_and_by_rise(told, tmp_path):
+    found = {"spearman": 0.5, "low": 0.1, "high": 0.8}
+    method = {"accuracy": [70.0, 72.0], "rise_error_batch": 4.0, "rise_error_held_out": 1.0}
+    higher = {**method, "rise_error_held_out": 1.5, "accuracy": [74.0, 76.0]}
+    kept = {"outcome": "confirmed", "seeds": 2, "rho": 0.1, "processor": "a CPU", "torch": "2", "date": "2026-01-02"}
+    kept |= {"rise of held-out error": found, "rise of the batch's error": {**found, "low": -0.1}}
+    kept |= {"methods": {"sam": method, "asam": higher}}
+    (tmp_path / "ranking.json").write_text(json.dumps({"digits-40": kept}))
+    lines = told(a=setting("digits", *USUAL))["results-ranking"].splitlines()
+    assert lines[2] == "| digits-40 | **confirmed** | +0.50 [+0.10, +0.80] | +0.50 [-0.10, +0.80] | 2 |"
+    assert lines[-2:] == ["| asam | +1.50 | +4.00 | 75.00 ± 1.41 |", "| sam | +1.00 | +4.00 | 71.00 ± 1.41 |"]
+
+
+def test_what_was_not_run_is_said(told):
+    tables = told(a=setting("digits", *USUAL))
+    assert tables["results-ranking"] == tables["results-registered"] == "It has not been run yet."
