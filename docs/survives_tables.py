@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bisam_lab.registry.measures import MEASURES
+from bisam_lab.report.page import rounded
 from bisam_lab.report.survives import survives_cells
 from bisam_lab.run.result import RunResult
 from bisam_lab.statistics import compare
@@ -84,7 +85,7 @@ def _keep(given: Sequence[str]) -> None:
         order = {method: place for place, method in enumerate(dict.fromkeys(_methods(recipe)))}
         results.sort(key=lambda run: (order[run.method], run.seed))
         runs = [{key: value for key, value in run.to_dict().items() if key in _KEPT} for run in results]
-        studies[name] = {"recipe": recipe, "environment": _machine(results[0]), "runs": _rounded(runs)}
+        studies[name] = {"recipe": recipe, "environment": _machine(results[0]), "runs": rounded(runs)}
     RESULTS.write_text(json.dumps({"measures": list(MEASURES), "studies": studies}, indent=1) + "\n")
 
 
@@ -96,14 +97,6 @@ def _methods(recipe: str) -> list[str]:
     from bisam_lab.plain_yaml import parse_yaml
 
     return [str(method) for method in parse_yaml(recipe, "recipe.yaml")["methods"]]
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_rounded(inner) for inner in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":
