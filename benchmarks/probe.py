@@ -6,10 +6,12 @@
 
 A fine-tuning of the whole network is a recipe: ``bisam compare finetune-efficientnet``, ``finetune-minilm``. A probe
 trains the head alone, which is convex: it says what the features hold, and how methods differ on a linear layer.
-A seed draws the training examples out of a pool, the head's weights and the order of the batches.
+A seed draws the training examples out of a pool, the head's weights and the order of the batches. The rest of the pool
+is for the choice; the test examples are read in the comparison alone.
 """
 
 import argparse
+import functools
 import json
 import platform
 import time
@@ -81,11 +83,14 @@ def optimizer(method: str, rate: float, rho: float, head: nn.Module) -> Sharpnes
     return make(base, model=head, rho=rho)
 
 
-def accuracy(data: tuple[Tensor, Tensor, Tensor, Tensor], method: str, rate: float, rho: float, seed: int) -> float:
-    """Train one head and return the share of the test examples that are right."""
+def accuracies(
+    data: tuple[Tensor, Tensor, Tensor, Tensor], method: str, rate: float, rho: float, seed: int
+) -> list[float]:
+    """Train one head and return the share that is right: of the rest of the pool, and of the test examples."""
     pool, labels, test, right = data
     torch.manual_seed(seed)
-    chosen = torch.randperm(len(pool))[:TRAINED]
+    order = torch.randperm(len(pool))
+    chosen, others = order[:TRAINED], order[TRAINED:]
     head = nn.Linear(pool.shape[1], 1 + int(labels.max()))
     opt = optimizer(method, rate, rho, head)
     for _ in range(EPOCHS):
@@ -95,7 +100,8 @@ def accuracy(data: tuple[Tensor, Tensor, Tensor, Tensor], method: str, rate: flo
             opt.step()
             opt.zero_grad()
     with torch.no_grad():
-        return float((head(test).argmax(1) == right).float().mean())
+        seen = ((head(pool[others]), labels[others]), (head(test), right))
+        return [float((logits.argmax(1) == y).float().mean()) for logits, y in seen]
 
 
 def main() -> None:
@@ -111,17 +117,21 @@ def main() -> None:
     print(f"features of {len(data[0])} and {len(data[2])} examples, {data[0].shape[1]} each", flush=True)
     tuning, seeds = range(3), range(1000, 1000 + args.seeds)
 
-    def of_rate(method: str, rate: float, seed: int) -> float:
-        return accuracy(data, method, rate, 0.0, seed)
+    @functools.cache
+    def trained(method: str, rate: float, rho: float, seed: int) -> list[float]:
+        return accuracies(data, method, rate, rho, seed)
 
-    rows = tuned(of_rate, {"adamw": RATES}, tuning=tuning, seeds=seeds, tell=print)
-    chosen = rows[0]["chosen"]
+    def of_rate(part: int, method: str, rate: float, seed: int) -> float:
+        return trained(method, rate, 0.0, seed)[part]
 
-    def of_radius(method: str, rho: float, seed: int) -> float:
-        return accuracy(data, method, chosen, rho, seed)
+    def of_radius(part: int, method: str, rho: float, seed: int) -> float:
+        return trained(method, rows[0]["chosen"], rho, seed)[part]
 
-    grids = {method: [factor * rho for rho in RADII] for method, factor in METHODS.items()}
-    rows += tuned(of_radius, grids, tuning=tuning, seeds=seeds, tell=print)
+    radii = {method: [factor * rho for rho in RADII] for method, factor in METHODS.items()}
+    rows: list[dict[str, Any]] = []
+    for number, grids in ((of_rate, {"adamw": RATES}), (of_radius, radii)):
+        validation, test = (functools.partial(number, part) for part in (0, 1))
+        rows += tuned(test, grids, tuning=tuning, seeds=seeds, validation=validation, tell=print)
     print(markdown(rows, ["adamw", "sam"], "test accuracy %"))
     kept = json.loads(args.out.read_text()) if args.out.exists() else {}
     kept[f"probe-{args.probe}"] = {

@@ -5,8 +5,8 @@
     python examples/graph.py --graph cora --data planetoid    # ind.cora.x and so on in that folder
 
 The whole graph is one batch, and the loss counts the few nodes that have a label. So a pass is a pass over the graph,
-and BiSAM's lower bound is that of the error on those nodes. A seed draws the labelled nodes (of Planetoid's graphs, the
-split is fixed) and the weights; all methods share both.
+and BiSAM's lower bound is that of the error on those nodes. A seed draws the weights and the nodes that have a label,
+that are there to choose on, and to test on (of Planetoid's graphs, the split is fixed); all methods share them.
 
 Needs ``pip install 'bisam[lab,examples]'``. Planetoid's files are pickles, which are read without running code.
 """
@@ -17,7 +17,7 @@ import json
 import platform
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import networkx as nx
 import torch
@@ -39,12 +39,13 @@ GRIDS = {
 
 
 class Graph(NamedTuple):
-    """What a run sees: x (N, F), y (N,), the normalised adjacency (N, N), and the nodes to train and to test on."""
+    """What a run sees: x (N, F), y (N,), the normalised adjacency (N, N); nodes to train, to choose and to test on."""
 
     x: Tensor
     y: Tensor
     adjacency: Tensor
     train: Tensor
+    validation: Tensor
     test: Tensor
 
 
@@ -73,13 +74,17 @@ def normalised(edges: Tensor, count: int) -> Tensor:
 
 
 def of_networkx(graph: nx.Graph, labels: list[int], each: int, seed: int) -> Graph:
-    """Return a graph without features: a node is its own word. ``each`` nodes of a class have a label."""
+    """Return a graph without features: a node is its own word. ``each`` nodes of a class have a label.
+
+    A third of the others is for the choice.
+    """
     draws = torch.Generator().manual_seed(seed)
     y, order = torch.tensor(labels), torch.randperm(len(labels), generator=draws)
     train = torch.cat([order[y[order] == k][:each] for k in range(int(y.max()) + 1)])
-    test = order[~torch.isin(order, train)]
+    others = order[~torch.isin(order, train)]
+    validation, test = others.split([len(others) // 3, len(others) - len(others) // 3])
     edges = torch.tensor(list(graph.edges)).T
-    return Graph(torch.eye(len(labels)), y, normalised(edges, len(labels)), train, test)
+    return Graph(torch.eye(len(labels)), y, normalised(edges, len(labels)), train, validation, test)
 
 
 def karate(seed: int) -> Graph:
@@ -102,7 +107,8 @@ def planetoid(name: str, folder: Path) -> Graph:
     x = torch.from_numpy(found.x)
     x = x / x.sum(1, keepdim=True).clamp(min=1)
     y, edges = torch.from_numpy(found.y), torch.from_numpy(found.edges)
-    return Graph(x, y, normalised(edges, len(y)), torch.from_numpy(found.train), torch.from_numpy(found.test))
+    parts = [torch.from_numpy(part) for part in (found.train, found.validation, found.test)]
+    return Graph(x, y, normalised(edges, len(y)), *parts)
 
 
 def optimizer(method: str, rate: float, rho: float, model: nn.Module) -> SharpnessAware:
@@ -113,8 +119,8 @@ def optimizer(method: str, rate: float, rho: float, model: nn.Module) -> Sharpne
     return {"adam": SAM, "sam": SAM, "asam": ASAM}[method](base, model=model, rho=rho)
 
 
-def accuracy(graph: Graph, method: str, rate: float, rho: float, seed: int, epochs: int) -> float:
-    """Train once and return the share of the test nodes that are right after the last epoch."""
+def accuracies(graph: Graph, method: str, rate: float, rho: float, seed: int, epochs: int) -> list[float]:
+    """Train once and return the share that is right after the last epoch: of the validation and of the test nodes."""
     torch.manual_seed(seed)
     model = GCN(graph.x.shape[1], 1 + int(graph.y.max()))
     opt = optimizer(method, rate, rho, model)
@@ -125,8 +131,8 @@ def accuracy(graph: Graph, method: str, rate: float, rho: float, seed: int, epoc
         opt.zero_grad()
     model.eval()
     with torch.no_grad():
-        right = model(graph.x, graph.adjacency)[graph.test].argmax(1) == graph.y[graph.test]
-    return float(right.float().mean())
+        right = (model(graph.x, graph.adjacency).argmax(1) == graph.y).float()
+    return [float(right[nodes].mean()) for nodes in (graph.validation, graph.test)]
 
 
 def main() -> None:
@@ -144,22 +150,27 @@ def main() -> None:
     graph_of = functools.cache(made)
     seeds = {"tuning": range(args.tuning_seeds), "seeds": range(1000, 1000 + args.seeds)}
 
-    def of_rate(method: str, rate: float, seed: int) -> float:
-        return accuracy(graph_of(seed), method, rate, 0.0, seed, args.epochs)
+    @functools.cache
+    def trained(method: str, rate: float, rho: float, seed: int) -> list[float]:
+        return accuracies(graph_of(seed), method, rate, rho, seed, args.epochs)
 
-    rows = tuned(of_rate, {"adam": RATES}, **seeds, tell=print)
-    chosen = rows[0]["chosen"]
+    def of_rate(part: int, method: str, rate: float, seed: int) -> float:
+        return trained(method, rate, 0.0, seed)[part]
 
-    def of_radius(method: str, rho: float, seed: int) -> float:
-        return accuracy(graph_of(seed), method, chosen, rho, seed, args.epochs)
+    def of_radius(part: int, method: str, rho: float, seed: int) -> float:
+        return trained(method, rows[0]["chosen"], rho, seed)[part]
 
-    rows += tuned(of_radius, GRIDS, **seeds, tell=print)
+    rows: list[dict[str, Any]] = []
+    for number, grids in ((of_rate, {"adam": RATES}), (of_radius, GRIDS)):
+        validation, test = (functools.partial(number, part) for part in (0, 1))
+        rows += tuned(test, grids, **seeds, validation=validation, tell=print)
     print(markdown(rows, ["adam", "sam"], "test accuracy %"))
     if args.out is not None:
         kept = json.loads(args.out.read_text()) if args.out.exists() else {}
         kept[args.graph] = {
             "date": time.strftime("%Y-%m-%d"),
-            "command": f"python examples/graph.py --graph {args.graph} --seeds {args.seeds} --epochs {args.epochs}",
+            "command": f"python examples/graph.py --graph {args.graph} --seeds {args.seeds} "
+            f"--tuning-seeds {args.tuning_seeds} --epochs {args.epochs}",
             "machine": f"{platform.machine()}, one thread, torch {torch.__version__.partition('+')[0]}",
             "tuning": {"values": len(RADII), "seeds": args.tuning_seeds},
             "rows": rows,

@@ -24,6 +24,7 @@ def tuned(
     *,
     tuning: Sequence[int],
     seeds: Sequence[int],
+    validation: Score | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Tune each contestant on the seeds ``tuning``, and score the winner on ``seeds``.
@@ -33,6 +34,8 @@ def tuned(
         grids: the values that each contestant tries, equally many.
         tuning: seeds to tune on.
         seeds: seeds to compare on.
+        validation: scores a contestant while it is tuned, on examples that ``score`` does not count; None: ``score``
+            itself, where each seed draws all its examples anew.
         tell: is called with a line about each contestant.
 
     Returns:
@@ -45,9 +48,9 @@ def tuned(
         raise ValueError(f"grids={ {name: len(values) for name, values in grids.items()} } must have one length")
     if {*tuning} & {*seeds}:
         raise ValueError(f"seeds={[*seeds]} must not be among those of the tuning, {[*tuning]}")
-    rows = []
+    rows, valid = [], validation or score
     for name, values in grids.items():
-        tried = [statistics.fmean(score(name, value, seed) for seed in tuning) for value in values]
+        tried = [statistics.fmean(valid(name, value, seed) for seed in tuning) for value in values]
         chosen = values[tried.index(max(tried))]
         scores = [score(name, chosen, seed) for seed in seeds]
         edge = len(values) > 1 and chosen in (min(values), max(values))

@@ -33,6 +33,16 @@ def test_the_best_mean_on_the_tuning_seeds_meets_the_others_on_fresh_ones():
     assert len(said) == 2
 
 
+def test_the_choice_is_made_on_other_examples_where_there_are_some():
+    def validation(name, value, seed):
+        assert seed in SEEDS["tuning"]
+        return -value
+
+    (a,) = tuned(score, {"a": (1, 2, 3)}, **SEEDS, validation=validation)
+    assert (a["chosen"], a["tried"]) == (1, [-1, -2, -3])
+    assert a["scores"] == pytest.approx([0.45, 0.46, 0.45])
+
+
 def test_the_table_has_paired_differences_in_the_unit_of_the_score():
     rows = tuned(score, {"a": (1, 2, 3), "b": (1, 2, 3)}, **SEEDS)
     b = compared(rows, "a")[1]
