@@ -152,8 +152,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.tasks:
         task = Task(name, args.data_dir, args.out / f"{name}.json")
