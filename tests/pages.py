@@ -20,6 +20,7 @@ import typer.main
 from bisam_lab.cli.app import app
 from bisam_lab.cli.audit import sorted_words
 from bisam_lab.cli.options import read
+from tests.warm import warm
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,7 +88,7 @@ def prompts(block):
 def run_console(page, folder):
     """Run the console blocks of a page in a folder, and return what each has printed."""
     write_files(page, folder)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join([str(warm().parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     said = []
     for block in blocks(page):
         if block.language == "console" and not block.not_run:

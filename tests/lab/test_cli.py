@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 import bisam_lab
+from tests.warm import warm
 
 BISAM = str(Path(sys.executable).parent / "bisam")
 TINY = [
@@ -28,7 +29,7 @@ ENV = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
 
 def bisam(*args, cwd, timeout=240):
     return subprocess.run(
-        [BISAM, *args], capture_output=True, text=True, cwd=cwd, env=ENV, timeout=timeout, check=False
+        [warm(), *args], capture_output=True, text=True, cwd=cwd, env=ENV, timeout=timeout, check=False
     )
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from bisam_lab.run.observer import Stopped
 from bisam_lab.run.train import train
 from tests.lab.run.runs import TINY, StopAfter, history, logged, same, weights
 from tests.lab.test_cli import ENV, bisam, in_process, start, wait_for
+from tests.warm import warm
 
 RECIPE = [*TINY, "train.epochs=4"]
 SHORT = (*TINY, "train.epochs=2", "model.options.width=4")
@@ -63,7 +63,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
     seen = []
     for where, count in (("step", 2), ("write", 3), ("step", 6), ("rename", 6), ("end", 1)):
         done = subprocess.run(
-            [sys.executable, "-c", KILLED, where, str(count), *args, "--out", str(folder)],
+            [warm(), "-c", KILLED, where, str(count), *args, "--out", str(folder)],
             capture_output=True,
             text=True,
             env=ENV,
