@@ -6,7 +6,7 @@
 
 1. Tuning, on the seeds 1000 and on, of the score on validation. Every contestant but SGD searches its learning rate and
    its radius together, with one number of trials: see ``search.py``. SGD has no radius, and searches its rate down to
-   the finest step.
+   the finest step. The FINALISTS best points are trained on more seeds; the best mean over all seeds wins.
 2. Test: fresh seeds from 0 on, with that rate and radius. The test set is read here alone. "tuned as sam" stands for
    a method that takes SAM's numbers, so that the luck of a tuning is no difference between the two.
 
@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ from bisam_lab.tuning.tuning import FIRST_SEED
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "evidence.json"
 #: The middle of the rates that are tried first, in units of the recipe's.
 START = 0.25
+#: Points that are trained on more seeds, and how many more.
+FINALISTS, FINAL_SEEDS = 4, 6
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Row:
     Attributes:
         like: whose numbers it takes, of the contestants by name.
         tried: rate, radius (not of SGD) and mean validation score of each trial, in order.
+        finals: the same of the finalists, over all their seeds.
         rate: the learning rate that the tuning chose.
         rho: the radius that it chose; 0 for SGD.
         at_edge: which of them are the last ones of what was tried, even so.
@@ -62,12 +65,25 @@ class Row:
     epochs: float
     like: str | None
     tried: list[list[float]]
+    finals: list[list[float]]
     rate: float
     rho: float
     at_edge: list[str]
     scores: list[float] = field(default_factory=list)
     passes: float = 0.0
     failed: int = 0
+
+
+class Tuned(NamedTuple):
+    """What was tried, and the finalists' means over all seeds."""
+
+    search: Search
+    finals: dict[Point, float]
+
+    @property
+    def best(self) -> Point:
+        """The finalist with the best mean; of two equal ones that with the better rank."""
+        return max(self.finals, key=self.finals.__getitem__)
 
 
 class Evidence:
@@ -79,25 +95,34 @@ class Evidence:
         self.out, self.data_dir, self.jobs = out, data_dir, jobs
         self.environment: dict[str, Any] = {}
 
-    def tune(self, contestant: Contestant) -> Search:
-        """Search the contestant's rate and radius; SGD's rate alone."""
-        rate = rounded(START * self.recipe.train.lr)
+    def tune(self, contestant: Contestant) -> Tuned:
+        """Search the contestant's rate and radius, SGD's rate alone; then decide between the best ones."""
+        rate, tuning = rounded(START * self.recipe.train.lr), self.setting.tuning_seeds
         search = Search(rate) if contestant.plain else Search(rate, rounded(contestant.scale * self.setting.radius))
         while asked := search.next():
-            runs = self.train("tuning", contestant, asked, FIRST_SEED, self.setting.tuning_seeds)
+            runs = self.train("tuning", contestant, asked, FIRST_SEED, tuning)
             search.tell({p: float(np.mean([run.validation_score for run in runs[p]])) for p in asked})
-        return search
+        points = search.best(FINALISTS)
+        more = self.train("finals", contestant, points, FIRST_SEED + tuning, FINAL_SEEDS)
+        finals = {}
+        for point in points:
+            scores = [run.validation_score for run in more[point]]
+            finals[point] = (tuning * search.means[point] + sum(scores)) / (tuning + FINAL_SEEDS)
+        return Tuned(search, finals)
 
     def rows(self) -> Iterable[Row]:
         """Tune and test the contestants one by one, and yield what came out."""
-        tuned: dict[str, Search] = {}
+        known: dict[str, Tuned] = {}
         for c in self.setting.contestants:
-            search = tuned[c.like] if c.like else tuned.setdefault(c.name, self.tune(c))
-            runs = self.train("test", c, [search.best], 0, self.setting.seeds)[search.best]
-            rate, rho = search.best if len(search.best) == 2 else (*search.best, 0.0)
-            edges = [name for name, edge in zip(("rate", "rho"), search.at_edge, strict=False) if edge]
-            tried = [] if c.like else [[*point, round(mean, 6)] for point, mean in search.means.items()]
-            row = Row(c.method, c.epochs, c.like, tried, rate, rho, edges)
+            tuned = known[c.like] if c.like else known.setdefault(c.name, self.tune(c))
+            runs = self.train("test", c, [tuned.best], 0, self.setting.seeds)[tuned.best]
+            rate, rho = tuned.best if len(tuned.best) == 2 else (*tuned.best, 0.0)
+            edges = [
+                name for name, edge in zip(("rate", "rho"), tuned.search.at_edge(tuned.best), strict=False) if edge
+            ]
+            means = [{}, {}] if c.like else [tuned.search.means, tuned.finals]
+            tried, finals = ([[*point, round(mean, 6)] for point, mean in each.items()] for each in means)
+            row = Row(c.method, c.epochs, c.like, tried, finals, rate, rho, edges)
             row.scores = [round(run.test_score, 6) for run in runs]
             row.failed = sum(run.status != "ok" for run in runs)
             epochs = np.mean([len(run.history) for run in runs])
@@ -137,6 +162,7 @@ def entry(evidence: Evidence, rows: list[Row]) -> dict[str, Any]:
         "date": str(date.today()),
         "recipe": evidence.recipe.model_dump(mode="json", include={"data", "model", "train"}),
         "tuning_seeds": setting.tuning_seeds,
+        "finals": {"points": FINALISTS, "seeds": setting.tuning_seeds + FINAL_SEEDS},
         "seeds": setting.seeds,
         "contestants": len(setting.contestants),
         "hardware": {key: machine.get(key) for key in ("processor", "device", "threads")}

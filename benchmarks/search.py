@@ -54,19 +54,15 @@ class Search:
         """Enter the scores of points that were asked for."""
         self.means.update(means)
 
-    @property
-    def best(self) -> Point:
-        """The point with the best mean; of two equal ones the smaller one."""
-        return self._places[self._best]
+    def best(self, n: int) -> list[Point]:
+        """Return the n points with the best means, the best one first; of two equal ones the smaller one."""
+        return sorted(self.means, key=lambda point: (-self.means[point], point))[:n]
 
-    @property
-    def at_edge(self) -> tuple[bool, ...]:
-        """Whether the best value of each number is the least or the largest one that was tried."""
-        return tuple(value in (min(tried), max(tried)) for value, tried in zip(self._best, self._tried, strict=True))
-
-    @property
-    def _best(self) -> tuple[float, ...]:
-        return max(self._places, key=lambda place: (self.means[self._places[place]], [-value for value in place]))
+    def at_edge(self, point: Point) -> tuple[bool, ...]:
+        """Return whether each number of a point is the least or the largest one that was tried."""
+        return tuple(
+            value in (min(tried), max(tried)) for value, tried in zip(point, zip(*self.means, strict=True), strict=True)
+        )
 
     @property
     def _tried(self) -> Sequence[tuple[float, ...]]:
@@ -74,7 +70,8 @@ class Search:
         return list(zip(*self._places, strict=True))
 
     def _neighbours(self) -> Iterator[tuple[float, ...]]:
-        best = self._best
+        (first,) = self.best(1)
+        best = next(place for place, point in self._places.items() if point == first)
         for number, sign in itertools.product(range(len(best)), (-1, 1)):
             yield (*best[:number], best[number] + sign * self._step, *best[number + 1 :])
 

@@ -37,6 +37,7 @@ def setting(data, *rows, share=0.4, noise="symmetric", norm="batch", whole=True)
             "train": {"epochs": 15, "batch_size": 64},
         },
         "tuning_seeds": 2,
+        "finals": {"points": 4, "seeds": 8},
         "seeds": 10,
         "contestants": len(rows) + (not whole),
         "hardware": {"processor": "a CPU", "device": "cpu", "threads": 1, "torch": "2.15.0"},
