@@ -259,7 +259,7 @@ def _caption(table: Table) -> str:
     tuned = sum(len(row["tried"]) for row in stored["rows"])
     return (
         f"{stored['date']}: {images}{size}, {model['name']}, {train['epochs']} epochs, batch {train['batch_size']}. "
-        f"Tuning: {tuned} trials in all, {stored['tuning_seeds']} seeds each, and {stored['finals']['points']} points of "
+        f"Tuning: {tuned} trials in all, {stored['tuning_seeds']} seeds each, {stored['finals']['points']} points of "
         f"each contestant on {stored['finals']['seeds']}. Test: n = {stored['seeds']} fresh seeds. "
         f"{stored['hardware']['processor']}, torch {stored['hardware']['torch']}."
     )
