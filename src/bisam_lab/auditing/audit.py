@@ -124,8 +124,9 @@ def audit(
     0-1 loss makes more mistakes than SAM's, which climbs cross-entropy. This measures it, on each batch that is climbed
     and on held-out data that are not, for equal radii and for equal rise of cross-entropy, with paired intervals.
 
-    BatchNorm layers normalise by the batch, as they do when SAM trains, and in a second measurement by their running
-    statistics. Dropout is off. The network is as it was afterwards, to the bit: weights, gradients, buffers, modes.
+    Layers with running statistics, such as BatchNorm, normalise by the batch, as they do when SAM trains, and in a
+    second measurement by these. Dropout is off. The network is as it was afterwards, to the bit: weights, gradients,
+    buffers, modes; and so are the random states of torch, NumPy and Python.
 
     Example:
         >>> found = bisam_lab.audit(model, train_batches, adversaries=["sam", "bisam-log"], held_out=test_batches)
@@ -151,8 +152,9 @@ def audit(
 
     Raises:
         TypeError: what is no network, no batches, no adversaries.
-        ValueError: an unknown adversary; radii that are not increasing; no batches, or targets that are no class
-            indices; a network without parameters that need gradients.
+        ValueError: an unknown adversary, or one that an audit cannot look at; radii that are not increasing; no
+            batches, or targets that are no class indices; a network without parameters that need gradients, or with a
+            loss that is not finite.
     """
     radii, device = _checked(model, rhos, n)
     check_names(adversaries)
