@@ -1,7 +1,6 @@
 """An audit: what adversaries do to a network at fixed weights, on the batch that they climb and on held-out data."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -15,19 +14,19 @@ from torch import nn
 from bisam._validation import positive
 
 from ..run.result import plain
-from .adversaries import DEFAULT, Objective
+from .adversaries import DEFAULT, Adversary, Objective, check_names
 from .adversaries import adversaries as build
 from .batches import Batch, check_labels, logits_of, taken
 from .histogram import Histogram, histogram
 from .journal import Journal
 from .measure import Measured, measure
-from .modes import STATISTICS, Statistics, statistics, untouched, uses_batch_statistics
+from .modes import Modes, Statistics, mode, modes_of, untouched
 from .rows import Row, rows_of
 from .sharpness import Sharpness, check_installed
 from .sharpness import sharpness as measure_sharpness
 from .words import verdicts
 
-__all__ = ["BATCHES", "RHOS", "Audit", "Header", "audit"]
+__all__ = ["BATCHES", "RHOS", "Audit", "Header", "audit", "check_radii"]
 
 RHOS = (0.05, 0.1, 0.2)
 #: Batches that are climbed unless it is told; with fewer the intervals say little.
@@ -73,8 +72,8 @@ class Audit:
         verdict: one sentence or two for each adversary but SAM.
         notes: what a reader must know.
         margins: of the batches' samples, and how each objective weights them, by mode.
-        points: rise of the error in points by mode, radius, adversary and batch, for figures.
-        stopped: whether Ctrl-C ended it before the last batch.
+        points: rise of the error in points by mode, radius, adversary and batch, for figures; SAM's always.
+        stopped: whether Ctrl-C ended it.
         sharpness: curvature and the loss around w, where it was asked for.
     """
 
@@ -125,8 +124,9 @@ def audit(
     0-1 loss makes more mistakes than SAM's, which climbs cross-entropy. This measures it, on each batch that is climbed
     and on held-out data that are not, for equal radii and for equal rise of cross-entropy, with paired intervals.
 
-    BatchNorm layers normalise by the batch, as they do when SAM trains, and in a second measurement by their running
-    statistics. Dropout is off. The network is as it was afterwards, to the bit: weights, gradients, buffers, modes.
+    Layers with running statistics, such as BatchNorm, normalise by the batch, as they do when SAM trains, and in a
+    second measurement by these. Dropout is off. The network is as it was afterwards, to the bit: weights, gradients,
+    buffers, modes; and so are the random states of torch, NumPy and Python.
 
     Example:
         >>> found = bisam_lab.audit(model, train_batches, adversaries=["sam", "bisam-log"], held_out=test_batches)
@@ -143,7 +143,7 @@ def audit(
         held_out: batches that nobody climbs; the i-th one is looked at with the i-th batch. None leaves them out.
         n: batches to climb at the most.
         name: of the network, for tables and pages.
-        seed: of random directions and supports.
+        seed: of random directions.
         sharpness: whether to measure :class:`~bisam_lab.auditing.Sharpness`, too. It needs ``bisam[sharpness]`` and
             takes some hundred passes.
         progress: is called with the number of measurements done and of all.
@@ -152,32 +152,62 @@ def audit(
 
     Raises:
         TypeError: what is no network, no batches, no adversaries.
-        ValueError: an unknown adversary; radii that are not increasing; no batches, or targets that are no class
-            indices; a network without parameters that need gradients.
+        ValueError: an unknown adversary, or one that an audit cannot look at; radii that are not increasing; no
+            batches, or targets that are no class indices; a network without parameters that need gradients, or with a
+            loss that is not finite.
     """
     radii, device = _checked(model, rhos, n)
+    check_names(adversaries)
     if sharpness:
         check_installed()
-    pairs = taken("batches", batches, n, device)
-    others = [] if held_out is None else taken("held_out", held_out, n, device)
-    modes = STATISTICS if uses_batch_statistics(model) else STATISTICS[:1]
     with untouched(model):
+        pairs = taken("batches", batches, n, device)
+        others = [] if held_out is None else taken("held_out", held_out, n, device)
+        modes = modes_of(model, lambda: logits_of(model, pairs[0]))
+        noisy = _looked_over(model, modes, {"batches": pairs, "held_out": others})
         chosen = build(adversaries, model)
-        _check_labels(model, {"batches": pairs, "held_out": others})
         sam = next((one for one in chosen if one.name == SAM), None) or build([SAM], model)[0]
         everyone = chosen if sam in chosen else [sam, *chosen]
-        asked = [*(one.name for one in everyone), radii, modes, len(pairs), seed]
+        own = {name: own for name, own in adversaries.items() if own} if isinstance(adversaries, Mapping) else {}
+        asked = [[one.name for one in everyone], own, radii, list(modes), len(pairs), seed]
         diary = Journal(journal, model, [*pairs, *others], asked)
-        begun = diary.begun()
-        each = len(modes) * len(everyone)
-        told = _counted(progress, begun.batches * each, len(pairs) * each)
-        steps = measure(model, pairs, others, everyone, sam, radii, modes, seed=seed, measured=begun, done=told)
-        measured = _whole(steps, begun, diary, keep)
-        asam = build(["asam"], model)[0]
-        sharp = measure_sharpness(model, pairs, chosen, sam, asam, radii[len(radii) // 2]) if sharpness else None
-    sizes = [len(pair) for pair in pairs]
-    found = _summed_up(name, measured, [one.name for one in chosen], max(sizes), len(pairs))
-    return replace(found, sharpness=sharp)
+        measured = diary.begun()
+        told = _counted(progress, measured.batches, len(pairs), len(modes) * len(everyone))
+        steps = measure(model, pairs, others, everyone, sam, radii, modes, seed=seed, measured=measured, done=told)
+
+        def at_the_end() -> Sharpness:
+            torch.manual_seed(seed)
+            return measure_sharpness(model, pairs, chosen, sam, build(["asam"], model)[0], radii[len(radii) // 2])
+
+        done, sharp, stopped = _whole(steps, measured, diary, keep, at_the_end if sharpness else None)
+    found = _summed_up(name, measured.of_first(done), chosen, max(map(len, pairs)))
+    notes = [
+        *_notes_of_the_end(stopped, done, len(pairs)),
+        *_notes(done, len(others), held_out is not None, modes),
+        *noisy,
+    ]
+    return replace(found, sharpness=sharp, stopped=stopped, notes=tuple(notes))
+
+
+def _whole(
+    steps: Iterator[Measured], measured: Measured, journal: Journal, keep: bool, last: Callable[[], Sharpness] | None
+) -> tuple[int, Sharpness | None, bool]:
+    """Go through all steps, and return how many batches are measured, the sharpness, and whether Ctrl-C ended it.
+
+    With ``keep`` Ctrl-C ends it once two batches are measured; else it is raised. The journal goes at the end alone.
+    """
+    done = measured.batches
+    try:
+        for _ in steps:
+            done += 1
+            journal.keep(measured)
+        sharp = None if last is None else last()
+    except KeyboardInterrupt:
+        if not keep or done < 2:
+            raise
+        return done, None, True
+    journal.remove()
+    return done, sharp, False
 
 
 def _checked(model: nn.Module, rhos: Sequence[float], n: int) -> tuple[list[float], torch.device]:
@@ -188,55 +218,60 @@ def _checked(model: nn.Module, rhos: Sequence[float], n: int) -> tuple[list[floa
         raise ValueError("model has no parameter that needs a gradient, so nothing can be perturbed: unfreeze some")
     if type(n) is not int or n < 2:
         raise ValueError(f"n={n!r} must be a whole number of 2 batches or more: an interval needs two")
-    if not isinstance(rhos, Sequence):
-        raise TypeError(f"rhos={rhos!r} must be a list of radii, for instance [0.05, 0.1, 0.2]")
-    radii = [positive("rhos", rho) for rho in rhos]
+    return check_radii("rhos", rhos), params[0].device
+
+
+def check_radii(name: str, rhos: Sequence[float] | str) -> list[float]:
+    """Return radii as floats.
+
+    Raises:
+        TypeError: it is no list of numbers.
+        ValueError: one is not above zero, or they do not increase.
+    """
+    if not isinstance(rhos, Sequence) or isinstance(rhos, str):
+        raise TypeError(f"{name}={rhos!r} must be a list of radii, for instance [0.05, 0.1, 0.2]")
+    radii = [positive(name, rho) for rho in rhos]
     if not radii or any(a >= b for a, b in itertools.pairwise(radii)):
-        raise ValueError(f"rhos={list(rhos)} must be increasing, for instance [0.05, 0.1, 0.2]")
-    return radii, params[0].device
+        raise ValueError(f"{name}={list(rhos)} must be increasing, for instance {sorted({*radii}) or [*RHOS]}")
+    return radii
 
 
-def _check_labels(model: nn.Module, batches: Mapping[str, Sequence[Batch]]) -> None:
-    with statistics(model, "running"), torch.no_grad():
-        classes = logits_of(model, batches["batches"][0]).shape[1]
+def _looked_over(model: nn.Module, modes: Modes, batches: Mapping[str, Sequence[Batch]]) -> list[str]:
+    """Check the labels, and return a note where two passes over one batch differ."""
+    first, noisy = batches["batches"][0], []
+    for kind, training in modes.items():
+        with mode(model, training), torch.no_grad():
+            logits = logits_of(model, first)
+            if not torch.allclose(logits, logits_of(model, first), rtol=1e-3, atol=1e-3, equal_nan=True):
+                noisy.append(kind)
     for name, found in batches.items():
-        check_labels(name, found, classes)
+        check_labels(name, found, logits.shape[1])
+    words = (
+        f"With {' and '.join(noisy)} statistics two passes over one batch give different logits, so every rise holds "
+        "this noise, too: does a dropout function lack training=self.training?"
+    )
+    return [words] if noisy else []
 
 
-def _counted(progress: Callable[[int, int], None], begun: int, total: int) -> Callable[[], None]:
-    count = itertools.count(begun + 1)
-    return lambda: progress(next(count), total)
+def _counted(progress: Callable[[int, int], None], begun: int, batches: int, each: int) -> Callable[[], None]:
+    count = itertools.count(begun * each + 1)
+    return lambda: progress(next(count), batches * each)
 
 
-def _whole(steps: Iterator[Measured], begun: Measured, journal: Journal, keep: bool) -> Measured:
-    """Return what is measured of whole batches: of all, or with ``keep`` of those before Ctrl-C."""
-    done = begun.batches
-    try:
-        for _ in steps:
-            done += 1
-            journal.keep(begun)
-        journal.remove()
-    except KeyboardInterrupt:
-        if not keep or done < 2:
-            raise
-    return begun.of_first(done)
-
-
-def _summed_up(name: str, measured: Measured, names: Sequence[str], size: int, wanted: int) -> Audit:
+def _summed_up(name: str, measured: Measured, adversaries: Sequence[Adversary], size: int) -> Audit:
     kinds = list(dict.fromkeys(at_w.statistics for at_w in measured.at_w))
-    batches = measured.batches
+    names = [one.name for one in adversaries]
     rows, headers = rows_of(measured, names, SAM), [_header(kind, measured) for kind in kinds]
     if len(kinds) == 1:  # without BatchNorm the two modes are one
         headers += [replace(header, statistics="running") for header in headers]
         rows += [replace(row, statistics="running") for row in rows]
     return Audit(
         name=name,
-        batches=batches,
+        batches=measured.batches,
         size=size,
         headers=tuple(headers),
-        verdict=tuple(verdicts(rows, SAM)),
-        notes=tuple(_notes(batches, wanted, rows, len(kinds))),
-        stopped=batches < wanted,
+        verdict=tuple(verdicts(rows, SAM, {one.name for one in adversaries if one.does_more})),
+        notes=(),
         margins={kind: histogram(measured, names, kind) for kind in kinds},
         points=[
             {
@@ -249,7 +284,6 @@ def _summed_up(name: str, measured: Measured, names: Sequence[str], size: int, w
                 "rise_loss_batch": p.here.loss,
             }
             for p in measured.climbed
-            if p.adversary in names
         ],
         _rows=tuple(rows),
     )
@@ -257,7 +291,7 @@ def _summed_up(name: str, measured: Measured, names: Sequence[str], size: int, w
 
 def _header(kind: Statistics, measured: Measured) -> Header:
     found = [at_w for at_w in measured.at_w if at_w.statistics == kind]
-    margins = np.concatenate([at_w.margins.cpu().numpy() for at_w in found])
+    margins = np.concatenate([at_w.margins.numpy() for at_w in found])
     quantiles = tuple(float(q) for q in np.quantile(margins, QUANTILES))
     return Header(
         statistics=kind,
@@ -270,14 +304,25 @@ def _header(kind: Statistics, measured: Measured) -> Header:
     )
 
 
-def _notes(batches: int, wanted: int, rows: Sequence[Row], modes: int) -> list[str]:
+def _notes_of_the_end(stopped: bool, batches: int, wanted: int) -> list[str]:
+    if not stopped:
+        return []
+    when = f"after {batches} of {wanted} batches" if batches < wanted else "before its sharpness was measured"
+    return [f"It was stopped {when}."]
+
+
+def _notes(batches: int, others: int, held_out: bool, modes: Modes) -> list[str]:
     notes = []
-    if batches < wanted:
-        notes.append(f"It was stopped after {batches} of {wanted} batches.")
     if batches < BATCHES:
-        notes.append(f"n = {batches} batches: the intervals are wide; {BATCHES} or more say more.")
-    if any(math.isnan(row.rise_error_held_out) for row in rows):
+        few = "1 batch: there are no intervals" if batches == 1 else f"{batches} batches: the intervals are wide"
+        notes.append(f"n = {few}; {BATCHES} or more say more.")
+    if not held_out:
         notes.append("No held-out data were given, so what a perturbation does beyond its batch is not known.")
-    if modes == 1:
+    elif others < batches:
+        notes.append(
+            f"Held-out data are fewer ({others} of {batches} batches), so they are looked at again, and the intervals "
+            "of held-out error are too short."
+        )
+    if len(modes) == 1:
         notes.append("No layer normalises by the batch in training alone, so both modes are one.")
     return notes

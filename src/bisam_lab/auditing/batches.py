@@ -77,7 +77,12 @@ def _batch(name: str, batch: Any, device: torch.device) -> Batch:
         raise ValueError(f"{name} has targets of {told}: an audit counts mistakes, so pass class indices (B,)")
     if not len(y):
         raise ValueError(f"{name} holds no samples: leave empty batches out")
-    return Batch(_mapped(x, lambda tensor: tensor.to(device)), y.long().to(device))
+
+    def there(tensor: Tensor) -> Tensor:
+        moved = tensor.to(device)
+        return moved.clone() if moved.is_inference() else moved  # autograd refuses what inference mode has made
+
+    return Batch(_mapped(x, there), there(y).long())
 
 
 def logits_of(model: nn.Module, batch: Batch) -> Tensor:
@@ -85,14 +90,9 @@ def logits_of(model: nn.Module, batch: Batch) -> Tensor:
 
     Raises:
         TypeError: the network returns no tensor, nor an output with ``logits``.
-        ValueError: logits of another shape, or a label that none of them stands for.
+        ValueError: logits of another shape, or a batch that is too small for BatchNorm.
     """
-    if isinstance(batch.x, Mapping):
-        output = model(**batch.x)
-    elif isinstance(batch.x, tuple | list):
-        output = model(*batch.x)
-    else:
-        output = model(batch.x)
+    output = _called(model, batch)
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor):
         raise TypeError(f"model returned a {type(output).__name__}: it must return logits (B, K), or have .logits")
@@ -102,6 +102,20 @@ def logits_of(model: nn.Module, batch: Batch) -> Tensor:
             "classes"
         )
     return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
+def _called(model: nn.Module, batch: Batch) -> Any:
+    try:
+        if isinstance(batch.x, Mapping):
+            return model(**batch.x)
+        return model(*batch.x) if isinstance(batch.x, tuple | list) else model(batch.x)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # BatchNorm's words
+            raise
+        raise ValueError(
+            f"a batch, or a part of one as msam and subbatch take it, has {len(batch)} sample, which BatchNorm cannot "
+            "normalise: pass larger batches"
+        ) from None
 
 
 def check_labels(name: str, batches: Iterable[Batch], classes: int) -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import RecipeError, shown
+from ..models.weights import UntrainedWarning, load_weights
 from ..plain_yaml import parse_yaml
 from ..recipe import Recipe, load, understood
 from ..recipe.known import is_code
@@ -111,19 +113,35 @@ def _of_bisam(path: Path) -> dict[str, Any] | None:
 
 def _of_run(path: Path, state: dict[str, Any], overrides: Sequence[str], seed: int | None) -> Place:
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    recipe = Recipe.model_validate(state["recipe"])
+    recipe = _stored(path, state)
     if overrides:
         file = folder / "run.yaml"
         if not file.is_file():
             raise RecipeError(f"{path} has no run.yaml beside it, so {overrides[0]} needs --recipe: name the run's")
         recipe = _load(str(file), overrides)
-    epoch = state["epoch"] if "epoch" in state else len(state.get("history", ()))
     run = _run(folder)
-    if seed is None and "first_seed" not in run:
+    seed = run.get("first_seed") if seed is None else seed
+    if not isinstance(seed, int):
         raise RecipeError(f"{folder} has no run.yaml that tells the run's seed: give it by --seed")
-    seed = int(run["first_seed"]) if seed is None else seed
-    name = f"{recipe.name} {(run.get('methods') or [''])[-1]} seed {seed}, epoch {epoch}"
+    history = state.get("history")
+    epoch = state.get("epoch", len(history) if isinstance(history, list) else None)
+    method = run["methods"][-1] if isinstance(run.get("methods"), list) and run["methods"] else ""
+    name = f"{recipe.name} {method} seed {seed}, epoch {epoch}"
     return Place(" ".join(name.split()), recipe, seed, path, epoch if isinstance(epoch, int) else None, own=True)
+
+
+def _stored(path: Path, state: dict[str, Any]) -> Recipe:
+    """Return the recipe in a run's checkpoint.
+
+    Raises:
+        RecipeError: this version does not understand it.
+    """
+    try:
+        return Recipe.model_validate(state["recipe"])
+    except ValueError:  # pydantic's
+        raise RecipeError(
+            f"{path} holds a recipe that is damaged or of another version of bisam: name one by --recipe"
+        ) from None
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -166,19 +184,15 @@ def loaded(place: Place, n: int, size: int | None, held_out: HeldOut, data_dir: 
     Raises:
         RecipeError: data are missing, weights do not fit, or the split has fewer examples than a batch.
     """
-    model_recipe = place.recipe.model
+    update: dict[str, Any] = {"data": place.recipe.data.model_copy(update={"augment": "none", "pad": "mean"})}
     if place.weights is not None:
-        model_recipe = model_recipe.model_copy(update={"checkpoint": str(place.weights), "pretrained": False})
-    recipe = place.recipe.model_copy(
-        update={"model": model_recipe, "data": place.recipe.data.model_copy(update={"augment": "none", "pad": "mean"})}
-    )
+        update["model"] = place.recipe.model.model_copy(update={"checkpoint": None, "pretrained": False})
+    recipe = place.recipe.model_copy(update=update)
     fabric = build_fabric(recipe.engine)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _nothing_untrained():
         splits, model = load_examples_and_model(recipe, data_dir, place.seed)
-    heads = [str(one.message) for one in caught if "start at their initialisation" in str(one.message)]
-    if heads:
-        raise RecipeError(f"{heads[0]}: an audit of a head that has learnt nothing says nothing; name the right data")
+        if place.weights is not None:  # after the adapters are there, which a run saves, too
+            load_weights(model, str(place.weights), splits.classes)
     _check_head(recipe.model.name, model, splits.classes, published=place.weights is None)
     size = size or recipe.train.batch_size
     train = splits.train.to(fabric.device).shuffled(size, place.seed, epoch=1)
@@ -190,6 +204,23 @@ def loaded(place: Place, n: int, size: int | None, held_out: HeldOut, data_dir: 
         list(_whole(other.shuffled(size, place.seed, epoch=1), n, size, held_out, len(other))),
         splits.note,
     )
+
+
+@contextmanager
+def _nothing_untrained() -> Iterator[None]:
+    """Refuse weights that lack a part of the network; other warnings come when the block ends.
+
+    Raises:
+        RecipeError: they do.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for one in caught:
+        if issubclass(one.category, UntrainedWarning):
+            raise RecipeError(f"{one.message}: an audit of what has learnt nothing says nothing; train it first")
+    for one in caught:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _check_head(name: str, model: nn.Module, classes: int, *, published: bool) -> None:

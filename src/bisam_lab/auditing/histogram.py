@@ -35,19 +35,17 @@ class Histogram:
 
 def histogram(measured: Measured, adversaries: Sequence[str], kind: Statistics) -> Histogram:
     """Return the histogram of one mode's margins, over all batches; a batch's weights add up to one."""
-    margins = {at_w.batch: at_w.margins.cpu().numpy() for at_w in measured.at_w if at_w.statistics == kind}
+    margins = {at_w.batch: at_w.margins.numpy() for at_w in measured.at_w if at_w.statistics == kind}
     everything = np.concatenate(list(margins.values()))
-    low, high = np.quantile(everything[np.isfinite(everything)], [BEYOND, 1 - BEYOND]) if len(everything) else (0, 1)
+    finite = everything[np.isfinite(everything)]
+    low, high = np.quantile(finite, [BEYOND, 1 - BEYOND]) if len(finite) else (0, 1)
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     weights = {}
     for name in adversaries:
         total = np.zeros(BINS)
         for gradient in measured.gradients:
-            if (
-                gradient.statistics == kind
-                and gradient.adversary == name
-                and (size := float(gradient.weights.sum())) > 0
-            ):
+            size = float(gradient.weights.sum())
+            if (gradient.statistics, gradient.adversary) == (kind, name) and 0 < size < np.inf:
                 total += _binned(margins[gradient.batch], edges, gradient.weights.numpy() / size)
         if total.sum() > 0:
             weights[name] = (total / total.sum()).tolist()
@@ -55,10 +53,6 @@ def histogram(measured: Measured, adversaries: Sequence[str], kind: Statistics) 
     return Histogram(edges.tolist(), (counts / counts.sum()).tolist(), weights)
 
 
-def _binned(
-    margins: Floats,
-    edges: Floats,
-    weights: Floats,
-) -> Floats:
+def _binned(margins: Floats, edges: Floats, weights: Floats) -> Floats:
     place = np.clip(np.searchsorted(edges, margins, side="right") - 1, 0, BINS - 1)
     return np.bincount(place, weights, minlength=BINS).astype(float)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Journal:
         path: of the file; None keeps nothing.
         model: the network, at the weights that are audited.
         batches: all that are looked at.
-        asked: what else decides what comes out.
+        asked: what else decides what comes out, as its ``repr`` tells.
     """
 
     def __init__(self, path: Path | None, model: nn.Module, batches: Sequence[Batch], asked: object) -> None:
@@ -65,10 +66,11 @@ def _scored(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mark(model: nn.Module, batches: Sequence[Batch], asked: object) -> str:
-    """Return a digest of the weights, the data and the question."""
-    found = sha256(repr(asked).encode())
+    """Return a digest of the network, its weights, the data and the question."""
+    found = sha256(repr([version("bisam"), asked, model]).encode())
     for tensor in [*model.state_dict().values(), *(t for batch in batches for t in (*_tensors(batch.x), batch.y))]:
         if isinstance(tensor, Tensor):
+            found.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
             found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 

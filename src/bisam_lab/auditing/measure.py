@@ -5,7 +5,7 @@ over the batch and one over the held-out batch. Weights are moved by the library
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from .adversaries import Adversary, Gradients, length_of
 from .batches import Batch, logits_of
-from .modes import Statistics, statistics
+from .modes import Modes, Statistics, mode
 
-__all__ = ["MARGINS", "AtW", "Climbed", "Gradient", "Measured", "Score", "measure"]
+__all__ = ["MARGINS", "AtW", "Climbed", "Gradient", "Measured", "Score", "cosine", "mean", "measure", "score"]
 
 #: Margins that divide the samples, from wrong to sure: below 0, to 2, to 5, beyond.
 MARGINS = (0.0, 2.0, 5.0)
@@ -45,7 +45,8 @@ class AtW:
         batch: its number.
         here: score on the batch.
         held_out: score on its held-out batch.
-        margins: logit of the true class minus the largest other one (B,), negative where the sample is wrong.
+        margins: logit of the true class minus the largest other one (B,), negative where the sample is wrong; on the
+            CPU.
     """
 
     statistics: Statistics
@@ -57,22 +58,22 @@ class AtW:
 
 @dataclass(frozen=True)
 class Gradient:
-    """The gradient that an adversary climbs, on one batch.
+    """The gradient that an adversary climbs, on one batch; its means where it climbs several parts of the batch.
 
     Attributes:
         statistics: mode of BatchNorm.
         batch: its number.
         adversary: its name.
-        vanishes: whether it is zero or not finite, so that nothing moves.
-        cosine: with the gradient that SAM climbs; NaN where either vanishes.
+        vanishes: share of the parts on which it is zero or not finite, so that nothing moves; 0 or 1 for one part.
+        cosine: with the gradient that SAM climbs on the batch; NaN where either vanishes.
         effective: samples that carry it, (sum w)^2 / sum w^2 with w_i the norm of its gradient at sample i's logits.
-        weights: w_i of each sample (B,); zeros for a random direction.
+        weights: w_i of each sample (B,), on the CPU; zeros where it is not climbed, and for a random direction.
     """
 
     statistics: Statistics
     batch: int
     adversary: str
-    vanishes: bool
+    vanishes: float
     cosine: float
     effective: float
     weights: Tensor
@@ -89,7 +90,7 @@ class Climbed:
         rho: SAM's radius.
         here: rise of the score on the batch that was climbed.
         held_out: rise of the score on the held-out batch.
-        norm: l2 norm of eps.
+        norm: l2 norm of eps, the mean over the parts.
         cosine: of eps and SAM's eps at the same radius.
     """
 
@@ -129,7 +130,7 @@ def measure(
     adversaries: Sequence[Adversary],
     sam: Adversary,
     rhos: Sequence[float],
-    modes: Sequence[Statistics],
+    modes: Modes,
     *,
     seed: int,
     measured: Measured,
@@ -141,21 +142,43 @@ def measure(
         model: the network, untouched between two batches.
         batches: to climb.
         held_out: the i-th one belongs to the i-th batch; where there are fewer, they are used again; may be empty.
-        adversaries: who climbs.
+        adversaries: who climbs; SAM is one of them.
         sam: SAM, with whose gradient and eps the others' are compared.
         rhos: radii.
-        modes: of BatchNorm.
+        modes: of the network.
         seed: of random numbers; each batch has its own.
         measured: of the first batches, which are not measured again.
         done: is called after each adversary.
+
+    Raises:
+        ValueError: the loss at w is not finite.
     """
     for number, batch in list(enumerate(batches))[measured.batches :]:
         torch.manual_seed(seed + number)
         other = held_out[number % len(held_out)] if held_out else None
-        for kind in modes:
-            with statistics(model, kind):
+        for kind, training in modes.items():
+            with mode(model, training):
                 _Look(model, kind, number, batch, other, measured).all(adversaries, sam, rhos, done)
         yield measured
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one perturbation of an adversary is made of.
+
+    Attributes:
+        seen: samples whose score is taken at w + eps.
+        climbed: samples whose objective is climbed.
+        logits: of these, at w.
+        ascent: gradient of the objective at w.
+        before: score of ``seen`` at w.
+    """
+
+    seen: Batch
+    climbed: Batch
+    logits: Tensor
+    ascent: Gradients
+    before: Score
 
 
 class _Look:
@@ -175,65 +198,79 @@ class _Look:
     ) -> None:
         """Look at w, at every gradient and at every w + eps."""
         logits = logits_of(self.model, self.batch)
-        here, self.held_out_at_w = _score(logits, self.batch.y), self._held_out()
-        self.into.at_w.append(AtW(self.kind, self.number, here, self.held_out_at_w, _margins(logits, self.batch.y)))
-        self.sam, self.sam_gradient = sam, sam.gradient(logits, self.batch.y, self.params)
-        ascents = [  # all of them before a weight moves: autograd refuses a graph over other weights
-            self.sam_gradient if adversary is sam else adversary.gradient(logits, self.batch.y, self.params)
+        self._look_at_w(logits)
+        wholes = {  # all of them before a weight moves: autograd refuses a graph over other weights
+            adversary.name: self._part(adversary, self.batch, self.batch, logits)
             for adversary in adversaries
-        ]
-        logits = logits.detach()
-        for adversary, ascent in zip(adversaries, ascents, strict=True):
-            self._look_at(adversary, logits, ascent)
-            whole = adversary.parts == 1 and adversary.share == 1
-            parts = [(self.batch, self.batch, logits, ascent)] if whole else list(self._parts(adversary))
+            if adversary.whole
+        }
+        self.of_sam = wholes[sam.name]
+        for adversary in adversaries:
+            parts = [wholes[adversary.name]] if adversary.whole else list(self._parts(adversary))
+            self._look_at(adversary, parts)
             for rho in rhos:
-                self._climb(adversary, rho, parts, here if whole else None, self._of_sam(rho, logits))
+                self._climb(adversary, rho, parts, self._eps_of_sam(sam, rho))
             done()
 
-    def _look_at(self, adversary: Adversary, logits: Tensor, ascent: Gradients) -> None:
-        """Record the gradient of the whole batch."""
-        weights = _weights(adversary, logits, self.batch.y)
-        length, cosine = length_of(ascent), _cosine(ascent, self.sam_gradient)
-        total = float(weights.sum())
-        effective = total**2 / float(weights.square().sum()) if total > 0 and math.isfinite(total) else math.nan
-        vanishes = not 0 < length < math.inf
-        found = Gradient(self.kind, self.number, adversary.name, vanishes, cosine, effective, weights)
+    def _look_at_w(self, logits: Tensor) -> None:
+        """Record the batch at w."""
+        self.held_out_at_w = self._held_out()
+        here = AtW(
+            self.kind,
+            self.number,
+            score(logits, self.batch.y),
+            self.held_out_at_w,
+            _margins(logits, self.batch.y).cpu(),
+        )
+        losses = {"batches": here.here.loss} | ({"held_out": here.held_out.loss} if self.held_out is not None else {})
+        for name, loss in losses.items():
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"model has the loss {loss} on {name}[{self.number}] before anything moves ({self.kind} "
+                    "statistics): look for NaN and infinity in its weights and in the inputs"
+                )
+        self.into.at_w.append(here)
+
+    def _part(self, adversary: Adversary, seen: Batch, climbed: Batch, logits: Tensor) -> _Part:
+        before = score(logits, seen.y) if climbed is seen else self._score_of(seen)
+        return _Part(seen, climbed, logits.detach(), adversary.gradient(logits, climbed.y, self.params), before)
+
+    def _parts(self, adversary: Adversary) -> Iterator[_Part]:
+        for seen in self.batch.parts(adversary.parts):
+            climbed = seen if adversary.share == 1 else seen.first(adversary.share)
+            yield self._part(adversary, seen, climbed, logits_of(self.model, climbed))
+
+    def _look_at(self, adversary: Adversary, parts: Sequence[_Part]) -> None:
+        """Record the gradient."""
+        weights = [adversary.weights(part.logits, part.climbed.y) for part in parts]
+        found = Gradient(
+            self.kind,
+            self.number,
+            adversary.name,
+            vanishes=mean(float(not 0 < length_of(part.ascent) < math.inf) for part in parts),
+            cosine=mean(cosine(part.ascent, self.of_sam.ascent) for part in parts),
+            effective=mean(map(_effective, weights)),
+            weights=torch.cat([F.pad(w, (0, len(part.seen) - len(w))) for w, part in zip(weights, parts, strict=True)]),
+        )
         self.into.gradients.append(found)
 
-    def _parts(self, adversary: Adversary) -> Iterator[tuple[Batch, Batch, Tensor, Gradients]]:
-        """Yield for each perturbation what is looked at and what is climbed, with its logits and gradient at w."""
-        for part in self.batch.parts(adversary.parts):
-            climbed = part if adversary.share == 1 else part.first(adversary.share)
-            logits = logits_of(self.model, climbed)
-            yield part, climbed, logits.detach(), adversary.gradient(logits, climbed.y, self.params)
-
-    def _climb(
-        self,
-        adversary: Adversary,
-        rho: float,
-        parts: Sequence[tuple[Batch, Batch, Tensor, Gradients]],
-        at_w: Score | None,
-        of_sam: Gradients,
-    ) -> None:
+    def _climb(self, adversary: Adversary, rho: float, parts: Sequence[_Part], of_sam: Gradients) -> None:
         """Record the mean over the adversary's perturbations, weighted by their samples."""
         rows = []
-        for seen, climbed, logits, ascent in parts:
-            before = at_w or self._score_of(seen)
-            with adversary.at_perturbed(self.model, climbed, logits, ascent, rho):
+        for part in parts:
+            with adversary.at_perturbed(self.model, part.climbed, part.logits, part.ascent, rho):
                 eps = self._eps()
-                here, there = self._score_of(seen) - before, self._held_out() - self.held_out_at_w
-            cosine = _cosine(eps, of_sam)
-            rows.append([here.error, here.loss, there.error, there.loss, length_of(eps), cosine])
-        shares = [len(part[0]) / len(self.batch) for part in parts]
+                here, there = self._score_of(part.seen) - part.before, self._held_out() - self.held_out_at_w
+            rows.append([here.error, here.loss, there.error, there.loss, length_of(eps), cosine(eps, of_sam)])
+        shares = [len(part.seen) / len(self.batch) for part in parts]
         means = [sum(s * row[i] for s, row in zip(shares, rows, strict=True)) for i in range(6)]
         found = Climbed(self.kind, self.number, adversary.name, rho, Score(*means[:2]), Score(*means[2:4]), *means[4:])
         self.into.climbed.append(found)
 
-    def _of_sam(self, rho: float, logits: Tensor) -> Gradients:
+    def _eps_of_sam(self, sam: Adversary, rho: float) -> Gradients:
         """Return SAM's eps on the whole batch."""
         if rho not in self._sam_eps:
-            with self.sam.at_perturbed(self.model, self.batch, logits, self.sam_gradient, rho):
+            with sam.at_perturbed(self.model, self.batch, self.of_sam.logits, self.of_sam.ascent, rho):
                 self._sam_eps[rho] = self._eps()
         return self._sam_eps[rho]
 
@@ -246,10 +283,11 @@ class _Look:
 
     def _score_of(self, batch: Batch) -> Score:
         with torch.no_grad():
-            return _score(logits_of(self.model, batch), batch.y)
+            return score(logits_of(self.model, batch), batch.y)
 
 
-def _score(logits: Tensor, y: Tensor) -> Score:
+def score(logits: Tensor, y: Tensor) -> Score:
+    """Return error and loss; a sample is wrong where another class has a larger logit than the true one, or a NaN."""
     logits = logits.detach()
     return Score(float((_margins(logits, y) < 0).double().mean()), float(F.cross_entropy(logits, y)))
 
@@ -262,17 +300,19 @@ def _margins(logits: Tensor, y: Tensor) -> Tensor:
     return (true - others).squeeze(1).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
 
 
-def _weights(adversary: Adversary, logits: Tensor, y: Tensor) -> Tensor:
-    """Return the norm of the objective's gradient at each sample's logits (B,)."""
-    if adversary.objective is None:
-        return torch.zeros(len(y))
-    at = logits.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(adversary.objective(at, y), at)
-    weights: Tensor = gradient.double().norm(dim=1).cpu()
-    return weights
+def _effective(weights: Tensor) -> float:
+    total = float(weights.sum())
+    return total**2 / float(weights.square().sum()) if 0 < total < math.inf else math.nan
 
 
-def _cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of those that are finite; NaN for none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Return the cosine of two vectors in pieces; NaN where one of them is zero or not finite."""
     dot = sum(float((x.double() * y.double()).sum()) for x, y in zip(a, b, strict=True))
     norms = length_of(a) * length_of(b)
     return dot / norms if 0 < norms < math.inf else math.nan

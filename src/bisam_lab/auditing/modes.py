@@ -1,60 +1,111 @@
-"""The two modes of BatchNorm in which a network is audited, and its state before and after."""
+"""The two modes in which a network is audited, by which statistics its layers normalise, and its state afterwards."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor, nn
 
-__all__ = ["STATISTICS", "Statistics", "statistics", "untouched", "uses_batch_statistics"]
+from ..run.checkpoint import random_state, set_random_state
+
+__all__ = ["STATISTICS", "Modes", "Statistics", "mode", "modes_of", "untouched"]
 
 Statistics: TypeAlias = Literal["batch", "running"]
 STATISTICS: tuple[Statistics, ...] = get_args(Statistics)
+#: The layers that are in training mode, by mode of the network.
+Modes: TypeAlias = Mapping[Statistics, Sequence[nn.Module]]
 
 
-def uses_batch_statistics(model: nn.Module) -> bool:
-    """Whether the two modes can differ: whether a BatchNorm layer keeps running statistics."""
-    return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
+class _Held(NamedTuple):
+    """A tensor of a module that is no parameter: a buffer, or a plain attribute."""
+
+    module: nn.Module
+    place: dict[str, Any]
+    key: str
+    tensor: Tensor
+    before: Tensor
+
+    @property
+    def moved(self) -> bool:
+        now = self.place.get(self.key)
+        return now is not self.tensor or not torch.equal(self.tensor, self.before)
+
+    def put_back(self) -> None:
+        self.place[self.key] = self.tensor
+        if not torch.equal(self.tensor, self.before):
+            self.tensor.copy_(self.before)
+
+
+def modes_of(model: nn.Module, run: Callable[[], object]) -> Modes:
+    """Return the modes of a network: two where a layer keeps running statistics, else ``batch`` alone.
+
+    A layer keeps them if its own tensors move in a pass in training mode. So BatchNorm, InstanceNorm that tracks, and
+    layers that others have written are found alike, and frozen ones are not.
+
+    Args:
+        model: the network.
+        run: passes a batch through it.
+    """
+    candidates = list(dict.fromkeys(held.module for held in _held(model)))
+    if not candidates:
+        return {"batch": ()}
+    with mode(model, candidates) as held, torch.no_grad():
+        run()
+        moved = {one.module for one in held if one.moved}
+    layers = [module for module in candidates if module in moved]
+    return {"batch": layers, "running": ()} if layers else {"batch": ()}
 
 
 @contextmanager
-def statistics(model: nn.Module, kind: Statistics) -> Iterator[None]:
-    """Put the network in evaluation mode; with ``batch``, its BatchNorm layers normalise by the batch, as in training.
+def mode(model: nn.Module, training: Sequence[nn.Module]) -> Iterator[list[_Held]]:
+    """Put the network in evaluation mode, but for some layers, and put buffers and modes back at the end.
 
-    Dropout is off in both, so that a perturbation alone changes the outputs. Buffers and modes are put back at the end.
+    Dropout is off, so that a perturbation alone changes the outputs.
     """
     modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    held = _held(model)
     model.eval()
-    if kind == "batch":
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.train()
+    for module in training:
+        module.training = True  # of its own forward alone: train() would reach the modules inside, such as dropout
     try:
-        yield
+        yield held
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for module, before in modes.items():
+            module.training = before
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for one in held:
+                one.put_back()
+
+
+def _held(model: nn.Module) -> list[_Held]:
+    return [
+        _Held(module, place, key, value, value.detach().clone())
+        for module in model.modules()
+        for place in (module._buffers, vars(module))
+        for key, value in place.items()
+        if isinstance(value, Tensor)
+    ]
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Leave weights, gradients and torch's random state as they were, to the bit, also after an exception."""
+    """Leave weights, gradients and all random states as they were, to the bit, also after an exception.
+
+    Within it gradients can be computed, even where the caller has switched that off.
+    """
     params = list(model.parameters())
-    devices = {param.device for param in params if param.device.type == "cuda"}
     weights = [param.detach().clone() for param in params]
     gradients = [param.grad for param in params]
-    with torch.random.fork_rng(devices=sorted(devices, key=str)):
-        try:
+    device = params[0].device
+    random = random_state(device)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
             yield
-        finally:
-            with torch.no_grad():
-                for param, weight, gradient in zip(params, weights, gradients, strict=True):
-                    param.grad = gradient
-                    if not torch.equal(param.detach(), weight):
-                        param.copy_(weight)
+    finally:
+        set_random_state(random, device)
+        with torch.no_grad():
+            for param, weight, gradient in zip(params, weights, gradients, strict=True):
+                param.grad = gradient
+                if not torch.equal(param.detach(), weight):
+                    param.copy_(weight)

@@ -15,7 +15,6 @@ from .modes import Statistics
 
 __all__ = ["Row", "rows_of"]
 
-
 #: Nats by which the loss must rise for a ratio to it to mean something.
 LEAST = 1e-3
 
@@ -34,11 +33,12 @@ class Row:
         statistics: by which BatchNorm normalises: "batch", as in training, or "running".
         n: batches.
         eps_norm: mean l2 norm of the perturbation.
+        eps_norm_ratio: it over that of SAM's, the mean over the batches on which both are above zero.
         cosine_median: of the ascent gradient and SAM's, over the batches; NaN for none.
         cosine_least: the smallest one.
         eps_cosine_median: of the perturbation and SAM's at this radius.
         no_gradient: share of the batches on which it has none, so that nothing moves.
-        effective_samples: mean number of samples that carry its gradient.
+        effective_samples: mean number of samples that carry its gradient; of a part's where it climbs parts.
         weight_wrong: share of its gradient on samples that are wrong.
         weight_within_2: on those that are right by a margin of up to 2.
         weight_within_5: by a margin from 2 to 5.
@@ -57,7 +57,7 @@ class Row:
         difference_held_out_high: upper end.
         difference_held_out_p: after Holm's correction.
         equal_loss_batch: difference of the batch's error to SAM at equal rise of the batch's cross-entropy: at the
-            smaller one of both, between the radii along straight lines.
+            smaller one of both, between the radii along straight lines. NaN where it lowers the loss of a batch.
         equal_loss_batch_low: lower end of its interval.
         equal_loss_batch_high: upper end.
     """
@@ -67,6 +67,7 @@ class Row:
     statistics: Statistics
     n: int
     eps_norm: float
+    eps_norm_ratio: float
     cosine_median: float
     cosine_least: float
     eps_cosine_median: float
@@ -103,7 +104,7 @@ def rows_of(measured: Measured, adversaries: Sequence[str], sam: str = "sam") ->
         rows = []
         for name in adversaries:
             for rho, points in climbed[name].items():
-                row = _row(name, rho, kind, measured, points)
+                row = _row(name, rho, kind, measured, points, of_sam[rho])
                 rows.append(row if name == sam else _compared(row, climbed[name], of_sam))
         found += _corrected(rows)
     return found
@@ -118,7 +119,9 @@ def _by(climbed: Sequence[Climbed], kind: Statistics) -> dict[str, dict[float, l
     return found
 
 
-def _row(name: str, rho: float, kind: Statistics, measured: Measured, points: Sequence[Climbed]) -> Row:
+def _row(
+    name: str, rho: float, kind: Statistics, measured: Measured, points: Sequence[Climbed], of_sam: Sequence[Climbed]
+) -> Row:
     gradients = [g for g in measured.gradients if (g.statistics, g.adversary) == (kind, name)]
     cosines = [g.cosine for g in gradients if math.isfinite(g.cosine)]
     error, loss = (_mean([getattr(p.here, of) for p in points]) for of in ("error", "loss"))
@@ -129,10 +132,11 @@ def _row(name: str, rho: float, kind: Statistics, measured: Measured, points: Se
         statistics=kind,
         n=len(points),
         eps_norm=_mean([p.norm for p in points]),
+        eps_norm_ratio=_mean([p.norm / s.norm for p, s in zip(points, of_sam, strict=True) if p.norm * s.norm > 0]),
         cosine_median=float(np.median(cosines)) if cosines else math.nan,
         cosine_least=min(cosines, default=math.nan),
         eps_cosine_median=_median([p.cosine for p in points]),
-        no_gradient=_mean([float(g.vanishes) for g in gradients]),
+        no_gradient=_mean([g.vanishes for g in gradients]),
         effective_samples=_mean([g.effective for g in gradients if math.isfinite(g.effective)]),
         weight_wrong=shares[0],
         weight_within_2=shares[1],
@@ -153,9 +157,9 @@ def _shares(gradients: Sequence[Gradient], margins: dict[int, npt.NDArray[np.flo
         # a sample is wrong below 0, and within 2 at 2
         place = np.searchsorted(MARGINS, margins[gradient.batch], side="left")
         place[margins[gradient.batch] == 0] = 1
-        weights = gradient.weights.numpy()
-        size = weights.sum()
-        totals += np.bincount(place, weights / size if size > 0 else weights, minlength=len(totals))
+        size = float(gradient.weights.sum())
+        if 0 < size < math.inf:
+            totals += np.bincount(place, gradient.weights.numpy() / size, minlength=len(totals))
     whole = totals.sum()
     return [float(total / whole) if whole > 0 else math.nan for total in totals]
 
@@ -163,14 +167,14 @@ def _shares(gradients: Sequence[Gradient], margins: dict[int, npt.NDArray[np.flo
 def _compared(row: Row, mine: dict[float, list[Climbed]], sam: dict[float, list[Climbed]]) -> Row:
     """Add the paired differences to SAM."""
     pairs = list(zip(mine[row.rho], sam[row.rho], strict=True))
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for name, where in (("batch", "here"), ("held_out", "held_out")):
         differences = [100 * (getattr(m, where).error - getattr(s, where).error) for m, s in pairs]
         found |= _interval(f"difference_{name}", differences)
     equal = [_at_equal_loss(mine, sam, row.rho, i) for i in range(len(pairs))]
     found |= _interval("equal_loss_batch", equal)
     found.pop("equal_loss_batch_p")
-    return _with(row, found)
+    return replace(row, **found)
 
 
 def _interval(name: str, differences: Sequence[float]) -> dict[str, float]:
@@ -179,8 +183,13 @@ def _interval(name: str, differences: Sequence[float]) -> dict[str, float]:
 
 
 def _at_equal_loss(mine: dict[float, list[Climbed]], sam: dict[float, list[Climbed]], rho: float, batch: int) -> float:
-    """Return a batch's error minus that under SAM, in points, where both have raised its loss alike."""
+    """Return a batch's error minus that under SAM, in points, where both have raised its loss alike.
+
+    NaN where one has lowered it: no radius of the other one does the same.
+    """
     loss = min(mine[rho][batch].here.loss, sam[rho][batch].here.loss)
+    if not loss >= 0:
+        return math.nan
     errors = [_error_at(curve, loss, batch) for curve in (mine, sam)]
     return 100 * (errors[0] - errors[1])
 
@@ -201,13 +210,9 @@ def _corrected(rows: Sequence[Row]) -> list[Row]:
     """Correct the p-values of one mode, those of the batch and those of held-out data each by themselves."""
     found = list(rows)
     for name in ("difference_batch_p", "difference_held_out_p"):
-        adjusted = holm([getattr(row, name) for row in found])
-        found = [_with(row, {name: p}) for row, p in zip(found, adjusted, strict=True)]
+        adjusted: list[Any] = holm([getattr(row, name) for row in found])
+        found = [replace(row, **{name: p}) for row, p in zip(found, adjusted, strict=True)]
     return found
-
-
-def _with(row: Row, numbers: dict[str, Any]) -> Row:
-    return replace(row, **numbers)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 from ..errors import RecipeError
 from .adversaries import Adversary, Gradients, length_of
 from .batches import Batch, logits_of
-from .modes import statistics
+from .measure import cosine, mean, score
+from .modes import mode
 
 __all__ = ["Plane", "Sharpness", "check_installed", "sharpness"]
 
 #: Batches over which curvature and rises are taken.
 BATCHES = 2
-#: Products with the Hessian for the estimate of its trace.
+#: Eigenvalues of the Hessian, and products with it for the estimate of its trace. With no more parameters it is exact.
+LARGEST = 3
 VECTORS = 30
 #: Multiples of eps along each direction, and steps of the plane's grid.
 ALONG = tuple(i / 2 for i in range(-4, 5))
@@ -94,15 +97,15 @@ def sharpness(
       2010.01412, Section 4.2), with the whole batch and with a quarter of it.
     """
     few = list(batches[:BATCHES])
-    with statistics(model, "running"):
+    with mode(model, ()):
         numbers = _curvature(model, few)
-        numbers["critical sharpness, mean over batches"] = _mean(_critical(model, batch) for batch in few)
+        numbers["critical sharpness, mean over batches"] = mean(_critical(model, batch) for batch in few)
         for adversary in (sam, asam):
             for parts in (1, PARTS):
                 m = math.ceil(len(few[0]) / parts)
                 numbers[f"{adversary.name}'s m-sharpness, m = {m}"] = _m_sharpness(model, few, adversary, parts, rho)
         around = _Around(model, few[0], rho)
-        eps = {one.name: around.eps(one) for one in adversaries if one.parts == 1 and one.share == 1}
+        eps = {one.name: around.eps(one) for one in adversaries if one.whole}
         lines = {name: [(t, around.at(t, vector)) for t in ALONG] for name, vector in eps.items()}
         pair = list(eps)[:2] if len(eps) > 1 else []
         planes = _planes(around, eps, pair[0], _other(eps, pair)) if pair else []
@@ -150,9 +153,16 @@ def _curvature(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
         batch_size_fn=lambda x: len(x["batch"]),
     )
     with _without_news_of_torch():
-        largest = sorted(eigsh(operator.to_scipy(), k=3, which="LA", return_eigenvectors=False, tol=1e-2), reverse=True)
-        trace = float(library.hutchpp_trace(operator, VECTORS))
-    return {f"Hessian, eigenvalue {i}": float(value) for i, value in enumerate(largest, 1)} | {"Hessian, trace": trace}
+        if operator.shape[0] <= VECTORS:
+            dense = operator.to_scipy() @ np.eye(operator.shape[0], dtype=operator.to_scipy().dtype)
+            largest, trace = np.linalg.eigvalsh((dense + dense.T) / 2)[-LARGEST:], np.trace(dense)
+        else:
+            # scipy would draw the start from a random state of its own
+            start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(0)).numpy()
+            largest = eigsh(operator.to_scipy(), k=LARGEST, which="LA", return_eigenvectors=False, tol=1e-2, v0=start)
+            trace = library.hutchpp_trace(operator, VECTORS)
+    told = enumerate(sorted(map(float, largest), reverse=True), 1)
+    return {f"Hessian, eigenvalue {i}": value for i, value in told} | {"Hessian, trace": float(trace)}
 
 
 class _Called(nn.Module):
@@ -235,8 +245,8 @@ class _Around:
             logits = logits_of(self.model, self.batch)
             for param, origin in zip(self.params, self.w, strict=True):
                 param.copy_(origin)
-        wrong = (logits.argmax(1) != self.batch.y).double().mean()
-        return float(F.cross_entropy(logits, self.batch.y)), float(wrong)
+        found = score(logits, self.batch.y)
+        return found.loss, found.error
 
 
 def _other(eps: dict[str, Gradients], pair: Sequence[str]) -> str:
@@ -257,16 +267,9 @@ def _planes(around: _Around, eps: dict[str, Gradients], first: str, second: str)
 
 def _orthogonal(vector: Gradients, to: Gradients) -> Gradients | None:
     """Return the part of a vector that is orthogonal to another one, as long as the vector; None if there is none."""
-    dot = sum(float((x.double() * y.double()).sum()) for x, y in zip(vector, to, strict=True))
-    if not length_of(to) > 0:
+    along = cosine(vector, to)
+    if not math.isfinite(along):
         return None
-    rest = [x - dot / length_of(to) ** 2 * y for x, y in zip(vector, to, strict=True)]
+    rest = [x - along * length_of(vector) / length_of(to) * y for x, y in zip(vector, to, strict=True)]
     length = length_of(rest)
-    if not length > 1e-6 * length_of(vector):
-        return None
-    return [length_of(vector) / length * x for x in rest]
-
-
-def _mean(values: Iterator[float]) -> float:
-    found = [value for value in values if math.isfinite(value)]
-    return sum(found) / len(found) if found else math.nan
+    return [length_of(vector) / length * x for x in rest] if length > 1e-6 * length_of(vector) else None

@@ -1,36 +1,52 @@
 """What an audit found, in words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .rows import Row
 
 __all__ = ["verdicts"]
 
-#: From this cosine of the perturbations on, a method is SAM.
+#: From this cosine of the perturbations on, and up to this difference of their lengths, a method is SAM.
 SAME = 0.999
+LENGTH = 0.05
 #: Where fewer samples carry the gradient, it is said.
 FEW = 2.0
 LEVEL = 0.05
 
 
-def verdicts(rows: Sequence[Row], sam: str = "sam") -> list[str]:
-    """Return one sentence or two for each adversary but SAM."""
+def verdicts(rows: Sequence[Row], sam: str = "sam", more: Collection[str] = ()) -> list[str]:
+    """Return one sentence or two for each adversary but SAM.
+
+    Args:
+        rows: of an audit.
+        sam: its name.
+        more: adversaries that are methods with steps or gradients of their own, which an audit does not look at.
+    """
     names = [name for name in dict.fromkeys(row.adversary for row in rows) if name != sam]
-    return [_verdict(name, [row for row in rows if row.adversary == name]) for name in names]
+    return [_verdict(name, [row for row in rows if row.adversary == name], name in more) for name in names]
 
 
-def _verdict(name: str, rows: Sequence[Row]) -> str:
+def _verdict(name: str, rows: Sequence[Row], more: bool) -> str:
     cosines = [row.eps_cosine_median for row in rows if math.isfinite(row.eps_cosine_median)]
     if not cosines:
         return f"{name}: it has no gradient on any batch, so it perturbs nothing."
     start = f"{name}: cosine {_cosine(min(cosines))} with SAM's perturbation"
-    if min(cosines) >= SAME and not any(_significant(row) for row in rows):
-        return f"{start}: on this checkpoint this method is SAM.{_weak(rows)}"
+    length = _length(rows)
+    if min(cosines) >= SAME and not length and not any(_significant(row) for row in rows):
+        same = "it perturbs as SAM does; its other choices are not audited" if more else "this method is SAM"
+        return f"{start}: on this checkpoint {same}.{_weak(rows)}"
     kinds = list(dict.fromkeys(row.statistics for row in rows))
     kinds = kinds[:1] if _alike(rows) else kinds
     parts = [_of_mode([row for row in rows if row.statistics == kind], len(kinds) > 1) for kind in kinds]
-    return f"{' '.join([f'{start}.', *filter(None, parts)])}{_weak(rows)}"
+    return f"{' '.join([f'{start}{length}.', *filter(None, parts)])}{_weak(rows)}"
+
+
+def _length(rows: Sequence[Row]) -> str:
+    """Say by what its perturbation is longer or shorter than SAM's, where it is."""
+    ratios = [row.eps_norm_ratio for row in rows if row.eps_norm_ratio > 0]
+    far = max(ratios, key=lambda ratio: abs(math.log(ratio)), default=1.0)
+    return "" if abs(far - 1) <= LENGTH else f", and {far:.2g} times its length"
 
 
 def _alike(rows: Sequence[Row]) -> bool:
@@ -41,17 +57,23 @@ def _alike(rows: Sequence[Row]) -> bool:
 
 def _of_mode(rows: Sequence[Row], name_mode: bool) -> str:
     """Tell the radius at which the batch's error differs most surely from that under SAM, and held-out error there."""
-    tested = [row for row in rows if math.isfinite(row.difference_batch_p)]
-    if not tested:
+    rows = [row for row in rows if math.isfinite(row.difference_batch)]
+    if not rows:
         return ""
-    row = min(tested, key=lambda row: (row.difference_batch_p, -abs(row.difference_batch)))
+    row = min(rows, key=lambda row: (_p(row.difference_batch_p), -abs(row.difference_batch)))
     where = f"With {row.statistics} statistics, at" if name_mode else "At"
     here = _judged(row.difference_batch, row.difference_batch_low, row.difference_batch_high, row.difference_batch_p)
-    text = f"{where} rho {row.rho:g}, {row.n} batches: the batch's error against SAM {here}"
+    batches = "1 batch" if row.n == 1 else f"{row.n} batches"
+    text = f"{where} rho {row.rho:g}, {batches}: the batch's error against SAM {here}"
     if not math.isfinite(row.difference_held_out):
         return f"{text}."
     low, high = row.difference_held_out_low, row.difference_held_out_high
     return f"{text}; held-out error {_judged(row.difference_held_out, low, high, row.difference_held_out_p)}."
+
+
+def _p(value: float) -> float:
+    """Return a p-value for sorting: there is none without spread over the batches."""
+    return 1.0 if math.isnan(value) else value
 
 
 def _judged(difference: float, low: float, high: float, p: float) -> str:

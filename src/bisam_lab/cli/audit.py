@@ -1,21 +1,24 @@
 """The command ``bisam audit``."""
 
 import json
+import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from ..errors import RecipeError, shown
+from ..errors import RecipeError, one_line, shown
 from ..untrusted import parse_json, read_text
 from .completion import complete_recipe
 from .options import DataDir, Json
+from .restart import Restart, restart
 from .signals import leaving
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ def audit(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="The folder of audit.html and audit.json; audits/NAME.")] = None,
     data_dir: DataDir = None,
+    again: Restart = False,
     as_json: Json = False,
 ) -> None:
     """Let adversaries climb from a checkpoint, and count the mistakes that each of them causes.
@@ -68,22 +72,27 @@ def audit(
     [dim]bisam audit runs/digits/sam/seed-0/checkpoints/epoch-*.pt --adversaries sam,bisam-log+asam --rhos 0.1[/dim]
     """
     words, fields = sorted_words(checkpoints)
-    from ..auditing.checkpoint import (
-        found,
-    )  # here, as all below: torch takes seconds to import, and --help must be fast
-
-    places = [found(word, recipe, fields, seed) for word in words]
-    folder = out or Path("audits") / re.sub(r"[^\w.=-]+", "-", places[0].name)
     asked = _Asked(_names(adversaries), _radii(rhos), batches, batch_size, held_out, sharpness)
+    from ..auditing.checkpoint import found  # here, as all below: torch takes seconds to import, and --help is fast
+
+    places = _told_apart(words, [found(word, recipe, fields, seed) for word in words])
+    folder = out or Path("audits") / re.sub(r"[^\w.=-]+", "-", places[0].name)
     console = Console(stderr=as_json, soft_wrap=True)
+    if again:
+        restart(folder, (NUMBERS,), console)
+    done = []
     with leaving():
-        done = _all(places, asked, folder, data_dir, console)
+        for one in _all(places, asked, folder, data_dir, console):
+            done.append(one)
+            if not as_json:
+                text = "\n".join([f"{one['name']}:", *one["verdict"], *one["notes"]])
+                console.print(text, highlight=False, markup=False)
+            if one["stopped"]:
+                raise KeyboardInterrupt
     if as_json:
         print(json.dumps({"folder": str(folder), "audits": done}, allow_nan=False))
-        return
-    for one in done:
-        console.print("\n".join([f"{one['name']}:", *one["verdict"], *one["notes"]]), highlight=False, markup=False)
-    console.print(f"{folder / PAGE}", highlight=False, markup=False)
+    else:
+        console.print(f"{folder / PAGE}", highlight=False, markup=False)
 
 
 @dataclass(frozen=True)
@@ -112,42 +121,78 @@ def sorted_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
 def _names(adversaries: str | None) -> tuple[str, ...] | None:
     if adversaries is None:
         return None
+    from ..auditing.adversaries import check_names
     from ..registry.methods import canonical
 
-    return tuple(canonical(name.strip()) for name in adversaries.split(","))
+    names = tuple(canonical(name.strip()) for name in adversaries.split(","))
+    with _in_one_sentence():
+        check_names(names)
+    return names
 
 
 def _radii(rhos: str | None) -> tuple[float, ...] | None:
     if rhos is None:
         return None
+    from ..auditing.audit import check_radii
+
     try:
-        return tuple(float(word) for word in rhos.split(","))
+        radii = [float(word) for word in rhos.split(",")]
     except ValueError:
         raise RecipeError(f"--rhos {shown(rhos)} must be numbers: --rhos 0.05,0.1,0.2") from None
+    with _in_one_sentence():
+        return tuple(check_radii("--rhos", radii))
+
+
+def _told_apart(words: "Sequence[str]", places: "Sequence[Place]") -> "list[Place]":
+    """Return the checkpoints, each with a name of its own.
+
+    Raises:
+        RecipeError: one is there twice.
+    """
+    files = [place.weights.resolve() if place.weights else word for word, place in zip(words, places, strict=True)]
+    twice = next((word for i, word in enumerate(words) if files[i] in files[:i]), None)
+    if twice is not None:
+        raise RecipeError(f"CHECKPOINT {shown(twice)} is there twice: leave it out once")
+    names = [place.name for place in places]
+    return [
+        replace(place, name=f"{place.name} ({word})") if names.count(place.name) > 1 else place
+        for word, place in zip(words, places, strict=True)
+    ]
 
 
 def _all(
     places: "Sequence[Place]", asked: _Asked, folder: Path, data_dir: Path | None, console: Console
-) -> list[dict[str, Any]]:
-    """Audit one checkpoint after the other, and write page and numbers after each. What is there is not done again."""
+) -> Iterator[dict[str, Any]]:
+    """Audit one checkpoint after the other, and write page and numbers after each. What is there is not done again.
+
+    Raises:
+        RecipeError: the folder cannot be written, or holds other files, or audits that the command does not name,
+            which would be lost.
+    """
     from ..report.audit_page import write_audits
     from ..study.files import make_folder, write_text
 
     make_folder(folder)
+    if not os.access(folder, os.W_OK):
+        raise RecipeError(f"--out {folder} cannot be written: name another folder")
+    keys = [_key(place, asked) for place in places]
     before = _before(folder)
+    lost = [one for one in before if one.get("asked") not in keys]
+    if lost:
+        raise RecipeError(
+            f"--out {folder} holds an audit with other checkpoints or options ({shown(lost[0].get('name'))}): choose "
+            "another --out, or --restart keeps it beside"
+        )
     done: list[dict[str, Any]] = []
     command = " ".join(["bisam", *map(shlex.quote, sys.argv[1:])])
-    for place in places:
-        key = _key(place, asked)
+    for place, key in zip(places, keys, strict=True):
         found = next((one for one in before if one.get("asked") == key and not one.get("stopped")), None)
         if found is None:
-            found = _audited(place, asked, folder, data_dir, console) | {"epoch": place.epoch, "asked": key}
-        done.append(found)
+            found = _audited(place, asked, folder, data_dir, console)
+        done.append(found | {"name": place.name, "epoch": place.epoch, "asked": key})
         write_text(folder / NUMBERS, json.dumps({"command": command, "audits": done}, allow_nan=False) + "\n")
         write_audits(done, command, folder / PAGE)
-        if found["stopped"]:
-            raise KeyboardInterrupt
-    return done
+        yield done[-1]
 
 
 def _before(folder: Path) -> list[dict[str, Any]]:
@@ -171,8 +216,8 @@ def _before(folder: Path) -> list[dict[str, Any]]:
 
 def _key(place: "Place", asked: _Asked) -> dict[str, Any]:
     """Return what an audit depends on, as JSON has it."""
-    file = None if place.weights is None else [str(place.weights), *_stamp(place.weights)]
-    key = {"name": place.name, "seed": place.seed, "weights": file, "recipe": place.recipe.model_dump(mode="json")}
+    file = None if place.weights is None else [str(place.weights.resolve()), *_stamp(place.weights)]
+    key = {"seed": place.seed, "weights": file, "recipe": place.recipe.model_dump(mode="json")}
     known: dict[str, Any] = json.loads(json.dumps(key | asdict(asked)))
     return known
 
@@ -201,7 +246,7 @@ def _audited(place: "Place", asked: _Asked, folder: Path, data_dir: Path | None,
             if not console.is_terminal and 4 * done // total > 4 * (done - 1) // total:
                 console.print(f"{place.name}: {100 * done // total} %", highlight=False, markup=False)
 
-        try:
+        with _in_one_sentence(f"{place.name}: "):
             found = measure(
                 given.model,
                 given.batches,
@@ -216,6 +261,19 @@ def _audited(place: "Place", asked: _Asked, folder: Path, data_dir: Path | None,
                 keep=True,
                 journal=folder / ".measured.pt",
             )
-        except (TypeError, ValueError) as error:
-            raise RecipeError(f"{place.name}: {error}") from None
     return found.to_dict()
+
+
+@contextmanager
+def _in_one_sentence(where: str = "") -> Iterator[None]:
+    """Turn what is raised inside into an error that the user can mend."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{where}{error}") from None
+    except MemoryError:
+        raise RecipeError(f"{where}memory ran out: write a smaller --batch-size") from None
+    except RuntimeError as error:
+        if "memory" in str(error):  # torch has no class of its own for it on the CPU
+            raise RecipeError(f"{where}memory ran out: write a smaller --batch-size") from None
+        raise RecipeError(f"{where}the network raised {type(error).__name__}: {one_line(str(error), 90)}") from None

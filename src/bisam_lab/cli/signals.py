@@ -18,19 +18,20 @@ class Terminated(KeyboardInterrupt):
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
     """Let SIGTERM and Ctrl-C end the command with code 143 and 130, once what is within has tidied up."""
-    before = signal.signal(signal.SIGTERM, _terminate)
+    terminated = False
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except Terminated:
-        raise _exit("Terminated", 143) from None
-    except KeyboardInterrupt:
-        raise _exit("Interrupted", 130) from None
+    except KeyboardInterrupt:  # SIGTERM's, or another one that what is within raises once it has tidied up
+        raise (_exit("Terminated", 143) if terminated else _exit("Interrupted", 130)) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 def _exit(word: str, code: int) -> typer.Exit:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..datasets import Sample
-from ..errors import RecipeError
+from ..errors import RecipeError, one_line
 from .examples import Examples
 
 __all__ = ["build_tokenizer", "encode"]
@@ -36,7 +36,10 @@ def build_tokenizer(name: str | None, train: Sequence[Sample]) -> Any:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, RuntimeError) as error:
-        raise RecipeError(f"no tokenizer for hf:{name}: {error}") from None
+        told = one_line(str(error), 90)
+        raise RecipeError(
+            f"no tokenizer for hf:{name} ({told}): name a folder, or one on the hub that can be fetched"
+        ) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

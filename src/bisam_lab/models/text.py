@@ -14,6 +14,7 @@ from ..recipe import RecipeError
 from ..recipe.imported import explained
 from ..recipe.known import nearest
 from .outside import extra
+from .weights import UntrainedWarning
 
 __all__ = ["TextClassifier", "build_text_classifier"]
 
@@ -129,4 +130,5 @@ def _report(name: str, loaded: dict[str, Any], classes: int) -> None:
         )
     fresh = sorted({*loaded["missing_keys"], *(key for key, *_ in other)})
     if fresh:
-        warnings.warn(f"model.name={name!r}: not pretrained are {', '.join(fresh)}", stacklevel=2)
+        told = f"model.name={name!r}: not pretrained are {', '.join(fresh)}"
+        warnings.warn(told, UntrainedWarning, stacklevel=2)

@@ -13,7 +13,11 @@ from ..recipe.imported import explained
 from ..untrusted import check_stored
 from .outside import extra
 
-__all__ = ["load_weights"]
+__all__ = ["UntrainedWarning", "load_weights"]
+
+
+class UntrainedWarning(UserWarning):
+    """Published weights lack some of the network's, which start at their initialisation."""
 
 
 def load_weights(model: nn.Module, file: str, classes: int) -> None:
@@ -40,6 +44,7 @@ def load_weights(model: nn.Module, file: str, classes: int) -> None:
         warnings.warn(
             f"model.checkpoint={file!r} has another number of classes than the data's {classes}: "
             f"{', '.join(heads)} start at their initialisation",
+            UntrainedWarning,
             stacklevel=3,
         )
 

@@ -24,6 +24,7 @@ COLUMNS = (
     ("least", "cosine_least", 4),
     ("cosine of eps", "eps_cosine_median", 4),
     ("norm of eps", "eps_norm", 3),
+    ("over SAM's", "eps_norm_ratio", 2),
     ("effective samples", "effective_samples", 1),
     ("no gradient (share)", "no_gradient", 2),
 )

@@ -41,17 +41,16 @@ def style_of(names: Sequence[str], name: str, *, dashed: bool = False) -> str:
     return f"m{colour} dash{1 if dashed else 2 * bool(dash)}"
 
 
-def draw_rises(audit: Mapping[str, Any], kind: str) -> Markup:
+def draw_rises(audit: Mapping[str, Any], kind: str, names: Sequence[str]) -> Markup:
     """Draw the rise of the error against rho: solid on the batch that is climbed, dashed on held-out data."""
-    rows = [row for row in audit["rows"] if row["statistics"] == kind]
-    names = list(dict.fromkeys(row["adversary"] for row in rows))
     lines = []
     for name in names:
-        mine = [row for row in rows if row["adversary"] == name]
+        mine = [row for row in audit["rows"] if (row["adversary"], row["statistics"]) == (name, kind)]
         for key, dashed in (("rise_error_batch", False), ("rise_error_held_out", True)):
-            points = [(0.0, 0.0), *((row["rho"], _number(row[key])) for row in mine)]
-            where = "held-out data" if dashed else "the batch"
-            lines.append(_Line(name, points, dashed, f"{name}, {where}"))
+            points = [(row["rho"], _number(row[key])) for row in mine]
+            if any(math.isfinite(value) for _, value in points):
+                where = "held-out data" if dashed else "the batch"
+                lines.append(_Line(name, [(0.0, 0.0), *points], dashed, f"{name}, {where}"))
     return _chart(lines, names, "radius rho", f"rise of the error in points, {kind} statistics")
 
 
@@ -99,19 +98,16 @@ def draw_margins(histogram: Mapping[str, Any], names: Sequence[str]) -> Markup:
     return markup(root)
 
 
-def draw_batches(audit: Mapping[str, Any], kind: str, rho: float, key: str) -> Markup:
+def draw_batches(audit: Mapping[str, Any], kind: str, rho: float, key: str, names: Sequence[str]) -> Markup:
     """Draw each batch as a dot: what it loses under an adversary more than under SAM, with mean and 95 % interval."""
-    points = [p for p in audit["points"] if (p["statistics"], p["rho"]) == (kind, rho)]
+    points = [p for p in audit["points"] if (p["statistics"], p["rho"]) == (kind, rho) and p[key] is not None]
     sam = {p["batch"]: p[key] for p in points if p["adversary"] == SAM}
-    names = list(dict.fromkeys(p["adversary"] for p in points))
-    others = [name for name in names if name != SAM and sam]
-    found = {
-        name: [
-            p[key] - sam[p["batch"]] for p in points if p["adversary"] == name and None not in (p[key], sam[p["batch"]])
-        ]
-        for name in others
+    differences = {
+        name: [p[key] - sam[p["batch"]] for p in points if p["adversary"] == name and p["batch"] in sam]
+        for name in names
+        if name != SAM
     }
-    found = {name: values for name, values in found.items() if values}
+    found = {name: values for name, values in differences.items() if values}
     scale = Scale.around([0.0, *(value for values in found.values() for value in values)], pad=0.06)
     height = _ROW * len(found) + _BOTTOM
     root = svg(_NARROW, height, "each batch's rise of the error minus that under SAM, in points", "chart differences")
