@@ -21,7 +21,7 @@ from ..run.result import Epoch, Run, RunResult
 from ..stack.plan import FASTER, LARGEST, LARGEST_PASS, Stacking, deal, stack_size
 from .files import UnreadableError
 from .folder import Study
-from .measuring import lacking, measure_kept
+from .measuring import lacking, measure_kept, too_late, without_weights
 
 if TYPE_CHECKING:
     from ..run.asking import Asking, Clock
@@ -66,6 +66,8 @@ def _run_study(
 ) -> Generator[Event[RunResult], None, None]:
     done = study.results()
     pending, unmeasured = [run for run in study.runs if run not in done], lacking(study, done)
+    if keep_weights and (lost := without_weights(study, done)):
+        yield Note("--keep-weights", too_late(lost))
     if not pending and not unmeasured:
         return
     with Pool[RunResult](min(jobs, len(pending) + len(unmeasured)), max(1, cores() // jobs)) as pool:

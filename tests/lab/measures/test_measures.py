@@ -88,6 +88,19 @@ def test_rounding_to_whole_multiples_of_a_channels_scale():
     torch.testing.assert_close(rounded(weight, 8), weight, atol=7 / 254 + 1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_channel_that_is_no_number_is_not_rounded_to_one(bad):
+    for bits in (8, 4):
+        found = rounded(torch.tensor([[1.0, bad, 0.5], [7.0, 3.4, 0.0]]), bits)
+        assert found[0].isnan().all()
+        assert torch.equal(found[1], rounded(torch.tensor([[7.0, 3.4, 0.0]]), bits)[0])
+    model = nn.Linear(2, 3)
+    with torch.no_grad():
+        model.weight[1, 0] = bad
+    found = quantised(subject(model, told([[0.5, 1.0]], [1])))
+    assert math.isnan(found["loss_int4"]) and found["accuracy_int4"] == 0
+
+
 def test_rounded_weights_are_those_that_are_measured():
     model = nn.Linear(2, 3)
     with torch.no_grad():
