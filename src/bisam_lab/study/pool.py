@@ -1,5 +1,6 @@
 """The runs of a study in parallel processes."""
 
+import errno
 import math
 import time
 from collections.abc import Generator, Sequence
@@ -178,4 +179,14 @@ def _ended(
     except (RecipeError, CheckpointError, UnreadableError) as error:
         return JobEnded(job, error=one_line(str(error)))
     except BaseException as error:  # noqa: BLE001 a user's own network may raise anything, even SystemExit
-        return JobEnded(job, error=one_line(f"{type(error).__name__}: {error}"))
+        return JobEnded(job, error=one_line(_reason(error, folder)))
+
+
+def _reason(error: BaseException, folder: Path) -> str:
+    """Say why a run failed. A logger hides a full disk behind errors of its own."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{folder}: no space is left on the disk: free some"
+        inner = inner.__cause__ or inner.__context__
+    return f"{type(error).__name__}: {error}"
