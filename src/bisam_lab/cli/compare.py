@@ -141,7 +141,8 @@ def compare(
     if export is not None:
         from ..report.benchopt import export_benchopt
 
-        console.print(f"{export_benchopt(folder)}", highlight=False, markup=False, soft_wrap=True)
+        path = export_benchopt(folder, lambda text: console.print(text, highlight=False, markup=False))
+        console.print(f"{path}", highlight=False, markup=False, soft_wrap=True)
     if work.failed:
         raise typer.Exit(1)
 

@@ -76,6 +76,22 @@ def test_what_cannot_be_exported_is_refused_with_the_remedy(folder, tmp_path, mo
         export_benchopt(folder)
 
 
+def test_a_damaged_result_is_named(folder, capsys, monkeypatch):
+    (folder / "runs" / "sam" / "seed-1" / "result.json").write_text("{")
+    code, told = in_process(capsys, monkeypatch, "report", str(folder), "--export", "benchopt")
+    assert code == 0
+    assert "Left out, because they cannot be read: runs/sam/seed-1/result.json." in told
+    table = pd.read_parquet(folder / "benchopt.parquet")
+    assert sorted(set(table[table.solver_name == "sam"].idx_rep)) == [0, 2]
+
+
+@pytest.mark.parametrize("words", [["--json"], ["--watch"], ["--out", "x.html"], ["--baseline", "sam"]])
+def test_options_that_an_export_does_not_heed_are_refused(words, folder, capsys, monkeypatch):
+    code, told = in_process(capsys, monkeypatch, "report", str(folder), "--export", "benchopt", *words)
+    assert (code, (folder / "benchopt.parquet").exists()) == (2, False)
+    assert f"{words[0]} has no effect with --export benchopt" in told
+
+
 def test_the_command(folder, capsys, monkeypatch):
     code, told = in_process(capsys, monkeypatch, "report", str(folder), "--export", "benchopt")
     assert (code, (folder / "benchopt.parquet").exists(), (folder / "report.html").exists()) == (0, True, False), told
