@@ -55,7 +55,14 @@ def report(
         baseline = canonical(baseline)
     if export is not None:
         _check_alone(
-            export, {"--json": as_json, "--out": out is not None, "--watch": watch, "--baseline": bool(baseline)}
+            export,
+            {
+                "--json": as_json,
+                "--out": out is not None,
+                "--watch": watch,
+                "--baseline": bool(baseline),
+                "--test": test != "t",
+            },
         )
         _export(folders)
         return
