@@ -131,6 +131,18 @@ def test_texts_are_measured_and_have_no_corruptions(tmp_path):
     assert 0 <= found["worst-class"]["worst"] <= found["worst-class"]["mean"] <= 1
 
 
+def test_images_that_torchvision_cannot_corrupt_are_refused_before_they_are_trained(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import torch\nfrom bisam_lab.datasets import Images\n\n"
+        "def four(*_):\n    part = torch.zeros(60, 4, 8, 8), torch.arange(60) % 2\n    return Images(part, part)\n"
+    )
+    data = [f"data.name={tmp_path}/own.py:four", "data.train_size=null", "data.validation_size=8", "train.batch_size=8"]
+    recipe = load("digits", [*data, "data.test_size=null", "measures=[corruptions,quantised]"])
+    with pytest.raises(RecipeError, match=r"grey or colour, .* have 4 channels: --measures quantised"):
+        check(recipe, None)
+    check(load("digits", [*data, "data.test_size=null", "measures=[quantised,worst-class]"]), None)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [("[calibratoin]", "did you mean calibration?"), ("[ece]", "is none of calibration, corruptions"), ("3", "a list")],
