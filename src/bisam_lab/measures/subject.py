@@ -11,7 +11,7 @@ from ..data import Source
 from ..run.asking import Backward, Forward
 from ..run.fabric import Fabric
 
-__all__ = ["Subject", "accuracy"]
+__all__ = ["Subject", "accuracy", "right"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,10 @@ class Subject:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the share of logits (N, K) whose largest is that of the label (N,). NaN is wrong."""
-    right = logits.argmax(1).eq(labels) & ~logits.isnan().any(1)
-    return int(right.sum()) / len(labels)
+    """Return the share of logits (N, K) that are right for the labels (N,)."""
+    return int(right(logits, labels).sum()) / len(labels)
+
+
+def right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return whether the largest of the logits (N, K) is that of the label (N,). NaN is wrong."""
+    return logits.argmax(1).eq(labels) & ~logits.isnan().any(1)

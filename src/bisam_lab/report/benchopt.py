@@ -31,7 +31,7 @@ def export_benchopt(folder: Path, note: Callable[[str], None] = lambda text: Non
 
     Args:
         folder: of the study.
-        note: is called with the results that cannot be read, and are left out.
+        note: is called with the results that are left out: those that cannot be read, and those of other variants.
 
     Raises:
         RecipeError: the folder is not a study's, has no finished run, or pyarrow is not installed.
@@ -47,7 +47,10 @@ def export_benchopt(folder: Path, note: Callable[[str], None] = lambda text: Non
     results, unreadable = read_results(folder)
     if unreadable:
         note(f"Left out, because they cannot be read: {', '.join(unreadable)}.")
-    rows = [row for run in results if _known(run, recipe) for row in _rows(run, recipe)]
+    known = recipe.variants or ("",)
+    if others := dict.fromkeys(run.variant for run in results if run.variant not in known):
+        note(f"Left out, because recipe.yaml has no such variant: {', '.join(others)}.")
+    rows = [row for run in results if run.variant in known for row in _rows(run, recipe)]
     if not rows:
         raise RecipeError(f"{folder} has no finished run to export: repeat bisam compare first")
     path = folder / "benchopt.parquet"
@@ -58,10 +61,6 @@ def export_benchopt(folder: Path, note: Callable[[str], None] = lambda text: Non
     finally:
         fresh.unlink(missing_ok=True)
     return path
-
-
-def _known(run: RunResult, recipe: Recipe) -> bool:
-    return run.variant in (recipe.variants or ("",))
 
 
 def _rows(run: RunResult, recipe: Recipe) -> Iterator[dict[str, Any]]:

@@ -60,10 +60,12 @@ def test_a_score_that_is_no_number_is_left_out(folder):
 
 
 def test_variants_are_data_sets_of_their_own(tmp_path):
-    made = study(tmp_path / "s", variants=("a", "b"))
+    made = study(tmp_path / "s", variants=("a", "b", "c"))
     given = ["methods=[sgd,sam]", "variants={a: {data.label_noise: 0.2}, b: {train.lr: 0.3}}"]
     (made / "recipe.yaml").write_text(load("digits", given).to_yaml())
-    table = pd.read_parquet(export_benchopt(made)).groupby("dataset_name")
+    notes = []
+    table = pd.read_parquet(export_benchopt(made, notes.append)).groupby("dataset_name")
+    assert notes == ["Left out, because recipe.yaml has no such variant: c."]
     assert table["p_dataset_label_noise"].first().to_dict() == {"digits[a]": 0.2, "digits[b]": 0.4}
     assert table["p_solver_lr"].first().to_dict() == {"digits[a]": 0.1, "digits[b]": 0.3}
 
