@@ -67,14 +67,22 @@ class Subject:
 
     @contextmanager
     def changed(self) -> Iterator[list[tuple[str, nn.Parameter]]]:
-        """Lend the parameters with their names, to be written into; all weights and buffers are put back at the end."""
-        before = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+        """Lend the parameters with their names, to be written into; all weights and buffers are put back at the end.
+
+        A ``state_dict`` would not do: it lacks the buffers that are not saved, and may hold what is no tensor.
+        """
+        before = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
         try:
             yield list(self.model.named_parameters())
         finally:
-            self.model.load_state_dict(before)
+            with torch.no_grad():
+                for name, tensor in self._tensors().items():
+                    tensor.copy_(before[name])
             for param in self.model.parameters():
                 param.grad = None
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -184,6 +184,35 @@ def test_forgetting_is_what_a_plain_loop_on_permuted_pixels_loses():
     assert all(param.grad is None for param in model.parameters())
 
 
+class Counting(Told):
+    """Has a buffer that is not saved, and a state that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        if self.training:
+            self.passes = self.passes + 1
+        return super().forward(x) / (1 + self.passes)
+
+    def get_extra_state(self):
+        return {"kind": "counting"}
+
+    def set_extra_state(self, state):
+        assert state == {"kind": "counting"}
+
+
+def test_what_a_network_does_not_save_is_put_back_too():
+    model = Counting()
+    about = subject(model, told(torch.eye(3), [0, 1, 2]))
+    with about.changed() as params, torch.no_grad():
+        model.train()(torch.eye(3))
+        params[0][1].zero_()
+    assert model.passes == 0
+    assert torch.equal(model.weight, torch.eye(3))
+
+
 class Kept(nn.Module):
     """Keeps what it is given."""
 
