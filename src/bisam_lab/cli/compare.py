@@ -95,6 +95,8 @@ def compare(
     """
     warm_up()
     auto = seeds == "auto"
+    if measures is not None and not measures.strip():
+        raise RecipeError("--measures names none: say --measures calibration, or leave it out")
     chosen = read(
         recipe,
         overrides,

@@ -76,8 +76,9 @@ class Subject:
             yield list(self.model.named_parameters())
         finally:
             with torch.no_grad():
-                for name, tensor in self._tensors().items():
-                    tensor.copy_(before[name])
+                now = self._tensors()
+                for name in before.keys() & now.keys():
+                    now[name].copy_(before[name])
             for param in self.model.parameters():
                 param.grad = None
 

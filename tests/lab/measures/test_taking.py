@@ -104,6 +104,11 @@ def test_weights_that_are_asked_for_too_late_are_not_promised(tmp_path):
     assert "--restart --keep-weights" in note.text
 
 
+def test_an_empty_list_of_measures_is_a_mistake(capsys, monkeypatch):
+    code, said = in_process(capsys, monkeypatch, "compare", "digits", "--measures", " ")
+    assert (code, said) == (2, "error: --measures names none: say --measures calibration, or leave it out")
+
+
 def test_a_stack_measures_what_a_run_alone_measures():
     recipe = load("digits", [*SMALL, "engine.precision=64-true", "measures=[calibration,forgetting,weight-noise]"])
     found = together([partial(training, recipe, "sam", k, stack=2, measure=taker(recipe)) for k in range(2)])
