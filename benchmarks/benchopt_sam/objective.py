@@ -12,7 +12,7 @@ class Objective(BaseObjective):
 
     name = "Test error"
     url = "https://arxiv.org/abs/2407.12993"
-    min_benchopt_version = "1.6"
+    min_benchopt_version = "1.9"
     requirements = ["pip::torch", "pip::scikit-learn"]
     sampling_strategy = "run_once"
 

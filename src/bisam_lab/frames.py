@@ -1,5 +1,6 @@
 """Runs and comparisons as frames of pandas."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -47,12 +48,11 @@ def frame_of(rows: Sequence[Mapping[str, Any]], index: Sequence[str] = ()) -> "D
 
 
 def margin_columns(row: Comparison) -> dict[str, Any]:
-    """Return the columns of the test of equivalence; none where no row has one."""
+    """Return the columns of the test of equivalence. A row without a test has no conclusion, and no numbers."""
     one = row.equivalence
-    if one is None:
-        return {}
-    numbers = {"p_equivalent": one.p_adjusted, "low_equivalent": one.low, "high_equivalent": one.high}
-    return {"conclusion": row.conclusion, **numbers}
+    nan = math.nan
+    p, low, high = (nan, nan, nan) if one is None else (one.p_adjusted, one.low, one.high)
+    return {"conclusion": row.conclusion, "p_equivalent": p, "low_equivalent": low, "high_equivalent": high}
 
 
 def measure_frame(blocks: Sequence[Block], measure: str) -> "DataFrame":

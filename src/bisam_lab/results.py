@@ -27,6 +27,7 @@ with no_collection():
     from .report.collect import StudyData, collect
     from .report.page import write_page
     from .report.quantities import AXES, QUANTITIES
+    from .report.registration import registered_margin
     from .report.summary import columns, lines, write_summary
     from .run.result import RunResult
     from .run.signatures import SIGNATURES
@@ -123,7 +124,8 @@ class Study:
         """Return one row a method: its mean test score, and its paired difference to the baseline, in points.
 
         With a margin it has the test of equivalence, too: ``conclusion`` in words, ``p_equivalent``, and both ends of
-        its interval. With ``measure`` it is one row a quantity and method, in the quantity's own unit.
+        its interval; the baseline and a method whose runs all failed have no conclusion. With ``measure`` it is one row
+        a quantity and method, in the quantity's own unit.
 
         Example:
             >>> bisam_lab.Study("studies/demo").table(baseline="sam")[["mean", "difference", "low", "high"]]
@@ -138,14 +140,16 @@ class Study:
             RecipeError: no run has the baseline, no run has the measure, there is no such test, or the margin is not
                 positive.
         """
-        blocks = self._read(baseline, test, margin).blocks
+        study = self._read(baseline, test, margin)
+        blocks, known = study.blocks, margin is not None or registered_margin(study.recipe) is not None
         if measure is not None:
             return measure_frame(blocks, measure)
         rows = [(block.variant, row) for block in blocks for row in block.comparison]
         several = len(blocks) > 1
         named = [{"variant": name} if several else {} for name, _ in rows]
         values = [
-            {"method": row.method, **{key: getattr(row, key) for key in COLUMNS}, **margin_columns(row)}
+            {"method": row.method, **{key: getattr(row, key) for key in COLUMNS}}
+            | (margin_columns(row) if known else {})
             for _, row in rows
         ]
         return frame_of([name | value for name, value in zip(named, values, strict=True)], ["variant"] * several)

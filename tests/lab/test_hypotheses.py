@@ -10,7 +10,7 @@ from bisam_lab.report import collect
 from bisam_lab.report.page import render
 from bisam_lab.study.folder import Study
 
-from .report.folders import study
+from .report.folders import SCORES, study
 from .study.test_two_recipes import finished
 from .test_cli import TINY, in_process
 
@@ -68,6 +68,7 @@ def test_what_was_stated_stays_once_a_run_has_begun(tmp_path):
     for changed in (
         ["stopping=6"],
         ["stopping=5", "margin=1"],
+        ["stopping=5", "first_seed=3"],
         ["stopping=5", f"hypotheses=[{SAYS.replace('1}', '2}')}]"],
     ):
         with pytest.raises(RecipeError, match="cannot change once a run has begun, because what is stated afterwards"):
@@ -115,5 +116,18 @@ def test_report_page_and_json_tell_what_came_out(tmp_path):
         table = bisam_lab.Study(folder).table(margin=margin).set_index("method")
         assert table.loc["sam", "conclusion"] == words
     assert "conclusion" not in bisam_lab.Study(study(tmp_path / "plain")).table()
+    for wrong in ("x", True):
+        with pytest.raises(RecipeError, match=rf"margin={wrong!r} must be positive"):
+            bisam_lab.Study(folder).table(margin=wrong)
     with pytest.raises(RecipeError, match=r"margin=-1 must be positive"):
         bisam_lab.Study(folder).table(margin=-1)
+
+
+def test_a_method_that_failed_at_every_seed_has_no_conclusion_and_the_column_stays(tmp_path):
+    for name, given in (("a", {"margin": 0.3}), ("b", {})):
+        folder = study(tmp_path / name, scores={m: SCORES[m] for m in ("sgd", "sam")}, **given)
+        for path in (folder / "runs" / "sam").glob("*/result.json"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "collapsed"}))
+        table = bisam_lab.Study(folder).table(margin=None if given else 0.3).set_index("method")
+        assert dict(table["conclusion"]) == {"sgd": "", "sam": ""}
+        assert table[["p_equivalent", "low_equivalent", "high_equivalent"]].isna().all().all()

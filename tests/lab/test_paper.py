@@ -1,13 +1,16 @@
 """``make paper``: the most informative runs first, an end when time is over, and the same folders next time."""
 
 import importlib.util
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from bisam_lab.recipe import RecipeError
+from bisam_lab.recipe import RecipeError, digest
+from bisam_lab.run.result import RunResult
+from bisam_lab.study.files import write_result
 
 SPEC = importlib.util.spec_from_file_location("paper", Path(__file__).parents[2] / "benchmarks" / "paper.py")
 paper = importlib.util.module_from_spec(SPEC)
@@ -51,3 +54,42 @@ def test_training_ends_when_time_is_over_and_tells_what_failed(tmp_path, monkeyp
     monkeypatch.setattr(paper, "run_study", lambda *args, **kwargs: events(error="no memory"))
     with pytest.raises(RecipeError, match="a run failed: no memory; the same command goes on"):
         paper.train(study, 1, time.monotonic() + 60)
+
+
+def called(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["paper.py", *map(str, words)])
+    paper.main()
+
+
+def test_the_plan_counts_what_is_done_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    called(monkeypatch, "--plan", "--smoke", "--parts", 2, "--out", tmp_path / "new")
+    assert capsys.readouterr().out.count(": 0 of ") == 2
+    assert list(tmp_path.iterdir()) == []
+    study = paper.study_of(paper.plan()[1], tmp_path, None, True, [])
+    for run, its in zip(study.runs, ("", "another", None), strict=False):
+        name = digest(study.recipe_of(run)) if its is None else its
+        study.path(run).mkdir(parents=True)
+        write_result(
+            study.path(run), RunResult(run.method, run.seed, "ok", 0.5, 0.5, 1, 1.0, 1.0, run.variant, recipe=name)
+        )
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    called(monkeypatch, "--plan", "--smoke", "--parts", 2, "--out", tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    first, second = capsys.readouterr().out.splitlines()
+    assert (first.split(": ")[-1], second.split(": ")[-1]) == ("1 of 2 runs are done", "2 of 3 runs are done")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--hours", "nan"], "argument --hours: invalid positive value: 'nan'"),
+        (["--parts", "-3"], "argument --parts: invalid count value: '-3'"),
+        (["--jobs", "0"], "argument --jobs"),
+        (["--plan", "--set", "train.epohcs=3"], "error: train.epohcs: unknown key: did you mean train.epochs=3?"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(words, said, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as left:
+        called(monkeypatch, *words)
+    assert left.value.code == 2
+    assert said in capsys.readouterr().err

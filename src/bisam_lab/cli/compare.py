@@ -95,6 +95,8 @@ def compare(
     """
     warm_up()
     auto = seeds == "auto"
+    if measures is not None and not measures.strip():
+        raise RecipeError("--measures names none: say --measures calibration, or leave it out")
     chosen = read(
         recipe,
         overrides,
@@ -141,7 +143,8 @@ def compare(
     if export is not None:
         from ..report.benchopt import export_benchopt
 
-        console.print(f"{export_benchopt(folder)}", highlight=False, markup=False, soft_wrap=True)
+        path = export_benchopt(folder, lambda text: console.print(text, highlight=False, markup=False))
+        console.print(f"{path}", highlight=False, markup=False, soft_wrap=True)
     if work.failed:
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,14 +53,21 @@ def report(
         from ..registry.methods import canonical  # here: a baseline without numbers does not wait for torch
 
         baseline = canonical(baseline)
+    if export is not None:
+        _check_alone(
+            export,
+            {
+                "--json": as_json,
+                "--out": out is not None,
+                "--watch": watch,
+                "--baseline": bool(baseline),
+                "--test": test != "t",
+            },
+        )
+        _export(folders)
+        return
     if as_json:
         print(json.dumps(collect(folders, baseline, test).to_dict()))
-        return
-    if export is not None:
-        from ..report.benchopt import export_benchopt
-
-        for folder in folders:
-            Console(soft_wrap=True).print(f"{export_benchopt(folder)}", highlight=False, markup=False)
         return
     if out is not None and out.is_dir():
         raise RecipeError(f"--out {out} is a folder: name a file, such as {out / 'report.html'}")
@@ -74,6 +82,24 @@ def report(
             began = time.monotonic()
             found = collect(folders, baseline, test)
             _write(found, path)
+
+
+def _check_alone(export: str, others: Mapping[str, bool]) -> None:
+    """Refuse options that an export does not heed."""
+    if given := [name for name, there in others.items() if there]:
+        raise RecipeError(
+            f"{' and '.join(given)} has no effect with --export {export}, which writes a file into each folder: leave "
+            "it out"
+        )
+
+
+def _export(folders: Sequence[Path]) -> None:
+    from ..report.benchopt import export_benchopt
+
+    paths, notes = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    for folder in folders:
+        path = export_benchopt(folder, lambda text: notes.print(text, highlight=False, markup=False))
+        paths.print(f"{path}", highlight=False, markup=False)
 
 
 def _place(out: Path | None, found: "ReportData") -> Path:

@@ -29,9 +29,13 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
     """Return a weight (out, ...) rounded to whole multiples of a scale for each output channel.
 
     The multiples go from -(2^(bits - 1) - 1) to 2^(bits - 1) - 1; the largest entry of a channel is one of the ends.
+    A channel with an entry that is no finite number has no scale: it becomes NaN.
     """
     most = 2 ** (bits - 1) - 1
-    scale = weight.detach().flatten(1).abs().amax(1).float() / most
-    scale = torch.where(scale > 0, scale, 1.0)  # a channel of zeros stays one
+    exact = weight.detach().float()
+    scale = exact.flatten(1).abs().amax(1) / most
+    known = scale.isfinite()
     points = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
-    return torch.fake_quantize_per_channel_affine(weight.detach().float(), scale, points, 0, -most, most).to(weight)
+    scaled = torch.where((scale > 0) & known, scale, 1.0)  # a channel of zeros stays one
+    found = torch.fake_quantize_per_channel_affine(exact, scaled, points, 0, -most, most)
+    return torch.where(known.view(-1, *[1] * (weight.dim() - 1)), found, torch.nan).to(weight)

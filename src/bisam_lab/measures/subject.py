@@ -11,7 +11,7 @@ from ..data import Source
 from ..run.asking import Backward, Forward
 from ..run.fabric import Fabric
 
-__all__ = ["Subject", "accuracy"]
+__all__ = ["Subject", "accuracy", "right"]
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,30 @@ class Subject:
 
     @contextmanager
     def changed(self) -> Iterator[list[tuple[str, nn.Parameter]]]:
-        """Lend the parameters with their names, to be written into; all weights and buffers are put back at the end."""
-        before = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
+        """Lend the parameters with their names, to be written into; all weights and buffers are put back at the end.
+
+        A ``state_dict`` would not do: it lacks the buffers that are not saved, and may hold what is no tensor.
+        """
+        before = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
         try:
             yield list(self.model.named_parameters())
         finally:
-            self.model.load_state_dict(before)
+            with torch.no_grad():
+                now = self._tensors()
+                for name in before.keys() & now.keys():
+                    now[name].copy_(before[name])
             for param in self.model.parameters():
                 param.grad = None
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the share of logits (N, K) whose largest is that of the label (N,). NaN is wrong."""
-    right = logits.argmax(1).eq(labels) & ~logits.isnan().any(1)
-    return int(right.sum()) / len(labels)
+    """Return the share of logits (N, K) that are right for the labels (N,)."""
+    return int(right(logits, labels).sum()) / len(labels)
+
+
+def right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return whether the largest of the logits (N, K) is that of the label (N,). NaN is wrong."""
+    return logits.argmax(1).eq(labels) & ~logits.isnan().any(1)

@@ -39,16 +39,21 @@ def check(recipe: Recipe, data_dir: Path | None, seed: int = 0) -> None:
     """Refuse measures that the data do not have, before anything is trained.
 
     Raises:
-        RecipeError: a measure of images, and the data are texts.
+        RecipeError: a measure of images, and the data are texts, or images of other than one or three channels.
     """
     images = [name for name in recipe.measures if MEASURES[name].images]
     if not images:
         return
     splits = load_splits(recipe.data, data_dir, seed, tokenizer=recipe.model.tokenizer)
+    others = ",".join(name for name in recipe.measures if name not in images) or "calibration"
     if splits.vocabulary is not None:
-        others = ",".join(name for name in recipe.measures if name not in images) or "calibration"
         raise RecipeError(
             f"measures: {', '.join(images)} are of images, and {recipe.data.name} are texts: --measures {others}"
+        )
+    if splits.shape[0] not in (1, 3):
+        raise RecipeError(
+            f"measures: {', '.join(images)} are of images in grey or colour, and those of {recipe.data.name} have "
+            f"{splits.shape[0]} channels: --measures {others}"
         )
 
 

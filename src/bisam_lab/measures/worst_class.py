@@ -2,7 +2,7 @@
 
 import torch
 
-from .subject import Subject
+from .subject import Subject, right
 
 __all__ = ["worst_class"]
 
@@ -10,6 +10,6 @@ __all__ = ["worst_class"]
 def worst_class(subject: Subject) -> dict[str, float]:
     """Return the accuracy of the ``worst`` class and the ``mean`` over the classes that the test set has."""
     logits, labels = subject.logits(subject.test), subject.test.labels
-    right = (logits.argmax(1).eq(labels) & ~logits.isnan().any(1)).double()
-    each = torch.stack([right[labels == label].mean() for label in labels.unique()])
+    hits = right(logits, labels).double()
+    each = torch.stack([hits[labels == label].mean() for label in labels.unique()])
     return {"worst": float(each.min()), "mean": float(each.mean())}

@@ -6,7 +6,7 @@ given as what is missing to 100 %. ``benchopt plot`` and ``benchopt.results.read
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,12 @@ UNRECORDED = (
 )
 
 
-def export_benchopt(folder: Path) -> Path:
+def export_benchopt(folder: Path, note: Callable[[str], None] = lambda text: None) -> Path:
     """Write ``benchopt.parquet`` into a study's folder, and return its path.
+
+    Args:
+        folder: of the study.
+        note: is called with the results that are left out: those that cannot be read, and those of other variants.
 
     Raises:
         RecipeError: the folder is not a study's, has no finished run, or pyarrow is not installed.
@@ -40,18 +44,23 @@ def export_benchopt(folder: Path) -> Path:
     except ModuleNotFoundError as error:
         raise RecipeError(f"--export benchopt needs {error.name}: pip install {error.name}") from None
     recipe = read_recipe(folder / "recipe.yaml")
-    rows = [row for run in read_results(folder)[0] if _known(run, recipe) for row in _rows(run, recipe)]
+    results, unreadable = read_results(folder)
+    if unreadable:
+        note(f"Left out, because they cannot be read: {', '.join(unreadable)}.")
+    known = recipe.variants or ("",)
+    if others := dict.fromkeys(run.variant for run in results if run.variant not in known):
+        note(f"Left out, because recipe.yaml has no such variant: {', '.join(others)}.")
+    rows = [row for run in results if run.variant in known for row in _rows(run, recipe)]
     if not rows:
         raise RecipeError(f"{folder} has no finished run to export: repeat bisam compare first")
     path = folder / "benchopt.parquet"
     fresh = temporary(path)
-    pd.DataFrame(rows).to_parquet(fresh, engine="pyarrow", index=False)
-    os.replace(fresh, path)
+    try:
+        pd.DataFrame(rows).to_parquet(fresh, engine="pyarrow", index=False)
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
     return path
-
-
-def _known(run: RunResult, recipe: Recipe) -> bool:
-    return run.variant in (recipe.variants or ("",))
 
 
 def _rows(run: RunResult, recipe: Recipe) -> Iterator[dict[str, Any]]:

@@ -150,7 +150,7 @@ def collect(
         RecipeError: a folder does not exist or is of no kind, a file is damaged, no study has the baseline, or the
             margin is not positive.
     """
-    if margin is not None and not 0 < margin < math.inf:
+    if margin is not None and not (type(margin) in (int, float) and 0 < margin < math.inf):
         raise RecipeError(f"margin={margin!r} must be positive and finite: the points that do not matter, such as 0.3")
     named = list({folder.resolve(): folder for folder in folders}.values())
     kinds = {folder: kind_of(folder) for folder in named}

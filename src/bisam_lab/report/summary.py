@@ -154,7 +154,7 @@ def write_summary(
 def _hypotheses(stated: Sequence[Decided], stopping: int | str | None) -> str:
     """Return what was stated before the first run, and what came out, in Markdown."""
     rule = "" if stopping is None else f" Stopping rule: {stopping_words(stopping)}."
-    each = "".join(f"- {one.says}\n  **{one.decision}**. {decision_words(one)}\n" for one in stated)
+    each = "".join(f"- {one.says}\n  {decision_words(one)}\n" for one in stated)
     return f"## Stated before the first run\n\nHolm-adjusted over the hypotheses.{rule}\n\n{each}"
 
 

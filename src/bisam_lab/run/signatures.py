@@ -15,16 +15,18 @@ __all__ = ["SIGNATURES", "WITHIN_NOISE", "Signature", "found", "signatures"]
 
 History: TypeAlias = Sequence[Epoch]
 
-#: Epochs before which a mean says little: the first ones of a healthy run may look like a failure.
+#: Epochs or steps before which a mean says little: the first ones of a healthy run may look like a failure.
 ENOUGH = 3
 #: Share of the validation predictions that are one class, from which they count as constant.
 CONSTANT = 0.99
-#: Share of the climbing steps without a perturbation, above which the ascent gradient vanishes.
+#: Share of the climbing steps without a perturbation, above which the ascent gradient vanishes, if they are ENOUGH.
 VANISHED = 0.1
 #: Effective number of samples, below which the ascent gradient rests on a handful.
 HANDFUL = 2.0
 #: Rise of the batch's error that a perturbation must reach in some epoch: three more mistakes in a thousand examples.
 RISE = 0.003
+#: Nats by which a climb must lift the loss to be what puts it above log K: with most labels wrong it is there anyway.
+LIFT = 0.1
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,10 @@ def _diverged(history: History) -> bool:
 
 
 def _vanishes(history: History) -> bool:
-    shares = _known(epoch.vanished for epoch in history)
-    return bool(shares) and sum(shares) / len(shares) > VANISHED
+    known = [(epoch.climbed * max(1, epoch.steps), epoch) for epoch in history if math.isfinite(epoch.vanished)]
+    climbs, still = sum(climbs for climbs, _ in known), sum(climbs * epoch.vanished for climbs, epoch in known)
+    counted = any(epoch.steps for _, epoch in known)
+    return climbs > 0 and still > VANISHED * climbs and (not counted or round(still) >= ENOUGH)
 
 
 def _on_a_handful(history: History) -> bool:
@@ -84,8 +88,13 @@ def _never_opened(history: History) -> bool:
 
 
 def _beyond(history: History) -> bool:
-    both = [(epoch.perturbed_loss, epoch.chance_loss) for epoch in history]
-    return _mostly([loss > chance for loss, chance in both if math.isfinite(loss + chance)])
+    known = [epoch for epoch in history if math.isfinite(epoch.perturbed_loss + epoch.chance_loss)]
+    return _mostly([epoch.perturbed_loss > epoch.chance_loss and _lifted(epoch) for epoch in known])
+
+
+def _lifted(epoch: Epoch) -> bool:
+    """Whether the climb lifts the loss. Where no pass is at w, nobody knows."""
+    return epoch.loss_at != "w" or not epoch.perturbed_loss - epoch.train_loss < LIFT
 
 
 def _mostly(shown: Sequence[bool]) -> bool:
@@ -118,7 +127,7 @@ _ALL = (
     Signature(
         "vanishing-ascent",
         "steps do not perturb, because the ascent gradient is zero or not finite",
-        "in more than 10 % of the steps that climb, over all epochs, ||eps|| is 0",
+        "in more than 10 % of the steps that climb, three at least, over all epochs, ||eps|| is 0",
         "sharpness.alpha=0.1 or --methods bisam-log: bounds whose gradient reaches further",
         "docs/lab/signatures.md",
         _vanishes,
@@ -153,7 +162,8 @@ _ALL = (
     Signature(
         "beyond-range",
         "rho is beyond the useful range: at w + eps the network predicts worse than chance",
-        "in most epochs, three at least, the descent loss at w + eps is above log K, that of uniform predictions",
+        "in most epochs, three at least, the descent loss at w + eps is above log K, that of uniform predictions, and "
+        "0.1 above that at w",
         "sharpness.rho=RHO with a RHO inside the range of `bisam rho-range`",
         "docs/rho-range.md",
         _beyond,

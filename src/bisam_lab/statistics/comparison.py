@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..run.result import RunResult
-from .equivalence import Equivalence, tost
+from .equivalence import Equivalence, points, tost
 from .tests import chosen
 
 __all__ = ["Comparison", "compare", "holm"]
@@ -76,6 +76,11 @@ class Comparison:
         return len(self.differences)
 
     @property
+    def failed(self) -> bool:
+        """Whether every run failed to train."""
+        return self.collapsed + self.diverged == self.n
+
+    @property
     def spread(self) -> float:
         """Sample standard deviation of the differences; NaN for fewer than two."""
         return float(np.std(self.differences, ddof=1)) if self.pairs > 1 else math.nan
@@ -111,16 +116,19 @@ def compare(
     rows = [_row(runs, by_method[baseline], baseline, test, level) for runs in by_method.values()]
     adjusted = holm([row.p for row in rows])
     rows = [replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
-    return rows if margin is None else _with_equivalence(rows, margin)
+    return rows if margin is None else _with_equivalence(rows, baseline, margin)
 
 
-def _with_equivalence(rows: Sequence[Comparison], margin: float) -> list[Comparison]:
-    """Return the rows with the test of equivalence of each method that has pairs, and has not failed in every run."""
+def _with_equivalence(rows: Sequence[Comparison], baseline: str, margin: float) -> list[Comparison]:
+    """Return the rows with the test of equivalence of each method that has pairs.
+
+    There is none of a method of which every run failed to train, and none at all if the baseline is such a one.
+    """
     level = round(1 - rows[0].level, 12)
-    found = [
-        tost(row.differences, margin, level) if row.pairs and row.collapsed + row.diverged < row.n else None
-        for row in rows
-    ]
+    tested = [row.pairs > 0 and not row.failed for row in rows]
+    if any(row.failed for row in rows if row.method == baseline):
+        tested = [False] * len(rows)
+    found = [tost(row.differences, margin, level) if one else None for row, one in zip(rows, tested, strict=True)]
     adjusted = holm([math.nan if one is None else one.p for one in found])
     tests = [one if one is None else replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
     return [
@@ -132,8 +140,8 @@ def _conclusion(row: Comparison, found: Equivalence | None) -> str:
     if found is None or math.isnan(row.p_adjusted) or math.isnan(found.p_adjusted):
         return ""
     if row.p_adjusted < found.level:
-        return f"different, by less than {found.margin:g} points" if found.shown else "different"
-    return f"equivalent within {found.margin:g} points" if found.shown else "undecided"
+        return f"different, by less than {points(found.margin)}" if found.shown else "different"
+    return f"equivalent within {points(found.margin)}" if found.shown else "undecided"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

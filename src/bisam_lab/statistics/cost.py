@@ -58,11 +58,15 @@ def cost_sentence(rows: Sequence[Comparison], baseline: str) -> str:
     if rows[0].budget is None:
         return _at_equal_steps(rows, baseline)
     unit = "passes" if rows[0].budget == "passes" else "seconds of a plain step"
-    each = ", ".join(f"{row.method} {row.cost:.3g} ({row.epochs} epochs)" for row in rows)
+    each = ", ".join(f"{row.method} {row.cost:.3g} ({_epochs(row)})" for row in rows)
     return (
         f"Every method spent the same, to the nearest epoch. A step costs, in {unit}: {each}. The differences are "
         "those at equal cost."
     )
+
+
+def _epochs(row: Comparison) -> str:
+    return "1 epoch" if row.epochs == 1 else f"{row.epochs} epochs"
 
 
 def _at_equal_steps(rows: Sequence[Comparison], baseline: str) -> str:

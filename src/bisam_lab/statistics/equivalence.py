@@ -16,10 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-__all__ = ["Equivalence", "tost"]
+__all__ = ["Equivalence", "points", "tost"]
 
 #: Differences in points whose range is smaller have no spread: what is left is rounding.
 NO_SPREAD = 1e-9
+
+
+def points(number: float) -> str:
+    """Return a margin with its unit."""
+    return f"{number:g} point" if number == 1 else f"{number:g} points"
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Equivalence:
     @property
     def verdict(self) -> str:
         """The test in words."""
-        within = f"equivalent within {self.margin:g} points"
+        within = f"equivalent within {points(self.margin)}"
         return within if self.shown else f"not shown to be {within}"
 
 

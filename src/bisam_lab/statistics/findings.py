@@ -78,7 +78,7 @@ def findings(rows: Sequence[Comparison], baseline: str) -> Findings:
         rows: what :func:`.comparison.compare` returned.
         baseline: the method that the others are compared with.
     """
-    failed = {row.method for row in rows if row.collapsed + row.diverged == row.n}
+    failed = {row.method for row in rows if row.failed}
     if baseline in failed:
         return Findings(f"Nothing can be compared: every run of {baseline} failed to train.", [], [])
     others = [row for row in rows if row.method != baseline]

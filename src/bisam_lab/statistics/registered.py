@@ -29,7 +29,7 @@ from ..recipe import Hypothesis
 from ..run.result import RunResult
 from .comparison import holm
 from .cost import compared
-from .equivalence import NO_SPREAD, tost
+from .equivalence import NO_SPREAD, points, tost
 
 __all__ = ["Decided", "decided", "decision_words"]
 
@@ -77,7 +77,10 @@ def decided(
     budget: Budget | None = None,
     level: float = 0.05,
 ) -> list[Decided]:
-    """Decide hypotheses by finished runs, with Holm's correction over all of them.
+    """Decide hypotheses by finished runs.
+
+    Holm's correction is over all that were stated, also those that have no test yet: else each could be decided alone
+    before the others have run.
 
     Args:
         hypotheses: of the recipe.
@@ -85,11 +88,12 @@ def decided(
         stopping: a number of seeds decides with these seeds, the first ones; with fewer there is no decision. A rule in
             words is for the reader.
         first_seed: of the study.
-        budget: of the study; the runs at equal cost then count.
+        budget: of the study; the runs at equal cost then count, and the statement says so.
         level: of the tests.
     """
     found = [_tested(one, _pairs(one, results, stopping, first_seed, budget), stopping, level) for one in hypotheses]
-    adjusted = holm([one.p for one in found])
+    found = [replace(one, states=f"{one.states}{_cost(one.variant, budget)}") for one in found]
+    adjusted = holm([1.0 if math.isnan(one.p) else one.p for one in found])
     return [_judged(one, p, h, level) for one, p, h in zip(found, adjusted, hypotheses, strict=True)]
 
 
@@ -135,6 +139,8 @@ def _equivalent(one: Hypothesis, d: Floats, blank: Decided, level: float) -> Dec
 
 
 def _judged(found: Decided, p: float, one: Hypothesis, level: float) -> Decided:
+    if math.isnan(found.p):
+        return found
     if not p < level:
         return replace(found, p=p)
     mean, m = found.difference, one.margin
@@ -142,12 +148,17 @@ def _judged(found: Decided, p: float, one: Hypothesis, level: float) -> Decided:
     return replace(found, p=p, decision="confirmed" if true else "refuted")
 
 
+def _cost(variant: str, budget: Budget | None) -> str:
+    """Return at what cost the methods are compared, unless they are at equal steps."""
+    return f", at equal cost in {budget.unit}" if budget is not None and variant in budget.shares else ""
+
+
 def _states(one: Hypothesis) -> str:
     """Return the hypothesis as an inequality."""
     if one.direction == "equivalent":
-        return f"{one.method} is within {one.margin:g} points of {one.baseline}"
+        return f"{one.method} is within {points(one.margin)} of {one.baseline}"
     word = "above" if one.direction == "greater" else "below"
-    more = f"more than {one.margin:g} points " if one.margin else ""
+    more = f"more than {points(one.margin)} " if one.margin else ""
     return f"{one.method} is {more}{word} {one.baseline}"
 
 

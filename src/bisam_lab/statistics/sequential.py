@@ -83,7 +83,7 @@ def unsettled(rows: Sequence[Comparison], baseline: str, look: Look, difference:
         look: how many seeds there are, and at what level they are tested.
         difference: in points.
     """
-    failed = {row.method for row in rows if row.collapsed + row.diverged == row.n}
+    failed = {row.method for row in rows if row.failed}
     if baseline in failed:
         return []
     largest = look.largest_spread(difference, sum(not math.isnan(row.p) for row in rows))

@@ -42,8 +42,12 @@ def tuned(
         A row for each contestant: method, values, tried (mean score of each value), chosen, edge, scores.
 
     Raises:
-        ValueError: the budgets are not equal, or a seed is used twice.
+        ValueError: the budgets are not equal, there is nothing to try or no seed, or a seed is used twice.
     """
+    if not (all(grids.values()) and tuning and seeds):
+        raise ValueError(
+            f"grids, tuning={[*tuning]} and seeds={[*seeds]} must each hold something, such as seeds=[0, 1]"
+        )
     if len({len(values) for values in grids.values()}) != 1:
         raise ValueError(f"grids={ {name: len(values) for name, values in grids.items()} } must have one length")
     if {*tuning} & {*seeds}:
@@ -51,13 +55,18 @@ def tuned(
     rows, valid = [], validation or score
     for name, values in grids.items():
         tried = [statistics.fmean(valid(name, value, seed) for seed in tuning) for value in values]
-        chosen = values[tried.index(max(tried))]
+        chosen = values[max(range(len(values)), key=lambda place: _or_least(tried[place]))]
         scores = [score(name, chosen, seed) for seed in seeds]
         edge = len(values) > 1 and chosen in (min(values), max(values))
         row = {"method": name, "values": [*values], "tried": tried, "chosen": chosen, "edge": edge, "scores": scores}
         rows.append(row)
         tell(f"{name}: {chosen:g}, {statistics.fmean(scores):.3f} over {len(scores)} seeds")
     return rows
+
+
+def _or_least(number: float) -> float:
+    """Return a mean score; what is no number is the worst of all, and no maximum."""
+    return -math.inf if math.isnan(number) else number
 
 
 def compared(rows: Sequence[Mapping[str, Any]], baseline: str) -> list[Comparison]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .comparison import Comparison, holm
+from .equivalence import points
 from .power import detectable, seeds_needed
 from .tests import chosen
 
@@ -39,7 +40,7 @@ def verdict(rows: Sequence[Comparison], baseline: str, difference: float | None 
         raise ValueError(
             f"difference={difference!r} must be positive and finite: the points that matter to you, such as 0.5"
         )
-    failed = {row.method for row in rows if row.collapsed + row.diverged == row.n}
+    failed = {row.method for row in rows if row.failed}
     if baseline in failed:
         return f"Nothing can be compared: every run of {baseline} failed to train (collapsed or diverged)."
     others = [row for row in rows if row.method != baseline and row.method not in failed]
@@ -68,7 +69,7 @@ def equality(others: Sequence[Comparison], baseline: str) -> str:
     said = f"Equivalent to {baseline}" if shown else f"No method is shown to be equivalent to {baseline}"
     names = f": {_list(shown)}" if shown else ""
     by = f"two one-sided paired t-tests at the {_percent(first.level)} level, Holm-adjusted"
-    return f"{said} within {first.margin:g} points{names} ({by})."
+    return f"{said} within {points(first.margin)}{names} ({by})."
 
 
 def _differing(others: Sequence[Comparison], baseline: str) -> list[str]:

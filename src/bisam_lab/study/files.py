@@ -98,7 +98,11 @@ def write_result(folder: Path, result: RunResult) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file completely or not at all. It is on the disk when the function returns."""
+    """Write a file completely or not at all. It is on the disk when the function returns.
+
+    Raises:
+        OSError: it cannot be written; the error names the file, also where the disk is full.
+    """
     fresh = temporary(path)
     try:
         with fresh.open("w", encoding="utf-8") as file:
@@ -106,6 +110,8 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         fresh.unlink(missing_ok=True)
 

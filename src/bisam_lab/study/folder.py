@@ -233,7 +233,8 @@ class Study:
         for name in old["variants"].keys() & new["variants"].keys():
             if old["variants"][name] != new["variants"][name]:
                 differing.append(f"variants.{name} has other settings")
-        stated = [key for key in REGISTERED if old[key] != new[key]]
+        seeds = ("first_seed",) if old["hypotheses"] else ()  # they are decided by the first seeds
+        stated = [key for key in (*REGISTERED, *seeds) if old[key] != new[key]]
         if not differing and not stated:
             return
         if not self._others_at_work() and not any(_begun(self.folder / tree) for tree in TREES.values()):

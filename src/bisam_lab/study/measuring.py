@@ -1,10 +1,11 @@
 """Measures that are asked for after runs have ended: of the weights that these have kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ..errors import some
 from ..recipe import Recipe, RecipeError, digest
@@ -12,7 +13,10 @@ from ..run.result import Run, RunResult
 from .files import read_result, write_result
 from .folder import Study
 
-__all__ = ["lacking", "measure_kept"]
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+__all__ = ["lacking", "measure_kept", "too_late", "without_weights"]
 
 _WEIGHTS = Path("checkpoints") / "best.pt"
 
@@ -25,37 +29,69 @@ def lacking(study: Study, done: Mapping[Run, RunResult]) -> list[Run]:
     """
     wanted = study.recipe.measures
     without = [run for run, result in done.items() if any(name not in result.measures for name in wanted)]
-    lost = [run for run in without if not (study.path(run) / _WEIGHTS).is_file()]
-    if lost:
+    if lost := without_weights(study, without):
         raise RecipeError(
-            f"measures: {len(lost)} finished runs kept no weights to measure ({some([str(run) for run in lost])}): "
+            f"measures: {len(lost)} finished runs kept no weights to measure ({_some(lost)}): "
             "train these again, with another --out, or with --restart --keep-weights"
         )
     return without
+
+
+def without_weights(study: Study, done: Iterable[Run]) -> list[Run]:
+    """Return the finished runs that have not kept their weights."""
+    return [run for run in done if not (study.path(run) / _WEIGHTS).is_file()]
+
+
+def too_late(runs: Sequence[Run]) -> str:
+    """Say that ``--keep-weights`` came after the end of some runs."""
+    return (
+        f"{len(runs)} finished runs kept no weights, which is too late now ({_some(runs)}): "
+        "--restart --keep-weights trains all again"
+    )
+
+
+def _some(runs: Sequence[Run]) -> str:
+    return some([str(run) for run in runs])
 
 
 def measure_kept(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, names: Sequence[str]) -> RunResult:
     """Take the measures that a finished run lacks, of the weights that it has kept, and add them to its result.
 
     Raises:
-        CheckpointError: the weights are damaged.
-        RecipeError: the weights are of another recipe.
+        RecipeError: the weights are damaged, or of another epoch or network; another process measures the run.
     """
     from ..measures.taking import take
-    from ..run.checkpoint import read
     from ..run.resumable import Training
 
-    with FileLock(folder / ".lock", timeout=0):
-        result = read_result(folder, run, digest(recipe), recipe.train.epochs)
-        assert result is not None
-        kept = read(folder / _WEIGHTS)
-        if kept.get("epoch") != result.selected_epoch:
-            raise RecipeError(
-                f"{folder / _WEIGHTS} is of epoch {kept.get('epoch')}, not of the tested one: train again"
-            )
-        training = Training(recipe, run.method, run.seed, data_dir)
-        training.model.load_state_dict(kept["model"])
-        fresh = take(training, [name for name in names if name not in result.measures])
-        result = replace(result, measures={**result.measures, **fresh})
-        write_result(folder, result)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            result = read_result(folder, run, digest(recipe), recipe.train.epochs)
+            assert result is not None
+            training = Training(recipe, run.method, run.seed, data_dir)
+            _load(training.model, folder / _WEIGHTS, result.selected_epoch)
+            fresh = take(training, [name for name in names if name not in result.measures])
+            result = replace(result, measures={**result.measures, **fresh})
+            write_result(folder, result)
+    except Timeout:
+        raise RecipeError(f"measures: another process is at work on {run} in {folder}: wait for its end") from None
     return result
+
+
+def _load(model: "Module", path: Path, epoch: int) -> None:
+    """Load the weights of an epoch.
+
+    Raises:
+        RecipeError: they are damaged, or of another epoch or network.
+    """
+    from ..run.checkpoint import CheckpointError, read
+
+    again = "train the run again, with another --out"
+    try:
+        kept = read(path)
+        if kept.get("epoch") != epoch:
+            raise RecipeError(f"{path} is of epoch {kept.get('epoch')}, and epoch {epoch} was tested: {again}")
+        model.load_state_dict(kept["model"])
+    except (CheckpointError, OSError) as error:
+        raise RecipeError(f"{error}: {again}") from None
+    except (RuntimeError, KeyError, TypeError):
+        raise RecipeError(f"{path} does not fit the recipe's network: {again}") from None

@@ -1,5 +1,6 @@
 """The runs of a study in parallel processes."""
 
+import errno
 import math
 import time
 from collections.abc import Generator, Sequence
@@ -21,7 +22,7 @@ from ..run.result import Epoch, Run, RunResult
 from ..stack.plan import FASTER, LARGEST, LARGEST_PASS, Stacking, deal, stack_size
 from .files import UnreadableError
 from .folder import Study
-from .measuring import lacking, measure_kept
+from .measuring import lacking, measure_kept, too_late, without_weights
 
 if TYPE_CHECKING:
     from ..run.asking import Asking, Clock
@@ -66,6 +67,8 @@ def _run_study(
 ) -> Generator[Event[RunResult], None, None]:
     done = study.results()
     pending, unmeasured = [run for run in study.runs if run not in done], lacking(study, done)
+    if keep_weights and (lost := without_weights(study, done)):
+        yield Note("--keep-weights", too_late(lost))
     if not pending and not unmeasured:
         return
     with Pool[RunResult](min(jobs, len(pending) + len(unmeasured)), max(1, cores() // jobs)) as pool:
@@ -176,4 +179,14 @@ def _ended(
     except (RecipeError, CheckpointError, UnreadableError) as error:
         return JobEnded(job, error=one_line(str(error)))
     except BaseException as error:  # noqa: BLE001 a user's own network may raise anything, even SystemExit
-        return JobEnded(job, error=one_line(f"{type(error).__name__}: {error}"))
+        return JobEnded(job, error=one_line(_reason(error, folder)))
+
+
+def _reason(error: BaseException, folder: Path) -> str:
+    """Say why a run failed. A logger hides a full disk behind errors of its own."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{folder}: no space is left on the disk: free some"
+        inner = inner.__cause__ or inner.__context__
+    return f"{type(error).__name__}: {error}"

@@ -88,6 +88,19 @@ def test_rounding_to_whole_multiples_of_a_channels_scale():
     torch.testing.assert_close(rounded(weight, 8), weight, atol=7 / 254 + 1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_channel_that_is_no_number_is_not_rounded_to_one(bad):
+    for bits in (8, 4):
+        found = rounded(torch.tensor([[1.0, bad, 0.5], [7.0, 3.4, 0.0]]), bits)
+        assert found[0].isnan().all()
+        assert torch.equal(found[1], rounded(torch.tensor([[7.0, 3.4, 0.0]]), bits)[0])
+    model = nn.Linear(2, 3)
+    with torch.no_grad():
+        model.weight[1, 0] = bad
+    found = quantised(subject(model, told([[0.5, 1.0]], [1])))
+    assert math.isnan(found["loss_int4"]) and found["accuracy_int4"] == 0
+
+
 def test_rounded_weights_are_those_that_are_measured():
     model = nn.Linear(2, 3)
     with torch.no_grad():
@@ -169,6 +182,35 @@ def test_forgetting_is_what_a_plain_loop_on_permuted_pixels_loses():
     assert found == {"lost": pytest.approx(first - score()), "second": pytest.approx(score(permuted))}
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(param.grad is None for param in model.parameters())
+
+
+class Counting(Told):
+    """Has a buffer that is not saved, and a state that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        if self.training:
+            self.passes = self.passes + 1
+        return super().forward(x) / (1 + self.passes)
+
+    def get_extra_state(self):
+        return {"kind": "counting"}
+
+    def set_extra_state(self, state):
+        assert state == {"kind": "counting"}
+
+
+def test_what_a_network_does_not_save_is_put_back_too():
+    model = Counting()
+    about = subject(model, told(torch.eye(3), [0, 1, 2]))
+    with about.changed() as params, torch.no_grad():
+        model.train()(torch.eye(3))
+        params[0][1].zero_()
+    assert model.passes == 0
+    assert torch.equal(model.weight, torch.eye(3))
 
 
 class Kept(nn.Module):

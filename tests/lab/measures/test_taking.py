@@ -6,12 +6,14 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from filelock import FileLock
 
 from bisam_lab.measures.taking import check, taker
 from bisam_lab.recipe import RecipeError, digest, load
 from bisam_lab.registry.measures import MEASURES
 from bisam_lab.report.survives import survives_markdown
 from bisam_lab.report.words import NONE
+from bisam_lab.run.checkpoint import read, write
 from bisam_lab.run.result import Run, RunResult
 from bisam_lab.run.train import train, training
 from bisam_lab.stack.together import together
@@ -19,6 +21,7 @@ from bisam_lab.statistics.by_variant import compare_variant
 from bisam_lab.study.cell import run_cell
 from bisam_lab.study.folder import Study
 from bisam_lab.study.measuring import lacking, measure_kept
+from bisam_lab.study.pool import run_study
 
 from ..run.runs import TINY
 from ..test_cli import in_process
@@ -70,6 +73,42 @@ def test_runs_that_kept_no_weights_are_named(tmp_path, capsys, monkeypatch):
     assert "--restart --keep-weights" in said
 
 
+def test_weights_that_cannot_be_measured_are_named(tmp_path):
+    plain, run = load("digits", SMALL), Run("", 0, "sam")
+    folder = Study(tmp_path / "s", plain, None).path(run)
+    run_cell(plain, run, folder, keep_weights=True)
+    best, ask = folder / "checkpoints" / "best.pt", partial(measure_kept, plain, run, folder, None, ["worst-class"])
+    with FileLock(folder / ".lock"), pytest.raises(RecipeError, match="another process is at work on sam seed 0"):
+        ask()
+    kept = read(best)
+    for changed, said in (
+        ({"epoch": 7}, r"best\.pt is of epoch 7, and epoch \d was tested: train the run again, with another --out"),
+        ({"model": {}}, r"best\.pt does not fit the recipe's network: train the run again"),
+        ({"model": 3}, "does not fit the recipe's network"),
+    ):
+        write(best, kept | changed)
+        with pytest.raises(RecipeError, match=said):
+            ask()
+    best.write_bytes(best.read_bytes()[:300])
+    with pytest.raises(RecipeError, match=r"best\.pt is no checkpoint, or only a part of one .*: train the run again"):
+        ask()
+
+
+def test_weights_that_are_asked_for_too_late_are_not_promised(tmp_path):
+    plain, run = load("digits", SMALL), Run("", 0, "sam")
+    study = Study(tmp_path / "s", plain, None)
+    run_cell(plain, run, study.path(run))
+    assert list(run_study(study, 1)) == []
+    (note,) = run_study(study, 1, keep_weights=True)
+    assert "1 finished runs kept no weights" in note.text and "sam seed 0" in note.text
+    assert "--restart --keep-weights" in note.text
+
+
+def test_an_empty_list_of_measures_is_a_mistake(capsys, monkeypatch):
+    code, said = in_process(capsys, monkeypatch, "compare", "digits", "--measures", " ")
+    assert (code, said) == (2, "error: --measures names none: say --measures calibration, or leave it out")
+
+
 def test_a_stack_measures_what_a_run_alone_measures():
     recipe = load("digits", [*SMALL, "engine.precision=64-true", "measures=[calibration,forgetting,weight-noise]"])
     found = together([partial(training, recipe, "sam", k, stack=2, measure=taker(recipe)) for k in range(2)])
@@ -95,6 +134,18 @@ def test_texts_are_measured_and_have_no_corruptions(tmp_path):
     found = train(recipe, "sam", 0, measure=taker(recipe)).measures
     assert list(found) == others
     assert 0 <= found["worst-class"]["worst"] <= found["worst-class"]["mean"] <= 1
+
+
+def test_images_that_torchvision_cannot_corrupt_are_refused_before_they_are_trained(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import torch\nfrom bisam_lab.datasets import Images\n\n"
+        "def four(*_):\n    part = torch.zeros(60, 4, 8, 8), torch.arange(60) % 2\n    return Images(part, part)\n"
+    )
+    data = [f"data.name={tmp_path}/own.py:four", "data.train_size=null", "data.validation_size=8", "train.batch_size=8"]
+    recipe = load("digits", [*data, "data.test_size=null", "measures=[corruptions,quantised]"])
+    with pytest.raises(RecipeError, match=r"grey or colour, .* have 4 channels: --measures quantised"):
+        check(recipe, None)
+    check(load("digits", [*data, "data.test_size=null", "measures=[quantised,worst-class]"]), None)
 
 
 @pytest.mark.parametrize(

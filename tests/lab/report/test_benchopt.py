@@ -60,10 +60,12 @@ def test_a_score_that_is_no_number_is_left_out(folder):
 
 
 def test_variants_are_data_sets_of_their_own(tmp_path):
-    made = study(tmp_path / "s", variants=("a", "b"))
+    made = study(tmp_path / "s", variants=("a", "b", "c"))
     given = ["methods=[sgd,sam]", "variants={a: {data.label_noise: 0.2}, b: {train.lr: 0.3}}"]
     (made / "recipe.yaml").write_text(load("digits", given).to_yaml())
-    table = pd.read_parquet(export_benchopt(made)).groupby("dataset_name")
+    notes = []
+    table = pd.read_parquet(export_benchopt(made, notes.append)).groupby("dataset_name")
+    assert notes == ["Left out, because recipe.yaml has no such variant: c."]
     assert table["p_dataset_label_noise"].first().to_dict() == {"digits[a]": 0.2, "digits[b]": 0.4}
     assert table["p_solver_lr"].first().to_dict() == {"digits[a]": 0.1, "digits[b]": 0.3}
 
@@ -74,6 +76,22 @@ def test_what_cannot_be_exported_is_refused_with_the_remedy(folder, tmp_path, mo
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(RecipeError, match=r"--export benchopt needs pyarrow: pip install pyarrow"):
         export_benchopt(folder)
+
+
+def test_a_damaged_result_is_named(folder, capsys, monkeypatch):
+    (folder / "runs" / "sam" / "seed-1" / "result.json").write_text("{")
+    code, told = in_process(capsys, monkeypatch, "report", str(folder), "--export", "benchopt")
+    assert code == 0
+    assert "Left out, because they cannot be read: runs/sam/seed-1/result.json." in told
+    table = pd.read_parquet(folder / "benchopt.parquet")
+    assert sorted(set(table[table.solver_name == "sam"].idx_rep)) == [0, 2]
+
+
+@pytest.mark.parametrize("words", [["--json"], ["--watch"], ["--out", "x.html"], ["--baseline", "sam"]])
+def test_options_that_an_export_does_not_heed_are_refused(words, folder, capsys, monkeypatch):
+    code, told = in_process(capsys, monkeypatch, "report", str(folder), "--export", "benchopt", *words)
+    assert (code, (folder / "benchopt.parquet").exists()) == (2, False)
+    assert f"{words[0]} has no effect with --export benchopt" in told
 
 
 def test_the_command(folder, capsys, monkeypatch):

@@ -100,6 +100,10 @@ def epochs(n=4, **numbers):
         ({}, []),
         ({"vanished": [0.3, 0.0, 0.0, 0.0]}, []),  # the first step of MomentumSAM has no momentum
         ({"vanished": 0.11}, ["vanishing-ascent"]),
+        ({"vanished": [0.25], "steps": 4, "n": 1}, []),  # nor has that of AsyncSAM a gradient, in epochs of few steps
+        ({"vanished": [0.75], "steps": 4, "n": 1}, ["vanishing-ascent"]),
+        ({"vanished": [0.5, 0.0], "steps": 100, "climbed": [0.06, 1.0], "n": 2}, []),  # 3 of 106 steps
+        ({"vanished": [0.0, 0.5], "steps": 100, "climbed": [0.06, 1.0], "n": 2}, ["vanishing-ascent"]),
         ({"ascent_samples": [1.5, 1.5, 2.1, 2.1]}, []),
         ({"ascent_samples": [1.5, 1.5, 1.9, 2.1]}, ["handful-of-samples"]),
         ({"error_rise": [0.0, 0.0, 0.003, 0.0]}, []),
@@ -107,6 +111,8 @@ def epochs(n=4, **numbers):
         ({"error_rise": 0.0, "n": 2}, []),  # too early to tell
         ({"perturbed_loss": [2.4, 2.4, 2.3, 2.2]}, []),  # at its beginning, a run is at chance
         ({"perturbed_loss": [2.4, 2.4, 2.31, 2.2]}, ["beyond-range"]),
+        ({"perturbed_loss": 2.4, "train_loss": [2.35] * 4, "loss_at": "w"}, []),  # 80 % wrong labels: it is near log K
+        ({"perturbed_loss": 2.4, "train_loss": [2.25] * 4, "loss_at": "w"}, ["beyond-range"]),
         ({"same_class": [1.0, 1.0, 1.0, 0.9]}, []),
         ({"same_class": [0.5, 1.0, 0.99, 1.0]}, ["collapse"]),
         ({"train_loss": [1.0, 1.0, 1.0, math.nan], "same_class": 1.0}, ["divergence"]),

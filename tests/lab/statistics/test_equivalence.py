@@ -107,3 +107,15 @@ def test_two_methods_that_both_fail_are_not_called_equal():
     runs = [run(m, s, 0.1 + 1e-4 * s * (m == "sam"), "collapsed") for m in ("sgd", "sam") for s in range(5)]
     (row,) = [row for row in compare(runs, "sgd", margin=0.3) if row.method == "sam"]
     assert (row.equivalence, row.conclusion) == (None, "")
+
+
+def test_nothing_equals_a_baseline_of_which_every_run_failed():
+    runs = [run("sgd", s, 0.1, "collapsed") for s in range(5)]
+    runs += [run("sam", s, 0.1 + 1e-4 * s, "collapsed" if s else "ok") for s in range(5)]
+    row = compare(runs, "sgd", margin=0.3)[1]
+    assert (row.equivalence, row.conclusion) == (None, "")
+
+
+def test_a_margin_of_one_is_a_point():
+    (_, row) = compare(study(near=NEAR), "sgd", margin=1)
+    assert row.conclusion == "equivalent within 1 point"

@@ -1,11 +1,13 @@
 """Hypotheses that were stated beforehand: confirmed, refuted or undecided, by t-tests, Holm and the stopping rule."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from bisam_lab.budget import Budget
 from bisam_lab.recipe import Hypothesis
 from bisam_lab.statistics import tost
 from bisam_lab.statistics.registered import decided, decision_words
@@ -63,6 +65,23 @@ def test_holm_corrects_over_the_hypotheses():
     both = decided([stated("greater"), stated("greater", 0.9)], study(sam=ABOVE))
     assert both[0].p == pytest.approx(2 * one("greater").p)
     assert both[1].p == pytest.approx(one("greater", 0.9).p)
+
+
+def test_holm_counts_those_that_have_no_test_yet():
+    """Else a study that trains its variants one after the other would decide each without a correction."""
+    other = Hypothesis(says="There", method="sam", baseline="sgd", direction="less", variant="later")
+    first, second = decided([stated("greater"), other], study(sam=ABOVE))
+    assert first.p == pytest.approx(2 * one("greater").p)
+    assert (second.decision, second.why) == ("undecided", "a test needs two pairs")
+    assert math.isnan(second.p)
+
+
+def test_the_statement_says_at_what_cost_the_methods_are_compared():
+    budget = Budget("passes").extended("", 6, {"sgd": 1, "sam": 2})
+    runs = [replace(r, equal_cost=r.method == "sgd") for r in study(sam=ABOVE)]
+    (found,) = decided([stated("greater")], runs, budget=budget)
+    assert (found.n, found.states) == (7, "sam is above sgd, at equal cost in passes")
+    assert one("greater", 1).states == "sam is more than 1 point above sgd"
 
 
 def test_the_stopping_rule_takes_its_seeds_no_fewer_and_no_more():

@@ -66,3 +66,21 @@ def test_unequal_budgets_and_seeds_used_twice_are_refused():
         tuned(score, {"a": (1,), "b": (1, 2)}, **SEEDS)
     with pytest.raises(ValueError, match=r"seeds=\[1, 2\] must not be among those of the tuning, \[0, 1\]"):
         tuned(score, {"a": (1,)}, tuning=range(2), seeds=(1, 2))
+
+
+def test_a_value_that_diverges_is_not_the_best():
+    for diverging in (1.0, 3.0):
+        (row,) = tuned(
+            lambda name, value, seed, bad=diverging: math.nan if value == bad else value,
+            {"sam": [1.0, 2.0, 3.0]},
+            tuning=[0],
+            seeds=[1, 2],
+        )
+        assert row["chosen"] == (2.0 if diverging == 3.0 else 3.0)
+
+
+@pytest.mark.parametrize("lacking", [{"grids": {"sam": []}}, {"tuning": []}, {"seeds": []}])
+def test_nothing_to_try_is_told(lacking):
+    given = {"grids": {"sam": [1.0]}, "tuning": [0], "seeds": [1]} | lacking
+    with pytest.raises(ValueError, match=r"must each hold something, such as seeds=\[0, 1\]"):
+        tuned(lambda name, value, seed: value, given.pop("grids"), **given)

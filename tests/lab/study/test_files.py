@@ -1,5 +1,6 @@
 """Files of a study under several writers, and folders that cannot be."""
 
+import errno
 import os
 
 import pytest
@@ -40,3 +41,16 @@ def test_a_file_is_no_folder(command, tmp_path, capsys, monkeypatch):
         assert code == 2
         assert f"--out {out} " in said
         assert "name another folder" in said
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    """A write that fails tells no name of its own."""
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_text(tmp_path / "result.json", "{}")
+    assert caught.value.filename == str(tmp_path / "result.json")
+    assert list(tmp_path.iterdir()) == []

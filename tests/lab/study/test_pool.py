@@ -1,5 +1,6 @@
 """The runs of a study in parallel processes."""
 
+import errno
 import math
 import os
 import signal
@@ -35,6 +36,16 @@ def test_sigterm_to_the_whole_group_saves(tmp_path):
     for run in runs:
         assert not list((run / "checkpoints").glob(".*")), "killed in the middle of a write"
         assert len(read(run / "checkpoints" / "last.pt")["history"]) == len(logged(run))
+
+
+def test_a_full_disk_is_told_whatever_hides_it(tmp_path):
+    """The loggers raise errors of their own, which name neither the disk nor a remedy."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    hidden, deeper = ValueError("you tried to log 2.4"), RuntimeError("PytorchStreamWriter failed")
+    hidden.__cause__, deeper.__context__ = full, hidden
+    for error in (full, hidden, deeper):
+        assert pool._reason(error, tmp_path) == f"{tmp_path}: no space is left on the disk: free some"
+    assert pool._reason(ValueError("no"), tmp_path) == "ValueError: no"
 
 
 def test_a_run_reports_its_epochs_and_how_it_ended(tmp_path, monkeypatch):
