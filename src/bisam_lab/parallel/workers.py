@@ -144,6 +144,7 @@ def _start(threads: int, queue: "Queue[EpochDone | Note | Shows]") -> None:
     signal.signal(signal.SIGTERM, _stop)
     torch.set_num_threads(threads)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    threading.excepthook = _thread_failed
 
     def watch() -> None:
         if parent is not None:
@@ -151,6 +152,12 @@ def _start(threads: int, queue: "Queue[EpochDone | Note | Shows]") -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Say nothing of a full disk: the thread that writes for TensorBoard raises the error again in its run."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
 
 
 def _at_once(job: Callable[..., R], *args: Any) -> R:

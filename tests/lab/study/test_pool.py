@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import signal
+import threading
 from queue import Queue
 
 import pytest
@@ -46,6 +47,12 @@ def test_a_full_disk_is_told_whatever_hides_it(tmp_path):
     for error in (full, hidden, deeper):
         assert pool._reason(error, tmp_path) == f"{tmp_path}: no space is left on the disk: free some"
     assert pool._reason(ValueError("no"), tmp_path) == "ValueError: no"
+
+
+def test_a_thread_that_cannot_write_leaves_the_word_to_its_run(capsys):
+    for error, told in ((OSError(errno.ENOSPC, "full"), False), (ValueError("wrong"), True)):
+        workers._thread_failed(threading.ExceptHookArgs((type(error), error, None, None)))
+        assert ("wrong" in capsys.readouterr().err) is told
 
 
 def test_a_run_reports_its_epochs_and_how_it_ended(tmp_path, monkeypatch):
