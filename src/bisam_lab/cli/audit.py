@@ -232,6 +232,7 @@ def _audited(place: "Place", asked: _Asked, folder: Path, data_dir: Path | None,
     from ..auditing import audit as measure
     from ..auditing.adversaries import DEFAULT
     from ..auditing.checkpoint import loaded
+    from ..run.environment import environment
     from .live import display
 
     split = asked.held_out or ("validation" if place.own else "test")
@@ -261,7 +262,7 @@ def _audited(place: "Place", asked: _Asked, folder: Path, data_dir: Path | None,
                 keep=True,
                 journal=folder / ".measured.pt",
             )
-    return found.to_dict()
+    return found.to_dict() | {"environment": environment(next(given.model.parameters()).device)}
 
 
 @contextmanager

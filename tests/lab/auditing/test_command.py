@@ -62,6 +62,7 @@ def test_a_run_is_audited_with_its_own_data_and_its_page_is_written(run, tmp_pat
     }
     assert all(isinstance(row["rise_error_held_out"], float) for row in one["rows"])
     assert json.loads((out / "audit.json").read_text())["audits"] == found["audits"]
+    assert one["environment"]["packages"]["torch"] == torch.__version__
     page = (out / "audit.html").read_text()
     assert all(text in page for text in ("Batch statistics", "Running statistics", one["verdict"][0].split(":")[0]))
 

@@ -118,3 +118,15 @@ def test_ctrl_c_in_the_sharpness_keeps_the_batches(tmp_path, monkeypatch):
     assert not again.stopped
     torch.manual_seed(99)
     assert bisam_lab.audit(linear(), pairs(3), **asked).to_dict() == again.to_dict()
+
+
+def test_a_random_support_is_another_one_on_each_batch_and_the_same_in_each_audit():
+    batch = pairs(1)[0]
+    found = bisam_lab.audit(linear(), [batch] * 6, adversaries=["sam", "esam", "esam@seed=3"], rhos=[0.5])
+    rises = {name: [p["rise_loss_batch"] for p in found.points if p["adversary"] == name]
+             for name in ("sam", "esam", "esam@seed=3")}  # fmt: skip
+    assert len(set(rises["sam"])) == 1
+    assert len(set(rises["esam"])) == 6
+    assert len(set(rises["esam@seed=3"])) == 1, "the support that was asked for"
+    again = bisam_lab.audit(linear(), [batch] * 6, adversaries=["esam"], rhos=[0.5])
+    assert [p["rise_loss_batch"] for p in again.points if p["adversary"] == "esam"] == rises["esam"]
