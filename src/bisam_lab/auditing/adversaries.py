@@ -154,7 +154,7 @@ def _projected(
                 for param, entry in zip(params, ascent, strict=True):
                     param.add_(entry, alpha=2.5 * rho / steps / length)
                 eps = [param - start for param, start in zip(params, at_w, strict=True)]
-                factor = min(1.0, rho / length_of(eps))
+                factor = rho / max(rho, length_of(eps))  # eps is zero where low precision swallows the step
                 for param, start, entry in zip(params, at_w, eps, strict=True):
                     param.copy_(start + factor * entry)
         yield

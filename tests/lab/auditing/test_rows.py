@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import bisam_lab
+from bisam_lab.auditing import Row
 from bisam_lab.auditing.journal import Journal
 from bisam_lab.auditing.rows import _at_equal_loss
 from bisam_lab.auditing.words import verdicts
@@ -130,3 +131,7 @@ def test_a_random_support_is_another_one_on_each_batch_and_the_same_in_each_audi
     assert len(set(rises["esam@seed=3"])) == 1, "the support that was asked for"
     again = bisam_lab.audit(linear(), [batch] * 6, adversaries=["esam"], rhos=[0.5])
     assert [p["rise_loss_batch"] for p in again.points if p["adversary"] == "esam"] == rises["esam"]
+
+
+def test_every_key_of_a_row_is_explained():
+    assert [name for name in Row.__dataclass_fields__ if f"\n        {name}: " not in (Row.__doc__ or "")] == []
