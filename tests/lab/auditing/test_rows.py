@@ -74,6 +74,14 @@ def test_a_difference_without_spread_is_told_without_a_judgement():
     ]
 
 
+def test_numbers_that_are_not_there_hide_no_others():
+    modes = [row("own", "batch", eps_cosine_median=0.5, effective_samples=math.nan, rise_loss_batch=math.nan),
+             row("own", "running", eps_cosine_median=0.5, effective_samples=1.4, rise_loss_batch=math.nan)]  # fmt: skip
+    (verdict,) = verdicts(modes)
+    assert verdict.endswith("Its gradient rests on 1.4 samples of a batch.")
+    assert "With running statistics" not in verdict, "both modes gave the same numbers"
+
+
 def test_notes_say_what_is_too_few():
     few = bisam_lab.audit(linear(), pairs(1), adversaries=["sam"], rhos=[0.1])
     assert few.notes[0] == "n = 1 batch: there are no intervals; 20 or more say more."
