@@ -6,13 +6,8 @@ python benchmarks/audits.py audits/resnet20 audits/resnet56
 
 import argparse
 import json
-from datetime import date
 from pathlib import Path
 from typing import Any
-
-import torch
-
-from bisam_lab.run.environment import environment
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "audit.json"
 #: What is kept of a row.
@@ -26,7 +21,7 @@ KEPT = (
 
 
 def kept(folder: Path) -> dict[str, Any]:
-    """Return a folder's audits with the rows' numbers to five digits, and the command that made them."""
+    """Return a folder's audits with the rows' numbers to five digits, the command that made them, when and where."""
     stored = json.loads((folder / "audit.json").read_text())
     audits = [
         {
@@ -35,7 +30,14 @@ def kept(folder: Path) -> dict[str, Any]:
         }
         for audit in stored["audits"]
     ]
-    return {"command": stored["command"], "audits": audits}
+    place = stored["audits"][0]["environment"]
+    return {
+        "command": stored["command"],
+        "audits": audits,
+        "date": place["started"][:10],
+        "processor": place["processor"],
+        "torch": place["packages"]["torch"],
+    }
 
 
 def _short(value: Any) -> Any:
@@ -48,11 +50,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args()
     known = json.loads(chosen.results.read_text()) if chosen.results.exists() else {}
-    place = environment(torch.device("cpu"))
     for folder in chosen.folders:
-        found = kept(folder)
-        found |= {"date": date.today().isoformat(), "processor": place["processor"], "torch": torch.__version__}
-        known[folder.name] = found
+        known[folder.name] = kept(folder)
     chosen.results.write_text(json.dumps(known, indent=1) + "\n")
 
 

@@ -8,7 +8,8 @@ account here. A method that perturbs by what it remembers of its training is ref
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -55,6 +56,7 @@ class Adversary:
         share: of the batch that it climbs on.
         steps: more than one: projected ascent.
         does_more: than perturb: the method has steps, or makes a gradient, that an audit does not look at.
+        drawn: builds ``opt`` with random supports of their own for a number; None where nothing is drawn.
     """
 
     name: str
@@ -65,11 +67,16 @@ class Adversary:
     share: float = 1.0
     steps: int = 1
     does_more: bool = False
+    drawn: Callable[[int], SharpnessAware] | None = None
 
     @property
     def whole(self) -> bool:
         """Whether it climbs the whole batch at once."""
         return self.parts == 1 and self.share == 1
+
+    def of_batch(self, number: int) -> "Adversary":
+        """Return it with the random supports of a batch, which are others on each one, as in training."""
+        return self if self.drawn is None else replace(self, opt=self.drawn(number))
 
     @contextmanager
     def at_perturbed(
@@ -147,7 +154,7 @@ def _projected(
                 for param, entry in zip(params, ascent, strict=True):
                     param.add_(entry, alpha=2.5 * rho / steps / length)
                 eps = [param - start for param, start in zip(params, at_w, strict=True)]
-                factor = min(1.0, rho / length_of(eps))
+                factor = rho / max(rho, length_of(eps))  # eps is zero where low precision swallows the step
                 for param, start, entry in zip(params, at_w, eps, strict=True):
                     param.copy_(start + factor * entry)
         yield
@@ -233,7 +240,13 @@ def _adversary(name: str, own: "Objective | None", model: nn.Module) -> Adversar
         parts=method.micro_batches,
         share=1.0 if part is None else part.share,
         does_more=_does_more(method),
+        drawn=partial(_drawn, name, model) if method.parts_with("seed") else None,
     )
+
+
+def _drawn(name: str, model: nn.Module, number: int) -> SharpnessAware:
+    parts = Method(name, {}).parts_with("seed")
+    return _climber(name, model, {part: {"seed": number} for part in parts})
 
 
 def _method(name: str) -> Method:
@@ -278,6 +291,6 @@ def _does_more(method: Method) -> bool:
     return couples or bool(others) or method.sharpest_samples is not None
 
 
-def _climber(name: str, model: nn.Module) -> SharpnessAware:
+def _climber(name: str, model: nn.Module, options: Mapping[str, Mapping[str, int]] = {}) -> SharpnessAware:
     base = torch.optim.SGD([param for param in model.parameters() if param.requires_grad], lr=0.0)
-    return Method(name, {}).climber(base, model=model)
+    return Method(name, options).climber(base, model=model)

@@ -143,7 +143,7 @@ def audit(
         held_out: batches that nobody climbs; the i-th one is looked at with the i-th batch. None leaves them out.
         n: batches to climb at the most.
         name: of the network, for tables and pages.
-        seed: of random directions.
+        seed: of random directions and supports, which are others on each batch.
         sharpness: whether to measure :class:`~bisam_lab.auditing.Sharpness`, too. It needs ``bisam[sharpness]`` and
             takes some hundred passes.
         progress: is called with the number of measurements done and of all.

@@ -155,10 +155,11 @@ def measure(
     """
     for number, batch in list(enumerate(batches))[measured.batches :]:
         torch.manual_seed(seed + number)
+        everyone = [adversary.of_batch(seed + number) for adversary in adversaries]
         other = held_out[number % len(held_out)] if held_out else None
         for kind, training in modes.items():
             with mode(model, training):
-                _Look(model, kind, number, batch, other, measured).all(adversaries, sam, rhos, done)
+                _Look(model, kind, number, batch, other, measured).all(everyone, sam, rhos, done)
         yield measured
 
 

@@ -51,8 +51,8 @@ def _length(rows: Sequence[Row]) -> str:
 
 def _alike(rows: Sequence[Row]) -> bool:
     """Whether both modes gave the same numbers, as without BatchNorm."""
-    of_batch = {row.rho: row.rise_loss_batch for row in rows if row.statistics == "batch"}
-    return all(of_batch[row.rho] == row.rise_loss_batch for row in rows)
+    of_batch = {row.rho: str(row.rise_loss_batch) for row in rows if row.statistics == "batch"}  # NaN is NaN here
+    return all(of_batch[row.rho] == str(row.rise_loss_batch) for row in rows)
 
 
 def _of_mode(rows: Sequence[Row], name_mode: bool) -> str:
@@ -89,7 +89,8 @@ def _significant(row: Row) -> bool:
 def _weak(rows: Sequence[Row]) -> str:
     """Say where its gradient vanishes or rests on few samples."""
     said = ""
-    empty, few = max(row.no_gradient for row in rows), min(row.effective_samples for row in rows)
+    empty = max(row.no_gradient for row in rows)
+    few = min((row.effective_samples for row in rows if math.isfinite(row.effective_samples)), default=math.inf)
     if empty > 0:
         said += f" It has no gradient on {100 * empty:.0f} % of the batches."
     if few < FEW:

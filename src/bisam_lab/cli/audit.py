@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -179,20 +180,20 @@ def _all(
     before = _before(folder)
     lost = [one for one in before if one.get("asked") not in keys]
     if lost:
+        name = shown(lost[0].get("name"), 40)
         raise RecipeError(
-            f"--out {folder} holds an audit with other checkpoints or options ({shown(lost[0].get('name'))}): choose "
-            "another --out, or --restart keeps it beside"
+            f"--out {folder} holds an audit with other checkpoints, options or version ({name}): choose another --out, "
+            "or --restart keeps it beside"
         )
-    done: list[dict[str, Any]] = []
     command = " ".join(["bisam", *map(shlex.quote, sys.argv[1:])])
-    for place, key in zip(places, keys, strict=True):
-        found = next((one for one in before if one.get("asked") == key and not one.get("stopped")), None)
-        if found is None:
-            found = _audited(place, asked, folder, data_dir, console)
-        done.append(found | {"name": place.name, "epoch": place.epoch, "asked": key})
-        write_text(folder / NUMBERS, json.dumps({"command": command, "audits": done}, allow_nan=False) + "\n")
-        write_audits(done, command, folder / PAGE)
-        yield done[-1]
+    there = {i: one for i, key in enumerate(keys) for one in before if one["asked"] == key and not one.get("stopped")}
+    for i, place in enumerate(places):
+        found = there.get(i) or _audited(place, asked, folder, data_dir, console)
+        there[i] = found | {"name": place.name, "epoch": place.epoch, "asked": keys[i]}
+        audits = [there[number] for number in sorted(there)]  # with those that come later and were done before
+        write_text(folder / NUMBERS, json.dumps({"command": command, "audits": audits}, allow_nan=False) + "\n")
+        write_audits(audits, command, folder / PAGE)
+        yield there[i]
 
 
 def _before(folder: Path) -> list[dict[str, Any]]:
@@ -217,7 +218,8 @@ def _before(folder: Path) -> list[dict[str, Any]]:
 def _key(place: "Place", asked: _Asked) -> dict[str, Any]:
     """Return what an audit depends on, as JSON has it."""
     file = None if place.weights is None else [str(place.weights.resolve()), *_stamp(place.weights)]
-    key = {"seed": place.seed, "weights": file, "recipe": place.recipe.model_dump(mode="json")}
+    recipe = place.recipe.model_dump(mode="json")
+    key = {"bisam": version("bisam"), "seed": place.seed, "weights": file, "recipe": recipe}
     known: dict[str, Any] = json.loads(json.dumps(key | asdict(asked)))
     return known
 
@@ -232,6 +234,7 @@ def _audited(place: "Place", asked: _Asked, folder: Path, data_dir: Path | None,
     from ..auditing import audit as measure
     from ..auditing.adversaries import DEFAULT
     from ..auditing.checkpoint import loaded
+    from ..run.environment import environment
     from .live import display
 
     split = asked.held_out or ("validation" if place.own else "test")
@@ -261,7 +264,7 @@ def _audited(place: "Place", asked: _Asked, folder: Path, data_dir: Path | None,
                 keep=True,
                 journal=folder / ".measured.pt",
             )
-    return found.to_dict()
+    return found.to_dict() | {"environment": environment(next(given.model.parameters()).device)}
 
 
 @contextmanager

@@ -216,6 +216,17 @@ def test_ten_projected_steps_climb_as_high_as_one_and_stay_in_the_ball(seed, rho
     assert math.isnan(random["effective_samples"])
 
 
+@pytest.mark.filterwarnings("ignore:weights in torch.bfloat16 round small perturbations away")
+def test_projected_steps_that_low_precision_swallows_are_no_error():
+    net = linear().bfloat16()
+    with torch.no_grad():
+        for param in net.parameters():
+            param.fill_(1.0)
+    batches = [(x.bfloat16(), y) for x, y in pairs(2)]
+    found = bisam_lab.audit(net, batches, adversaries=["projected"], rhos=[1e-6])
+    assert by(found, statistics="batch")["eps_norm"] == 0
+
+
 def test_msam_climbs_each_part_by_itself_and_subbatch_a_part():
     net, batches = linear(), pairs(2)
     found = bisam_lab.audit(net, batches, adversaries=["msam", "subbatch"], rhos=[0.5])

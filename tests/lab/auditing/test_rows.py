@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import bisam_lab
+from bisam_lab.auditing import Row
 from bisam_lab.auditing.journal import Journal
 from bisam_lab.auditing.rows import _at_equal_loss
 from bisam_lab.auditing.words import verdicts
@@ -73,6 +74,14 @@ def test_a_difference_without_spread_is_told_without_a_judgement():
     ]
 
 
+def test_numbers_that_are_not_there_hide_no_others():
+    modes = [row("own", "batch", eps_cosine_median=0.5, effective_samples=math.nan, rise_loss_batch=math.nan),
+             row("own", "running", eps_cosine_median=0.5, effective_samples=1.4, rise_loss_batch=math.nan)]  # fmt: skip
+    (verdict,) = verdicts(modes)
+    assert verdict.endswith("Its gradient rests on 1.4 samples of a batch.")
+    assert "With running statistics" not in verdict, "both modes gave the same numbers"
+
+
 def test_notes_say_what_is_too_few():
     few = bisam_lab.audit(linear(), pairs(1), adversaries=["sam"], rhos=[0.1])
     assert few.notes[0] == "n = 1 batch: there are no intervals; 20 or more say more."
@@ -118,3 +127,19 @@ def test_ctrl_c_in_the_sharpness_keeps_the_batches(tmp_path, monkeypatch):
     assert not again.stopped
     torch.manual_seed(99)
     assert bisam_lab.audit(linear(), pairs(3), **asked).to_dict() == again.to_dict()
+
+
+def test_a_random_support_is_another_one_on_each_batch_and_the_same_in_each_audit():
+    batch = pairs(1)[0]
+    found = bisam_lab.audit(linear(), [batch] * 6, adversaries=["sam", "esam", "esam@seed=3"], rhos=[0.5])
+    rises = {name: [p["rise_loss_batch"] for p in found.points if p["adversary"] == name]
+             for name in ("sam", "esam", "esam@seed=3")}  # fmt: skip
+    assert len(set(rises["sam"])) == 1
+    assert len(set(rises["esam"])) == 6
+    assert len(set(rises["esam@seed=3"])) == 1, "the support that was asked for"
+    again = bisam_lab.audit(linear(), [batch] * 6, adversaries=["esam"], rhos=[0.5])
+    assert [p["rise_loss_batch"] for p in again.points if p["adversary"] == "esam"] == rises["esam"]
+
+
+def test_every_key_of_a_row_is_explained():
+    assert [name for name in Row.__dataclass_fields__ if f"\n        {name}: " not in (Row.__doc__ or "")] == []
