@@ -1,8 +1,11 @@
 """Recipes: validation, overrides, and errors that name the nearest right thing."""
 
+import re
+
 import pytest
 
 from bisam_lab.recipe import RecipeError, load, names, only, settings, variant
+from bisam_lab.recipe.fields import fields
 
 PAPER = [
     "table1-cifar10",
@@ -89,6 +92,20 @@ def test_errors(override, words):
         load("digits", [override])
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["nan", "1e999", "abc", "2.5"])
+def test_every_line_that_an_error_suggests_for_a_plain_value_is_taken(wrong):
+    suggested = 0
+    for field in fields():
+        try:
+            load("digits", [f"{field}={wrong}"])
+        except RecipeError as error:
+            line = re.search(rf"must be a \S*\s?(?:number|text), such as ({re.escape(field)}=\S+)", str(error))
+            if line is not None:
+                load("digits", [line[1]])
+                suggested += 1
+    assert suggested
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ __all__ = ["explain", "explain_all", "plain_value"]
 
 #: What a field of a kind must be, and an example.
 _KINDS = {
-    "int": ("a whole number", "2"),
+    "int": ("a whole number", "100"),
     "float": ("a number", "0.1"),
     "bool": ("true or false", "true"),
     "string": ("text", "name"),
@@ -82,7 +82,7 @@ def _wanted(error: Any, where: Sequence[str]) -> str:
     if kind == "too_short":
         return f"a list with something in it, such as {_example(where, '[a,b]')}"
     if kind == "finite_number":
-        return f"a finite number, such as {_example(where, '2')}"
+        return f"a finite number, such as {_example(where, '1')}"
     words, example = _KINDS.get(kind.partition("_")[0], ("another value", "value"))
     return f"{words}, such as {_example(where, example)}"
 
