@@ -28,7 +28,8 @@ def leaving() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except KeyboardInterrupt:  # SIGTERM's, or another one that what is within raises once it has tidied up
+    except KeyboardInterrupt as stop:  # perhaps a plain one, which what is within raises once it has tidied up
+        terminated = terminated or isinstance(stop, Terminated)
         raise (_exit("Terminated", 143) if terminated else _exit("Interrupted", 130)) from None
     finally:
         signal.signal(signal.SIGTERM, before)
