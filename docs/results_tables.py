@@ -287,11 +287,15 @@ def _registered() -> str:
     """Return the hypotheses that were stated beforehand, and their outcomes."""
     if not REGISTERED.exists():
         return "It has not been run yet."
-    head = ["stated", "outcome", "minus SAM", "p (Holm)", "n"]
-    lines = [f"| {' | '.join(head)} |", "|---|---|---:|---:|---:|"]
-    for one in json.loads(REGISTERED.read_text())["hypotheses"]:
+    stored = json.loads(REGISTERED.read_text())
+    scores = {(one["variant"], row["method"]): row for one in stored["outcomes"] for row in one["rows"]}
+    head = ["stated", "outcome", "bisam-log", "sam", "difference", "p (Holm)", "n"]
+    lines = [f"| {' | '.join(head)} |", f"|---|---|{'---:|' * 5}"]
+    for one in stored["hypotheses"]:
         interval = f"{one['difference']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"
-        lines.append(f"| {one['says']} | **{one['decision']}** | {interval} | {_p(one['p'])} | {one['n']} |")
+        rows = [scores[one["variant"], method] for method in ("bisam-log", "sam")]
+        means = " | ".join(f"{row['mean']:.2f} ± {row['std']:.2f}" for row in rows)
+        lines.append(f"| {one['says']} | **{one['decision']}** | {means} | {interval} | {_p(one['p'])} | {one['n']} |")
     return "\n".join(lines)
 
 

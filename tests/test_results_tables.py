@@ -119,9 +119,12 @@ def test_a_row_has_mean_interval_both_tests_and_its_edge(told):
 
 def test_registered_hypotheses_are_told_with_their_outcome(told, drawn, tmp_path):
     one = {"says": "It is so", "decision": "refuted", "difference": -1.0, "low": -2.0, "high": 0.5, "p": 0.04, "n": 10}
-    (tmp_path / "registered.json").write_text(json.dumps({"hypotheses": [one]}))
-    tables = told(a=setting("digits", *USUAL))
-    assert "| It is so | **refuted** | -1.00 [-2.00, +0.50] | 0.0400 | 10 |" in tables["results-registered"]
+    rows = [{"method": "sam", "mean": 60.0, "std": 1.5}, {"method": "bisam-log", "mean": 59.0, "std": 2.0}]
+    outcome = {"variant": "a", "rows": rows}
+    kept = {"hypotheses": [{**one, "variant": "a"}], "outcomes": [outcome]}
+    (tmp_path / "registered.json").write_text(json.dumps(kept))
+    line = told(a=setting("digits", *USUAL))["results-registered"].splitlines()[-1]
+    assert line == "| It is so | **refuted** | 59.00 ± 2.00 | 60.00 ± 1.50 | -1.00 [-2.00, +0.50] | 0.0400 | 10 |"
 
 
 def test_the_ranking_is_told_with_both_correlations_and_by_rise(told, tmp_path):
