@@ -278,8 +278,8 @@ def _against(found: Sequence[Table]) -> str:
             if row.bound and row.worse:
                 lines.append(f"- {table.title}: {row.name} is below SAM, {_difference(row.to_sam)} points.")
             elif row.name in _CHEAPER and not row.worse:
-                what = _CHEAPER[row.name]
-                lines.append(f"- {table.title}: {what} is not shown to be below SAM, {_difference(row.to_sam)} points.")
+                what, how = _CHEAPER[row.name], "above" if row.better else "not shown to be below"
+                lines.append(f"- {table.title}: {what} is {how} SAM, {_difference(row.to_sam)} points.")
     return "\n".join(lines) or "Nothing yet."
 
 

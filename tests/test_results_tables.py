@@ -77,7 +77,7 @@ def test_a_bound_that_wins_on_two_data_sets_is_named(told):
 
 def test_one_that_wins_on_one_or_loses_is_not(told):
     tables = told(
-        a=setting("digits", *USUAL, row("bisam-log", 2)),
+        a=setting("digits", *USUAL, row("bisam-log", 2), row("momentumsam", 0.02)),
         b=setting("digits", *USUAL, row("bisam-log", 2), norm="none"),
         c=setting("cifar10", *USUAL, row("bisam-log", -2), share=0),
     )
@@ -87,7 +87,8 @@ def test_one_that_wins_on_one_or_loses_is_not(told):
     )
     against = tables["results-against"]
     assert "- CIFAR-10, clean labels, with BatchNorm: bisam-log is below SAM, -2." in against
-    assert against.count(": SGD, at equal cost, is not shown to be below SAM") == 3
+    assert against.count(": SGD, at equal cost, is above SAM, +0.") == 3
+    assert against.count("MomentumSAM, with one pass, is not shown to be below SAM, +0.") == 1
     assert "at half the cost" not in against
 
 
