@@ -15,6 +15,7 @@ import json
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from bisam import METHODS
+from bisam import METHODS, SharpnessAware
 from bisam.integrations.transformers import SharpnessAwareTrainer
 from bisam_lab.datasets import Sample
 from bisam_lab.datasets.sets.glue import TASKS, read_tsv
@@ -41,7 +42,7 @@ RESULTS = ROOT / "results" / "finetune.json"
 #: Rates of AdamW that a whole network and adapters try, and radii.
 RATES = {"": (3e-5, 1e-4, 3e-4), "lora": (3e-4, 1e-3, 3e-3)}
 RADII = (0.02, 0.05, 0.2)
-SHARP = ("sam", "bisam-tanh", "bisam-log")
+SHARP = ("sam", "bisam-log", "bisam-tanh")
 SCORES = {"cola": "matthews", "mrpc": "f1"}
 TRAINED, VALIDATED, TESTED, EPOCHS, BATCH, LENGTH = 256, 100, 300, 2, 16, 64
 
@@ -97,13 +98,18 @@ class Task:
             if method == "adamw":
                 trainer = Trainer(**given)
             else:
-                trainer = SharpnessAwareTrainer(**given, sharpness=functools.partial(METHODS[method], rho=rho))
+                trainer = SharpnessAwareTrainer(**given, sharpness=functools.partial(_factory(method), rho=rho))
             trainer.train()
             return [self._score(trainer, part) for part in (validation, self.dev)]
 
     def _score(self, trainer: Trainer, samples: list[dict[str, Any]]) -> float:
         logits = torch.as_tensor(trainer.predict(samples).predictions)  # type: ignore[arg-type]
         return round(self.metric.score(logits.argmax(-1), torch.tensor([sample["labels"] for sample in samples])), 6)
+
+
+def _factory(method: str) -> Callable[..., SharpnessAware]:
+    name, _, bound = method.partition("-")
+    return functools.partial(METHODS[name], bound=bound) if bound else METHODS[name]
 
 
 def _arguments(out: str, rate: float, seed: int) -> TrainingArguments:

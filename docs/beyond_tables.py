@@ -40,7 +40,7 @@ def _caption(kept: Mapping[str, Any], rows: Any) -> str:
 
 def _rows(kept: Mapping[str, Any], base: str = "adam") -> str:
     rows = kept["rows"]
-    return f"{_caption(kept, rows)}\n\n{markdown(rows, [base, 'sam'], 'test accuracy %')}"
+    return f"{_caption(kept, rows)}\n\n{markdown(rows, [base, 'sam'], kept.get('metric', 'test accuracy') + ' %')}"
 
 
 def _policies(kept: Mapping[str, Any]) -> str:
