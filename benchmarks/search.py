@@ -1,7 +1,7 @@
 """The search for the best rate and radius together: on a grid of powers of two, which grows at its edges."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["BEYOND", "BUDGET", "Point", "Search", "rounded"]
 
@@ -78,7 +78,7 @@ class Search:
     def _outside(self, place: tuple[float, ...]) -> bool:
         return any(not min(tried) <= value <= max(tried) for value, tried in zip(place, self._tried, strict=True))
 
-    def _asked(self, places: Iterator[tuple[float, ...]] | Sequence[tuple[float, ...]]) -> list[Point]:
+    def _asked(self, places: Iterable[tuple[float, ...]]) -> list[Point]:
         new = {
             place: tuple(rounded(start * 2.0**power) for start, power in zip(self._middle, place, strict=True))
             for place in places
