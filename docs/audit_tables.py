@@ -10,7 +10,6 @@ from typing import Any
 __all__ = ["tables"]
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "audit.json"
-TITLES = {"resnet20": "ResNet-20", "resnet56": "ResNet-56"}
 
 
 def tables() -> dict[str, str]:
@@ -41,10 +40,11 @@ def _words(row: Mapping[str, Any], key: str) -> str:
 
 def _table(stored: Mapping[str, Any]) -> str:
     heads = ["adversary", "statistics", "rho", "cosine", "batch", "against SAM", "held-out", "against SAM"]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * 3}{'---:|' * 5}"]
+    course = ["epoch"] if len(stored["audits"]) > 1 else []
+    lines = [f"| {' | '.join([*course, *heads])} |", f"|{'---:|' * len(course)}{'---|' * 3}{'---:|' * 5}"]
     for audit in stored["audits"]:
         for row in audit["rows"]:
-            lines.append(f"| {' | '.join(_cells(row))} |")
+            lines.append(f"| {' | '.join([*(str(audit[key]) for key in course), *_cells(row)])} |")
     first = stored["audits"][0]
     n, size = first["batches"], first["size"]
     told = f"{n} batches of {size}; rises of the error in points, differences paired by batch with 95 % intervals, "
