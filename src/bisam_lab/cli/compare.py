@@ -147,9 +147,9 @@ def compare(
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
     if auto:
         check_auto(chosen, difference)
+    where = engine_of(chosen, engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
     if again:
         restart(folder, STUDY, console)
-    where = engine_of(engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
     work = Comparing(folder, data_dir, against, test, difference, budget, where, stack, watch, console, keep_weights)
     look = None
     with leaving():

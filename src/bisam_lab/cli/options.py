@@ -91,6 +91,7 @@ GpusPerRun: TypeAlias = Annotated[
 
 
 def engine_of(
+    recipe: "Recipe",
     name: Literal["local", "ray", "slurm"],
     jobs: int | None,
     ray_address: str | None,
@@ -101,9 +102,9 @@ def engine_of(
     """Return where to run, as the command line says.
 
     Raises:
-        RecipeError: an option has no effect there, or cannot be read.
+        RecipeError: an option has no effect there, or cannot be read; there is no such cluster.
     """
-    from ..parallel.engine import Engine  # here: it imports torch
+    from ..parallel.engine import Engine
 
     settings: dict[str, str] = {}
     for part in (slurm or "").split(",") if slurm else []:
@@ -111,7 +112,12 @@ def engine_of(
         if not (key and equals and value):
             raise RecipeError(f"--slurm {part!r}: say KEY=VALUE, such as partition=gpu,time=2:00:00")
         settings[key.replace("-", "_")] = value
-    return Engine(name, jobs, cpus, gpus, ray_address, settings)
+    engine = Engine(name, jobs, cpus, gpus, ray_address, settings)
+    if name != "local":
+        from ..parallel.pools import check  # here: it imports torch
+
+        check(engine, recipe)
+    return engine
 
 
 def read(

@@ -108,11 +108,11 @@ def tune(
     folder = out or Path("tuning") / name.replace("/", "-")
     tuning = Tuning(folder, chosen, method, searched, seeds, trials, storage, data_dir)
     console = Console(stderr=as_json)
+    where = engine_of(chosen, engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
     if again:
         if storage is not None:
             raise RecipeError("--restart sets a folder aside, not the trials in a --storage: use another --out")
         restart(folder, (JOURNAL,), console)
-    where = engine_of(engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
     study = tuning.create()
     with leaving():
         succeeded = search(tuning, study, where, timeout, console)

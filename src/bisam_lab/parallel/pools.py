@@ -1,6 +1,7 @@
 """Starts what an engine names, and says how many jobs run at once there."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from .engine import Engine
 from .local import LocalPool
 from .pool import Pool
 
-__all__ = ["at_once", "on_cpu", "start", "threads"]
+__all__ = ["at_once", "check", "on_cpu", "start", "threads"]
 
 
 def start(engine: Engine, recipe: Recipe, wanted: int, folder: Path, *modules: str) -> Pool[Any]:
@@ -36,6 +37,23 @@ def start(engine: Engine, recipe: Recipe, wanted: int, folder: Path, *modules: s
 
         return SlurmPool(engine, recipe, folder)
     return LocalPool(min(at_once(engine, recipe), wanted), threads(engine, recipe), *modules)
+
+
+def check(engine: Engine, recipe: Recipe) -> None:
+    """Find out whether an engine can be used, before a folder is made for what it shall run.
+
+    Raises:
+        RecipeError: there is no such cluster, a package is missing, or a setting is none.
+    """
+    if engine.name == "ray":
+        from .ray import connected
+
+        connected(engine)
+    elif engine.name == "slurm":
+        from .submitting import cluster_of
+
+        with TemporaryDirectory() as folder:
+            cluster_of(engine, recipe, Path(folder))
 
 
 def at_once(engine: Engine, recipe: Recipe) -> int:

@@ -9,20 +9,22 @@ import contextlib
 import logging
 import math
 import os
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import RecipeError, one_line
 from ..recipe import Recipe
 from .engine import Engine
-from .events import Event, JobEnded
+from .events import Event, JobEnded, Note
 from .pool import GRACE, TRIES, Pool
 from .worker import Reported, begin, stop
 
-__all__ = ["RayPool", "room"]
+__all__ = ["RayPool", "connected", "room"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,7 +42,7 @@ class RayPool(Pool[T]):
     """
 
     def __init__(self, engine: Engine, recipe: Recipe) -> None:
-        self._ray = _connected(engine)
+        self._ray = connected(engine)
         self._engine, self._recipe = engine, recipe
         self._mailbox = self._here(_Mailbox)
         work: dict[str, Any] = {"num_cpus": engine.cpus, "num_gpus": gpus_of(engine, recipe)}
@@ -65,14 +67,15 @@ class RayPool(Pool[T]):
         most = (self._engine.jobs or room(self._engine, self._recipe)) if self._waiting else 0
         while self._waiting and len(self._running) < most:
             names, (jobs, *args) = self._waiting.pop(0)
-            self._running[self._start(jobs, *args)] = names
+            self._running[self._start(names, jobs, *args)] = names
 
-    def _start(self, job: Callable[..., Any], *args: Any) -> Any:
-        return self._work.remote(self._mailbox, os.getcwd(), self._engine.cpus, job, *args)
+    def _start(self, names: Sequence[str], job: Callable[..., Any], *args: Any) -> Any:
+        place = _Place(os.getcwd(), self._engine.cpus, tuple(names))
+        return self._work.remote(self._mailbox, place, job, *args)
 
     def ask(self, job: Callable[..., R], each: Iterable[tuple[Any, ...]]) -> list[R]:
         """See :meth:`Pool.ask`."""
-        return [self._get(ref) for ref in [self._start(job, *args) for args in each]]
+        return [self._get(ref) for ref in [self._start((), job, *args) for args in each]]
 
     def _get(self, ref: Any) -> Any:
         """Return what a task returned.
@@ -125,7 +128,15 @@ class _Mailbox:
 
     def __init__(self) -> None:
         self._events: list[Reported] = []
+        self._begun: set[tuple[str, ...]] = set()
         self._over = asyncio.Event()
+
+    async def begin(self, names: tuple[str, ...]) -> bool:
+        """Note that jobs begin, and tell where they begin again; return whether they have to stop."""
+        if names and names in self._begun:
+            self._events.append(Note(names[0], "its process or node has died; it is started again"))
+        self._begun.add(names)
+        return self._over.is_set()
 
     async def put(self, event: Reported) -> None:
         self._events.append(event)
@@ -137,10 +148,9 @@ class _Mailbox:
     async def stop(self) -> None:
         self._over.set()
 
-    async def over(self, wait: bool) -> bool:
-        if wait:
-            await self._over.wait()
-        return self._over.is_set()
+    async def over(self) -> None:
+        """Return when the jobs have to stop."""
+        await self._over.wait()
 
 
 class _Letters:
@@ -153,19 +163,33 @@ class _Letters:
         self._mailbox.put.remote(event)
 
 
-def _work(mailbox: Any, folder: str, threads: int, job: Callable[..., R], *args: Any) -> R:
-    """Run a job in a process of the cluster, in the folder from which relative paths lead."""
+class _Place(NamedTuple):
+    """Where a job computes.
+
+    Attributes:
+        folder: from which relative paths lead.
+        threads: that it has.
+        names: of what it runs, where they are known.
+    """
+
+    folder: str
+    threads: int
+    names: tuple[str, ...]
+
+
+def _work(mailbox: Any, place: _Place, job: Callable[..., R], *args: Any) -> R:
+    """Run a job in a process of the cluster."""
     import ray
 
     with contextlib.suppress(FileNotFoundError):  # paths may be absolute
-        os.chdir(folder)
-    begin(_Letters(mailbox), threads)
-    if ray.get(mailbox.over.remote(wait=False)):
+        os.chdir(place.folder)
+    begin(_Letters(mailbox), place.threads)
+    if ray.get(mailbox.begin.remote(place.names)):
         stop()
 
     def watch() -> None:
         with contextlib.suppress(Exception):  # the process that has submitted the job is gone
-            ray.get(mailbox.over.remote(wait=True))
+            ray.get(mailbox.over.remote())
         stop()
 
     threading.Thread(target=watch, daemon=True).start()
@@ -174,7 +198,7 @@ def _work(mailbox: Any, folder: str, threads: int, job: Callable[..., R], *args:
 
 def room(engine: Engine, recipe: Recipe) -> int:
     """Return how many jobs the cluster has room for now, at least one."""
-    there, gpus = _connected(engine).cluster_resources(), gpus_of(engine, recipe)
+    there, gpus = connected(engine).cluster_resources(), gpus_of(engine, recipe)
     slots = int(there.get("CPU", 0)) // engine.cpus
     return max(1, slots if gpus == 0 else min(slots, int(there.get("GPU", 0) / gpus)))
 
@@ -185,11 +209,11 @@ def gpus_of(engine: Engine, recipe: Recipe) -> float:
         return engine.gpus
     if recipe.engine.accelerator == "cpu":
         return 0
-    there = _connected(engine).cluster_resources().get("GPU", 0) > 0
+    there = connected(engine).cluster_resources().get("GPU", 0) > 0
     return float(there or recipe.engine.accelerator == "cuda")
 
 
-def _connected(engine: Engine) -> Any:
+def connected(engine: Engine) -> Any:
     """Return Ray, connected to the cluster; or to one that it starts on this machine.
 
     Raises:
@@ -208,6 +232,8 @@ def _connected(engine: Engine) -> Any:
             f"--ray-address {address} is a client's, outside the cluster: run bisam on a node of it, with "
             "--ray-address auto, or through `ray job submit`"
         )
+    if address is not None and (place := re.fullmatch(r"([^:/]+):(\d+)", address)):
+        _check_answers(address, place[1], int(place[2]))
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is None:
@@ -217,4 +243,23 @@ def _connected(engine: Engine) -> Any:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = f"--ray-address {address}" if address else "--engine ray"
         raise RecipeError(f"{where}: no Ray cluster answers ({one_line(str(error), 80)}): `ray start --head`") from None
+    ray._private.worker.print_to_stdstream = _say_nothing
     return ray
+
+
+def _check_answers(address: str, host: str, port: int) -> None:
+    """Ask at the address, for Ray itself would ask for minutes.
+
+    Raises:
+        RecipeError: nobody answers there.
+    """
+    try:
+        socket.create_connection((host, port), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise RecipeError(
+            f"--ray-address {address}: nobody answers ({error}): start one there with `ray start --head`, or say auto"
+        ) from None
+
+
+def _say_nothing(*said: Any, **how: Any) -> None:
+    """Take the place of Ray's writer to stdout: pages about a node that died would stand amid JSON."""

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import signal
 import threading
 import time
@@ -27,7 +28,7 @@ from .engine import Engine
 from .events import EpochDone, Event, JobEnded, Note, Shows
 from .local import LocalPool
 from .pool import GRACE, TRIES, Pool
-from .submitting import Cluster, cluster_of
+from .submitting import Cluster, cluster_of, is_ending
 from .worker import Reported, begin, stop
 
 __all__ = ["SlurmPool"]
@@ -84,6 +85,7 @@ class SlurmPool(Pool[T]):
         self._threads = engine.cpus
         self._waiting: list[_Task] = []
         self._running: list[_Task] = []
+        self._failures = False
         self._notes: list[Note] = [Note("slurm", text) for text in self._cluster.notes]
 
     def submit(self, jobs: Callable[..., Sequence[JobEnded[T]]], *args: Any, names: Sequence[str] = ()) -> None:
@@ -165,9 +167,13 @@ class SlurmPool(Pool[T]):
         yield from ended
 
     def _lost(self, task: _Task) -> Iterator[Event[T]]:
-        """Submit a task again whose job has died, a few times."""
+        """Submit a task again whose job has died, a few times; not one that a user has cancelled."""
+        if self._cluster.is_cancelled(task.job):
+            yield from self._failed(task, "its job was cancelled")
+            return
         if task.tries < TRIES:
             self._waiting.append(task)
+            self._clear(task, logs=False)
             yield Note(", ".join(task.names[:1]) or "job", f"job {task.job.job_id} has died, and is submitted again")
             return
         yield from self._failed(task, f"its job died, {TRIES} times")
@@ -183,11 +189,16 @@ class SlurmPool(Pool[T]):
 
     def _forget(self, task: _Task, logs: bool) -> None:
         """Delete a task's files; of one that failed, keep what it has written."""
+        self._failures |= logs
+        self._clear(task, logs)
+        for suffix in (".json", ".events", ".stop"):
+            self._path(task.key).with_suffix(suffix).unlink(missing_ok=True)
+
+    def _clear(self, task: _Task, logs: bool) -> None:
+        """Delete what submitit has written for a job; its messages stay where ``logs``."""
         paths = task.job.paths
         for path in (paths.submitted_pickle, paths.result_pickle, *(() if logs else (paths.stdout, paths.stderr))):
             path.unlink(missing_ok=True)
-        for suffix in (".json", ".events", ".stop"):
-            self._path(task.key).with_suffix(suffix).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Tell the jobs to save and stop, and wait; those that have not begun leave the queue."""
@@ -202,8 +213,8 @@ class SlurmPool(Pool[T]):
         self._cluster.cancel([task.job for task in self._running], waiting_alone=False)
         for task in jobs.values():
             self._forget(task, logs=False)
-        with contextlib.suppress(OSError):  # another command has jobs, or one that failed has left its messages
-            self._folder.rmdir()
+        if not self._failures and not any(self._folder.glob("*.json")):  # no other command has jobs here
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class _Events:
@@ -248,6 +259,8 @@ class _Call:
             signal.signal(number, self._stop)
         threading.Thread(target=self._watch, daemon=True).start()
         ended = list(self.jobs(*self.args))
+        if self._told and is_ending():
+            raise SystemExit(1)  # without a result: whether the job runs again is Slurm's decision, and is made
         if self._told and self.requeue:
             self._told = False  # it is saved with this object
             signal.signal(warned, theirs)

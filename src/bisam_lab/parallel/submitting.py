@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import RecipeError, one_line
+from ..errors import RecipeError, nearest, one_line
 from ..recipe import Recipe
 from ..run.environment import cores
 from .engine import Engine
 
-__all__ = ["AT_ONCE", "Cluster", "cluster_of", "minutes"]
+__all__ = ["AT_ONCE", "Cluster", "cluster_of", "is_ending", "minutes"]
 
 #: Jobs that Slurm runs at once, unless --jobs says another number, and jobs of one array: clusters allow about 1000.
 AT_ONCE, ARRAY = 256, 1000
@@ -53,6 +53,10 @@ class Cluster(ABC):
     @abstractmethod
     def cancel(self, jobs: Sequence[Any], waiting_alone: bool) -> None:
         """Take jobs out of the queue; those that run, too, unless ``waiting_alone``."""
+
+    def is_cancelled(self, job: Any) -> bool:
+        """Whether a user has taken a job that lives no more out of the queue."""
+        return False
 
     def found(self, number: object) -> Any | None:
         """Return a job that an earlier process has submitted, if it is queued or running."""
@@ -106,6 +110,10 @@ class _Slurm(Cluster):
             return None
         self._there = set(told.stdout.split())
         return self._there
+
+    def is_cancelled(self, job: Any) -> bool:
+        """See :meth:`Cluster.is_cancelled`."""
+        return _state(job.job_id) == "CANCELLED"
 
     def found(self, number: object) -> Any | None:
         """See :meth:`Cluster.found`. One question serves all."""
@@ -181,7 +189,7 @@ def cluster_of(engine: Engine, recipe: Recipe, folder: Path) -> Cluster:
             "with --slurm cluster=local"
         )
     requeue = _whole("requeue", given.pop("requeue", REQUEUE))
-    executor = submitit.AutoExecutor(folder, cluster=kind, max_num_timeout=requeue)
+    executor = submitit.AutoExecutor(folder, cluster=kind, **{f"{kind}_max_num_timeout": requeue})
     gpus = _gpus(engine, recipe)
     common = {
         "name": f"bisam-{recipe.name}",
@@ -189,18 +197,31 @@ def cluster_of(engine: Engine, recipe: Recipe, folder: Path) -> Cluster:
         "cpus_per_task": engine.cpus,
         **({"gpus_per_node": gpus} if gpus else {}),
     }
-    own = {f"slurm_{'mem' if key == 'memory' else key}": _value(value) for key, value in given.items()}
-    try:
-        executor.update_parameters(**common, slurm_array_parallelism=engine.jobs or AT_ONCE, **own)
-    except (NameError, ValueError, TypeError) as error:
-        known = "partition, time, memory, requeue, account, qos, constraint"
-        raise RecipeError(f"--slurm: {one_line(str(error), 90)}: {known} are some that it takes") from None
+    own = {f"slurm_{_known(key)}": _value(value) for key, value in given.items()}
+    executor.update_parameters(**common, slurm_array_parallelism=engine.jobs or AT_ONCE, **own)
     if kind == "local":
         return _Machine(executor, folder, requeue > 0, engine.jobs or max(1, cores() // engine.cpus))
     found = _Slurm(executor, folder, requeue > 0)
     if engine.gpus is None and recipe.engine.accelerator == "auto":
         found.notes.append("the jobs ask for no GPU: --gpus-per-run 1 does")
     return found
+
+
+def is_ending() -> bool:
+    """Whether this process is a job that Slurm ends: a user has cancelled it, or Slurm will queue it again itself.
+
+    A job that Slurm preempts with a time of grace runs, and gets the same signal.
+    """
+    return _state(os.environ.get("SLURM_JOB_ID")) in ("COMPLETING", "CANCELLED")
+
+
+def _state(number: str | None) -> str | None:
+    """Return the state of a job of Slurm; None where there is no Slurm, or it knows the job no more."""
+    if number is None or shutil.which("scontrol") is None:
+        return None
+    told = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=False)
+    found = re.search(r"\bJobState=(\w+)", told.stdout)
+    return found[1] if found else None
 
 
 def _gpus(engine: Engine, recipe: Recipe) -> int:
@@ -216,6 +237,25 @@ def _gpus(engine: Engine, recipe: Recipe) -> int:
             f"--gpus-per-run {engine.gpus:g}: Slurm gives whole ones: say 1, or --gpus-per-run 0 --slurm gres=shard:1"
         )
     return int(engine.gpus)
+
+
+def _known(key: str) -> str:
+    """Return submitit's name of a setting.
+
+    Raises:
+        RecipeError: there is no such setting, or it is said in another way.
+    """
+    from submitit.slurm.slurm import _get_default_parameters
+
+    elsewhere = {"array_parallelism": "jobs", "cpus_per_task": "cpus-per-run", "gpus_per_node": "gpus-per-run"}
+    known = {"memory": "mem"} | {name: name for name in _get_default_parameters() if name != "mem"}
+    if key in elsewhere:
+        raise RecipeError(f"--slurm {key}: say --{elsewhere[key]} N")
+    if key not in known:
+        near = nearest(key, [*known, "time", "requeue", "cluster"])
+        some = near or ": say partition, time, memory, requeue, account, qos, constraint or another of sbatch"
+        raise RecipeError(f"--slurm {key[:30]}: no setting of a job{some}")
+    return known[key]
 
 
 def _value(text: str) -> str | int:
