@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bisam_lab.errors import RecipeError
+from bisam_lab.parallel.engine import Engine
 from bisam_lab.parallel.processes import warm_up
 from bisam_lab.recipe import Recipe, digest, load, only, variant
 from bisam_lab.study.files import read_results
@@ -80,7 +81,7 @@ def train(study: Study, jobs: int, end: float) -> bool:
     missing = len(study.runs) - len(study.results())
     if not missing:
         return True
-    with closing(run_study(study, jobs, stack="auto")) as events:
+    with closing(run_study(study, Engine(jobs=jobs), stack="auto")) as events:
         for event in events:
             error = getattr(event, "error", None)
             if error is not None:

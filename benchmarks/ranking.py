@@ -26,6 +26,7 @@ from scipy.stats import spearmanr
 
 from bisam_lab.auditing import audit
 from bisam_lab.auditing.checkpoint import found, loaded
+from bisam_lab.parallel.engine import Engine
 from bisam_lab.parallel.processes import warm_up
 from bisam_lab.recipe import Recipe, RecipeError, load
 from bisam_lab.run.environment import environment
@@ -57,7 +58,7 @@ def accuracies(recipe: Recipe, out: Path, data_dir: Path | None) -> "npt.NDArray
     """Train every method on every seed; return test accuracies in per cent (methods, seeds)."""
     study = Study(out / "study", recipe, data_dir, print)
     done = len(study.results())
-    with closing(run_study(study, 1, stack="auto")) as events:
+    with closing(run_study(study, Engine(jobs=1), stack="auto")) as events:
         for event in events:
             error = getattr(event, "error", None)
             if error is not None:

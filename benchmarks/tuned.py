@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bisam_lab.errors import RecipeError
+from bisam_lab.parallel.engine import Engine
 from bisam_lab.recipe import Recipe
 from bisam_lab.run.asking import Asking, Clock
 from bisam_lab.run.result import Run, RunResult
@@ -102,7 +103,7 @@ def trained(recipe: Recipe, folder: Path, data_dir: Path | None, jobs: int, name
 
 
 def _in_processes(study: Study, jobs: int, name: str) -> Iterator[int]:
-    with closing(run_study(study, jobs, stack="auto")) as events:
+    with closing(run_study(study, Engine(jobs=jobs), stack="auto")) as events:
         for event in events:
             error = getattr(event, "error", None)
             if error is not None:

@@ -335,15 +335,13 @@ def _train(
     """Train the runs that are missing, with a line for each; return what has failed."""
     from concurrent.futures.process import BrokenProcessPool
 
-    from .parallel.checks import default_jobs
+    from .parallel.engine import Engine
     from .parallel.events import EpochDone, Note, Shows
     from .study.pool import run_study
 
     done, total, failed = len(study.results()), len(study.runs), []
     try:
-        with closing(
-            run_study(study, jobs or default_jobs(study.recipe), stack=stack, keep_weights=keep_weights)
-        ) as events:
+        with closing(run_study(study, Engine(jobs=jobs), stack=stack, keep_weights=keep_weights)) as events:
             for event in events:
                 if isinstance(event, Note):
                     say(f"{event.job}: {event.text}")

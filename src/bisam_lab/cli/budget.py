@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..budget import Budget, Unit
-from ..parallel.workers import Pool
+from ..parallel.local import LocalPool
 from ..recipe import Recipe
 from ..study.folder import Study
 
@@ -30,7 +30,7 @@ def plan(study: Study, unit: Unit, threads: int) -> Budget:
     wanted = [(name, new) for name in variants if (new := known.missing(name, study.recipe.methods))]
     found: list[dict[str, float]] = []
     if wanted:
-        with Pool[None](1, threads) as pool:
+        with LocalPool[None](1, threads) as pool:
             found = pool.ask(_costs, [(study.variant(name), unit, new, study.data_dir) for name, new in wanted])
     return study.set_budget(unit, {name: costs for (name, _), costs in zip(wanted, found, strict=True)})
 

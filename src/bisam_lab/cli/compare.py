@@ -12,7 +12,23 @@ from ..errors import RecipeError
 from ..importing import no_collection
 from ..parallel.processes import warm_up
 from .completion import complete_method
-from .options import DataDir, Export, Json, LabelNoise, Overrides, RecipeName, Smoke, Test, read
+from .options import (
+    CpusPerRun,
+    DataDir,
+    EngineOption,
+    Export,
+    GpusPerRun,
+    Json,
+    LabelNoise,
+    Overrides,
+    RayAddress,
+    RecipeName,
+    Slurm,
+    Smoke,
+    Test,
+    engine_of,
+    read,
+)
 from .restart import STUDY, Restart, restart
 from .signals import leaving
 
@@ -55,6 +71,11 @@ def compare(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at once; by default one per core, or one on a GPU.")
     ] = None,
+    engine: EngineOption = "local",
+    ray_address: RayAddress = None,
+    slurm: Slurm = None,
+    cpus_per_run: CpusPerRun = 1,
+    gpus_per_run: GpusPerRun = None,
     stack: Annotated[
         Literal["auto", "on", "off"],
         typer.Option(help="Train several runs together in one process: where it is faster, wherever it can be, never."),
@@ -82,7 +103,7 @@ def compare(
     """Train METHODS x SEEDS, paired by seed, and say which methods differ.
 
     Finished runs are never trained again, and interrupted ones continue. So repeat the command after Ctrl-C or a kill,
-    or with more seeds. Several processes or machines may run it on one folder.
+    or with more seeds. Several processes or machines may run it on one folder; --engine sends the runs to a cluster.
 
     [dim]bisam compare[/dim]
     [dim]bisam compare digits --methods sgd,sam --seeds 10 sharpness.rho=0.2[/dim]
@@ -92,6 +113,8 @@ def compare(
     [dim]bisam compare digits --seeds auto --difference 1[/dim]
     [dim]bisam compare cifar10 --data-dir data --label-noise 0.4[/dim]
     [dim]bisam compare table1-cifar10 --data-dir data --smoke[/dim]
+    [dim]bisam compare digits --engine ray --ray-address auto[/dim]
+    [dim]bisam compare digits --engine slurm --slurm partition=gpu,time=2:00:00 --gpus-per-run 1[/dim]
     """
     warm_up()
     auto = seeds == "auto"
@@ -124,9 +147,10 @@ def compare(
     folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
     if auto:
         check_auto(chosen, difference)
+    where = engine_of(chosen, engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
     if again:
         restart(folder, STUDY, console)
-    work = Comparing(folder, data_dir, against, test, difference, budget, jobs, stack, watch, console, keep_weights)
+    work = Comparing(folder, data_dir, against, test, difference, budget, where, stack, watch, console, keep_weights)
     look = None
     with leaving():
         if auto and difference is not None:

@@ -12,13 +12,13 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from ..budget import Unit
-from ..parallel.checks import default_jobs
+from ..parallel.engine import Engine
 from ..parallel.events import JobEnded
+from ..parallel.pools import threads
 from ..recipe import Recipe
 from ..report.summary import table, write_summary
 from ..report.survives import survives_tables
 from ..report.words import count
-from ..run.environment import cores
 from ..run.result import RunResult
 from ..stack.plan import Stacking
 from ..statistics.by_variant import Outcome, outcomes
@@ -44,7 +44,7 @@ class Comparing:
         test: a key of ``TESTS``.
         difference: in points; the verdict says how many seeds show it.
         budget: unit of the budget that every method may spend; None: the methods are compared at equal steps alone.
-        jobs: runs at once; None: as many as the machine takes.
+        engine: where the runs run.
         stack: whether several runs are trained together.
         watch: show the means after each run, and wait for the runs of other processes.
         console: to write to.
@@ -61,7 +61,7 @@ class Comparing:
     test: str
     difference: float | None
     budget: Unit | None
-    jobs: int | None
+    engine: Engine
     stack: Stacking
     watch: bool
     console: Console
@@ -73,16 +73,15 @@ class Comparing:
 
     def run(self, recipe: Recipe, level: float = 0.95) -> Study:
         """Train what is missing of the recipe, compare at the confidence level, and write the results."""
-        jobs = self.jobs or default_jobs(recipe)
         study = Study(self.folder, recipe, self.data_dir, lambda text: self.console.print(text, markup=False))
         with study.at_work():
             if self.budget is not None:
-                self._plan(study, self.budget, jobs)
-            self._train(study, jobs)
+                self._plan(study, self.budget)
+            self._train(study)
             while self.watch and self.elsewhere and not self.failed:
                 self.console.print(f"Waiting for {count(self.elsewhere, 'run')} of another process.")
                 wait_for_others(study)
-                self._train(study, jobs)
+                self._train(study)
         results = study.write_results()
         self.found = outcomes(results, self.against, self.test, self.difference, study.budget, level, recipe.margin)
         self.decided = decided(
@@ -91,19 +90,19 @@ class Comparing:
         write_summary(study, results, self.found, self.decided)
         return study
 
-    def _plan(self, study: Study, unit: Unit, jobs: int) -> None:
+    def _plan(self, study: Study, unit: Unit) -> None:
         """Find what each method may spend, and say so."""
         from .budget import plan, sentence
 
         with Live(self.console, "what a step costs", 1, 0) as live:
-            budget = plan(study, unit, max(1, cores() // jobs))
+            budget = plan(study, unit, threads(self.engine, study.recipe))
         if live.failed:
             raise typer.Exit(1)
         for name in study.recipe.variants or [""]:
             said = sentence(budget, name, study.recipe.methods)
             self.console.print(said, highlight=False, markup=False, soft_wrap=True)
 
-    def _train(self, study: Study, jobs: int) -> None:
+    def _train(self, study: Study) -> None:
         """Train the missing runs under a live display."""
         before, total, self.elsewhere = study.results(), len(study.runs), 0
         done, so_far = len(before), SoFar(study.runs, before.values())
@@ -114,7 +113,7 @@ class Comparing:
             + f" in [bold]{escape(str(study.folder))}[/bold]"
             + (f", {done} of {total} runs finished before" if done else "")
         )
-        runs = run_study(study, jobs, stack=self.stack, keep_weights=self.keep_weights)
+        runs = run_study(study, self.engine, stack=self.stack, keep_weights=self.keep_weights)
         with Live(self.console, "all runs", total, done) as live, closing(runs) as events:
             show = self._watched(live, so_far)
             for ended in live.ended(events):

@@ -5,21 +5,29 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from ..errors import RecipeError
 from ..importing import no_collection
 from .completion import complete_field, complete_recipe
 
 if TYPE_CHECKING:
+    from ..parallel.engine import Engine
     from ..recipe import Recipe, Understood
 
 __all__ = [
+    "CpusPerRun",
     "DataDir",
+    "EngineOption",
     "Export",
+    "GpusPerRun",
     "Json",
     "LabelNoise",
     "Overrides",
+    "RayAddress",
     "RecipeName",
+    "Slurm",
     "Smoke",
     "Test",
+    "engine_of",
     "load",
     "read",
     "understood",
@@ -58,6 +66,58 @@ Test: TypeAlias = Annotated[
 ]
 Smoke: TypeAlias = Annotated[bool, typer.Option("--smoke", help="The recipe's small size: a minute on two cores.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON for a script instead of text.")]
+
+EngineOption: TypeAlias = Annotated[
+    Literal["local", "ray", "slurm"],
+    typer.Option("--engine", help="Where to run: processes of this machine, a Ray cluster, a Slurm cluster."),
+]
+RayAddress: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT|auto", help="Of the Ray cluster; RAY_ADDRESS or one of this machine by default."),
+]
+Slurm: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,...",
+        help="partition, time, memory, requeue, account and so on; cluster=local tries it on this machine.",
+    ),
+]
+CpusPerRun: TypeAlias = Annotated[
+    int, typer.Option(min=1, help="Cores and threads of a run on a cluster; a stack of runs is one.")
+]
+GpusPerRun: TypeAlias = Annotated[
+    float | None, typer.Option(help="On a cluster; 0.5 lets two share one. By default one where the recipe may use it.")
+]
+
+
+def engine_of(
+    recipe: "Recipe",
+    name: Literal["local", "ray", "slurm"],
+    jobs: int | None,
+    ray_address: str | None,
+    slurm: str | None,
+    cpus: int,
+    gpus: float | None,
+) -> "Engine":
+    """Return where to run, as the command line says.
+
+    Raises:
+        RecipeError: an option has no effect there, or cannot be read; there is no such cluster.
+    """
+    from ..parallel.engine import Engine
+
+    settings: dict[str, str] = {}
+    for part in (slurm or "").split(",") if slurm else []:
+        key, equals, value = part.strip().partition("=")
+        if not (key and equals and value):
+            raise RecipeError(f"--slurm {part!r}: say KEY=VALUE, such as partition=gpu,time=2:00:00")
+        settings[key.replace("-", "_")] = value
+    engine = Engine(name, jobs, cpus, gpus, ray_address, settings)
+    if name != "local":
+        from ..parallel.pools import check  # here: it imports torch
+
+        check(engine, recipe)
+    return engine
 
 
 def read(

@@ -8,6 +8,7 @@ import optuna
 from rich.console import Console
 from rich.markup import escape
 
+from ..parallel.engine import Engine
 from ..parallel.events import JobEnded
 from ..tuning.pool import run_trials
 from ..tuning.result import TrialResult, TuningResult, read_trials
@@ -17,13 +18,13 @@ from .live import Live, percent
 __all__ = ["search", "setting"]
 
 
-def search(tuning: Tuning, study: optuna.Study, jobs: int, timeout: float | None, console: Console) -> bool:
+def search(tuning: Tuning, study: optuna.Study, engine: Engine, timeout: float | None, console: Console) -> bool:
     """Run the missing trials under a live display; return whether none failed.
 
     Args:
         tuning: what is searched.
         study: Optuna's, as :meth:`Tuning.create` returned it.
-        jobs: trials at once.
+        engine: where the trials run.
         timeout: seconds after which the running trials save their state and stop.
         console: to write to.
     """
@@ -41,7 +42,7 @@ def search(tuning: Tuning, study: optuna.Study, jobs: int, timeout: float | None
     began = time.monotonic()
     with (
         Live(console, "all trials", tuning.trials, before.trials) as live,
-        closing(run_trials(tuning, study, jobs, timeout)) as events,
+        closing(run_trials(tuning, study, engine, timeout)) as events,
     ):
         for ended in live.ended(events):
             now = read_trials(tuning, study)

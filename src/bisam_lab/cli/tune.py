@@ -13,7 +13,21 @@ from rich.markup import escape
 from ..errors import RecipeError
 from ..parallel.processes import warm_up
 from .completion import complete_method
-from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
+from .options import (
+    CpusPerRun,
+    DataDir,
+    EngineOption,
+    GpusPerRun,
+    Json,
+    LabelNoise,
+    Overrides,
+    RayAddress,
+    RecipeName,
+    Slurm,
+    Smoke,
+    engine_of,
+    read,
+)
 from .restart import Restart, restart
 from .signals import leaving
 
@@ -57,6 +71,11 @@ def tune(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Trials at once; by default one per core, or one on a GPU.")
     ] = None,
+    engine: EngineOption = "local",
+    ray_address: RayAddress = None,
+    slurm: Slurm = None,
+    cpus_per_run: CpusPerRun = 1,
+    gpus_per_run: GpusPerRun = None,
     out: Annotated[Path | None, typer.Option(help="The tuning's folder; tuning/RECIPE-METHOD by default.")] = None,
     again: Restart = False,
     data_dir: DataDir = None,
@@ -78,7 +97,6 @@ def tune(
     whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise)
     chosen = variant(whole, of if of is not None else next(iter(whole.variants), ""))
     (method,) = changed(chosen, {("methods",): [method or chosen.methods[-1]]}).methods
-    from ..parallel.checks import default_jobs
     from ..tuning.result import read_trials, write_best, write_trials
     from ..tuning.space import Space
     from ..tuning.storage import JOURNAL
@@ -90,13 +108,14 @@ def tune(
     folder = out or Path("tuning") / name.replace("/", "-")
     tuning = Tuning(folder, chosen, method, searched, seeds, trials, storage, data_dir)
     console = Console(stderr=as_json)
+    where = engine_of(chosen, engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
     if again:
         if storage is not None:
             raise RecipeError("--restart sets a folder aside, not the trials in a --storage: use another --out")
         restart(folder, (JOURNAL,), console)
     study = tuning.create()
     with leaving():
-        succeeded = search(tuning, study, jobs or default_jobs(chosen), timeout, console)
+        succeeded = search(tuning, study, where, timeout, console)
     found = read_trials(tuning, study)
     write_trials(tuning, study)
     write_best(tuning, found, _command())

@@ -1,4 +1,4 @@
-"""What is checked and decided before jobs start: data, network, accelerator, and how many jobs run at once."""
+"""What is checked before jobs start: data, network, accelerator."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,15 +6,8 @@ from pathlib import Path
 import torch
 
 from ..recipe import Recipe, RecipeError
-from ..run.environment import cores
 
-__all__ = ["check_recipe", "default_jobs"]
-
-
-def default_jobs(recipe: Recipe) -> int:
-    """Return how many jobs to run at once: one per core on a CPU, one on an accelerator."""
-    on_cpu = recipe.engine.accelerator == "cpu" or not torch.accelerator.is_available()
-    return cores() if on_cpu else 1
+__all__ = ["check_recipe"]
 
 
 def check_recipe(recipe: Recipe, data_dir: Path | None, seed: int) -> str:

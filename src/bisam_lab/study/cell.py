@@ -4,22 +4,50 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..measures.taking import taker
 from ..recipe import Recipe, digest
 from ..run.asking import Asking, Clock, answered
 from ..run.checkpoint import Checkpoints
+from ..run.epoch import Epoch
 from ..run.observer import Observer
 from ..run.result import Run, RunResult
+from ..run.signatures import Signature
 from ..run.train import training
 from .files import read_result, write_result
+from .hold import Busy, Hold, hold
 
 __all__ = ["Busy", "cell", "run_cell"]
 
 
-class Busy(Exception):  # noqa: N818 not an error
-    """Another process is training this run."""
+class _Watched(Observer):
+    """Tells an observer all, and stops a run that another process has taken."""
+
+    def __init__(self, observer: Observer, mine: Hold) -> None:
+        self._observer, self._mine = observer, mine
+
+    def stopping(self) -> bool:
+        """Return whether the run must stop."""
+        return self._mine.lost or self._observer.stopping()
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Pass it on."""
+        self._observer.step(epoch, done, total)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Pass it on."""
+        self._observer.epoch(epoch)
+
+    def signature(self, shown: Signature, epoch: int) -> None:
+        """Pass it on."""
+        self._observer.signature(shown, epoch)
+
+    def about_data(self, text: str) -> None:
+        """Pass it on."""
+        self._observer.about_data(text)
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self._observer.note(text)
 
 
 def cell(
@@ -36,6 +64,7 @@ def cell(
     clock: Clock = time.perf_counter,
     stack: int = 1,
     keep_weights: bool = False,
+    patience: float = 0.0,
 ) -> Asking[RunResult]:
     """Train a run in its folder, asking for each pass, from its last checkpoint if there is one.
 
@@ -54,6 +83,7 @@ def cell(
         wandb: project of Weights & Biases to log to as well.
         clock: tells the seconds that the run has taken.
         stack: runs that are trained together, for the result.
+        patience: seconds to wait where another process is training it.
 
     Raises:
         Busy: another process is training it, on this machine or on one that shares the file system.
@@ -62,10 +92,10 @@ def cell(
         Stopped: the observer stopped the run; its state is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            if (found := read_result(folder, run, digest(recipe), recipe.train.epochs)) is not None:
-                return found
+    with hold(folder, patience) as mine:
+        if (found := read_result(folder, run, digest(recipe), recipe.train.epochs)) is not None:
+            return found
+        try:
             result = yield from training(
                 recipe,
                 run.method,
@@ -73,7 +103,7 @@ def cell(
                 variant=run.variant,
                 data_dir=data_dir,
                 folder=folder,
-                observer=observer,
+                observer=_Watched(observer or Observer(), mine),
                 every=every,
                 keep=keep or keep_weights,
                 keep_every=keep_every,
@@ -82,14 +112,14 @@ def cell(
                 stack=stack,
                 measure=taker(recipe),
             )
-            result = replace(result, equal_cost=run.equal_cost)
-            write_result(folder, result)
-            if not keep:
-                checkpoints = Checkpoints(folder / "checkpoints")
-                checkpoints.remove_states() if keep_weights else checkpoints.remove()
-            return result
-    except Timeout:
-        raise Busy(str(run)) from None
+        except Exception:
+            mine.check()  # what goes wrong in a folder that another process works in is not this run's fault
+            raise
+        result = write_result(folder, replace(result, equal_cost=run.equal_cost), first=True)
+        if not keep:
+            checkpoints = Checkpoints(folder / "checkpoints")
+            checkpoints.remove_states() if keep_weights else checkpoints.remove()
+        return result
 
 
 run_cell = answered(cell)

@@ -3,10 +3,8 @@
 import time
 from collections.abc import Callable
 
-from filelock import FileLock, Timeout
-
-from ..run.result import Run
 from .folder import Study
+from .hold import is_held
 
 __all__ = ["wait_for_others"]
 
@@ -19,18 +17,7 @@ def wait_for_others(study: Study, sleep: Callable[[float], None] = time.sleep) -
         sleep: is called with the seconds between two looks.
     """
     missing = set(study.runs) - set(study.results())
-    while missing and all(_is_trained(study, run) for run in missing):
+    while missing and all(is_held(study.path(run)) for run in missing):
         sleep(2.0)
         if missing & set(study.results()):
             return
-
-
-def _is_trained(study: Study, run: Run) -> bool:
-    lock = study.path(run) / ".lock"
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True

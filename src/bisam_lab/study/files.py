@@ -1,5 +1,6 @@
 """Files of a study: each is written completely or not at all, and checked when it is read."""
 
+import errno
 import json
 import os
 import secrets
@@ -92,13 +93,26 @@ def read_budget(folder: Path) -> Budget | None:
         raise RecipeError(f"{path} is damaged ({_reason(error)}): choose another folder with --out") from None
 
 
-def write_result(folder: Path, result: RunResult) -> None:
-    """Write a run's result into its folder."""
-    write_text(folder / "result.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
+def write_result(folder: Path, result: RunResult, first: bool = False) -> RunResult:
+    """Write a run's result into its folder, and return the result that lies there.
+
+    Args:
+        folder: of the run.
+        result: of the run.
+        first: leave one that is there, which another process has written in the meantime.
+    """
+    path, text = folder / "result.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n"
+    write_text(path, text, first=first)
+    return (read_result(folder, result.run) if first else None) or result
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, first: bool = False) -> None:
     """Write a file completely or not at all. It is on the disk when the function returns.
+
+    Args:
+        path: of the file.
+        text: what it holds then.
+        first: leave a file that is there. A link is made by one machine alone, also on a network file system.
 
     Raises:
         OSError: it cannot be written; the error names the file, also where the disk is full.
@@ -109,11 +123,24 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(fresh, path)
+        (_put_first if first else os.replace)(fresh, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _put_first(fresh: Path, path: Path) -> None:
+    """Give a file its name unless the name is taken."""
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        if not path.exists():  # this file system knows no links
+            os.replace(fresh, path)
 
 
 def temporary(path: Path) -> Path:

@@ -306,8 +306,9 @@ runs/[VARIANT/]METHOD/seed-N/
     result.json       of a finished run: scores, learning curve, hardware, versions
     csv/, tensorboard/    the learning curve (tensorboard --logdir runs)
     checkpoints/      of a run that is not finished; with --keep-weights, best.pt of one that is
-    .lock             held by the process that trains the run; several machines may work on one folder
+    .lock, .holder    held by the process that trains the run; several machines may work on one folder
 equal-cost/           the same for runs whose epochs spend the budget
+.slurm/               with --engine slurm: files of its jobs
 .at-work/             locks of the processes that are at work on the study
 quarantine/           runs whose files were damaged, each with the reason
 results.csv           one line per run; results.jsonl: the same, with learning curves

@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from ..errors import some
 from ..recipe import Recipe, RecipeError, digest
 from ..run.result import Run, RunResult
 from .files import read_result, write_result
 from .folder import Study
+from .hold import Busy, hold
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -64,7 +63,7 @@ def measure_kept(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, 
     from ..run.resumable import Training
 
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with hold(folder):
             result = read_result(folder, run, digest(recipe), recipe.train.epochs)
             assert result is not None
             training = Training(recipe, run.method, run.seed, data_dir)
@@ -72,7 +71,7 @@ def measure_kept(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, 
             fresh = take(training, [name for name in names if name not in result.measures])
             result = replace(result, measures={**result.measures, **fresh})
             write_result(folder, result)
-    except Timeout:
+    except Busy:
         raise RecipeError(f"measures: another process is at work on {run} in {folder}: wait for its end") from None
     return result
 

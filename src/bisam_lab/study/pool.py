@@ -8,15 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from ..errors import one_line
 from ..parallel.checks import check_recipe
+from ..parallel.engine import Engine
 from ..parallel.events import EpochDone, Event, JobEnded, Note
-from ..parallel.workers import Pool, Reporter, send, stopping
+from ..parallel.pool import Pool
+from ..parallel.pools import at_once, on_cpu, start
+from ..parallel.worker import Reporter, send, stopping
 from ..recipe import Recipe, RecipeError
 from ..run.checkpoint import CheckpointError
-from ..run.environment import cores
 from ..run.observer import Stopped
 from ..run.result import Epoch, Run, RunResult
 from ..stack.plan import FASTER, LARGEST, LARGEST_PASS, Stacking, deal, stack_size
@@ -40,15 +40,15 @@ class _Cell(NamedTuple):
 
 
 def run_study(
-    study: Study, jobs: int, every: float = 30.0, stack: Stacking = "off", keep_weights: bool = False
+    study: Study, engine: Engine, every: float = 30.0, stack: Stacking = "off", keep_weights: bool = False
 ) -> Generator[Event[RunResult], None, None]:
-    """Train the runs that are not finished, in ``jobs`` processes, and yield what they report.
+    """Train the runs that are not finished, and yield what they report.
 
     Close the generator, and the processes save their state and stop.
 
     Args:
         study: its finished runs are not run again.
-        jobs: runs or stacks of runs at once.
+        engine: where they run; a stack of runs is one job.
         every: seconds between checkpoints.
         stack: whether a process trains several runs together: where a short trial finds that faster (``auto``),
             wherever it can be done (``on``), or never.
@@ -59,11 +59,11 @@ def run_study(
         BrokenProcessPool: a process was killed, perhaps because memory ran out.
     """
     with study.at_work():
-        yield from _run_study(study, jobs, every, stack, keep_weights)
+        yield from _run_study(study, engine, every, stack, keep_weights)
 
 
 def _run_study(
-    study: Study, jobs: int, every: float, stack: Stacking, keep_weights: bool
+    study: Study, engine: Engine, every: float, stack: Stacking, keep_weights: bool
 ) -> Generator[Event[RunResult], None, None]:
     done = study.results()
     pending, unmeasured = [run for run in study.runs if run not in done], lacking(study, done)
@@ -71,7 +71,8 @@ def _run_study(
         yield Note("--keep-weights", too_late(lost))
     if not pending and not unmeasured:
         return
-    with Pool[RunResult](min(jobs, len(pending) + len(unmeasured)), max(1, cores() // jobs)) as pool:
+    pool: Pool[RunResult]
+    with start(engine, study.recipe, len(pending) + len(unmeasured), study.folder) as pool:
         variants = dict.fromkeys(run.variant for run in (*pending, *unmeasured))
         found = pool.ask(check_recipe, [(study.variant(name), study.data_dir, 0) for name in variants])
         yield from (Note("data", note) for note in dict.fromkeys(found) if note)
@@ -84,20 +85,21 @@ def _run_study(
             groups = []
             for kind in dict.fromkeys((run.variant, run.equal_cost) for run in pending):
                 runs = [run for run in pending if (run.variant, run.equal_cost) == kind]
-                groups += yield from _stacks(pool, study, runs, jobs, stack)
+                groups += yield from _stacks(pool, study, runs, engine, stack)
         for group in groups:
             cells = [_Cell(study.recipe_of(run), run, study.path(run)) for run in group]
-            pool.submit(_run, cells, study.data_dir, every, keep_weights)
+            pool.submit(
+                _run, cells, study.data_dir, every, keep_weights, engine.patience, names=[str(run) for run in group]
+            )
         yield from pool.events()
 
 
 def _stacks(
-    pool: Pool[RunResult], study: Study, runs: Sequence[Run], jobs: int, stack: Stacking
+    pool: Pool[RunResult], study: Study, runs: Sequence[Run], engine: Engine, stack: Stacking
 ) -> Generator[Note, None, list[list[Run]]]:
     """Return the runs of one variant in stacks, or one by one, and say why."""
     recipe, job = study.recipe_of(runs[0]), runs[0].variant or "all runs"
-    on_cpu = recipe.engine.accelerator == "cpu" or not torch.accelerator.is_available()
-    largest = LARGEST["cpu" if on_cpu else "cuda"]
+    jobs, largest = at_once(engine, recipe), LARGEST["cpu" if on_cpu(engine, recipe) else "cuda"]
     singly = [[run] for run in runs]
     while (size := stack_size(len(runs), jobs, largest)) > 1:
         (trial,) = pool.ask(_try, [(recipe, study.data_dir, size, math.inf if stack == "on" else LARGEST_PASS)])
@@ -134,7 +136,7 @@ class _RunReporter(Reporter):
 
 
 def _run(
-    cells: Sequence[_Cell], data_dir: Path | None, every: float, keep_weights: bool = False
+    cells: Sequence[_Cell], data_dir: Path | None, every: float, keep_weights: bool = False, patience: float = 0.0
 ) -> list[JobEnded[RunResult]]:
     """Train one run, or several together, in a worker process."""
     from ..run.asking import (
@@ -142,12 +144,12 @@ def _run(
     )  # here, as in all that follows: the process that only starts the runs needs no engine
     from ..stack.together import together
 
-    works = [partial(_ended, given, data_dir, every, len(cells), keep_weights) for given in cells]
+    works = [partial(_ended, given, data_dir, every, len(cells), keep_weights, patience) for given in cells]
     return [alone(works[0](clock=time.perf_counter))] if len(works) == 1 else together(works)
 
 
 def _ended(
-    given: _Cell, data_dir: Path | None, every: float, stack: int, keep_weights: bool, clock: "Clock"
+    given: _Cell, data_dir: Path | None, every: float, stack: int, keep_weights: bool, patience: float, clock: "Clock"
 ) -> "Asking[JobEnded[RunResult]]":
     """Train a run; whatever goes wrong is the end of this run alone."""
     from .cell import Busy, cell
@@ -168,6 +170,7 @@ def _ended(
             clock=clock,
             stack=stack,
             keep_weights=keep_weights,
+            patience=patience,
         )
         return JobEnded(job, result)
     except Busy:

@@ -7,9 +7,11 @@ from collections.abc import Generator
 import optuna
 
 from ..parallel.checks import check_recipe
+from ..parallel.engine import Engine
 from ..parallel.events import EpochDone, Event, JobEnded, Note
-from ..parallel.workers import Pool, Reporter, send, stopping
-from ..run.environment import cores
+from ..parallel.pool import Pool
+from ..parallel.pools import at_once, start
+from ..parallel.worker import Reporter, send, stopping
 from ..run.observer import Stopped
 from .claim import claim, recover
 from .result import TrialResult
@@ -22,16 +24,16 @@ _study: optuna.Study | None = None
 
 
 def run_trials(
-    tuning: Tuning, study: optuna.Study, jobs: int, timeout: float | None = None
+    tuning: Tuning, study: optuna.Study, engine: Engine, timeout: float | None = None
 ) -> Generator[Event[TrialResult], None, None]:
-    """Run trials in ``jobs`` processes until enough have ended or the time is over, and yield what they report.
+    """Run trials until enough have ended or the time is over, and yield what they report.
 
     Close the generator, and the processes save their state and stop.
 
     Args:
         tuning: what is searched.
         study: Optuna's, as :meth:`Tuning.create` returned it.
-        jobs: trials at once.
+        engine: where they run.
         timeout: seconds after which no trial goes on; None sets no limit.
 
     Raises:
@@ -46,8 +48,9 @@ def run_trials(
     note = check_recipe(tuning.recipe, tuning.data_dir, FIRST_SEED)
     if note:
         yield Note("data", note)
-    with Pool[TrialResult](min(jobs, missing), max(1, cores() // jobs), __name__) as pool:
-        for _ in range(min(jobs, missing)):
+    pool: Pool[TrialResult]
+    with start(engine, tuning.recipe, missing, tuning.folder, __name__) as pool:
+        for _ in range(min(at_once(engine, tuning.recipe), missing)):
             pool.submit(_run, tuning)
         for event in pool.events(math.inf if timeout is None else time.monotonic() + timeout):
             if isinstance(event, JobEnded):

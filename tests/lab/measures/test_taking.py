@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 
 from bisam_lab.measures.taking import check, taker
+from bisam_lab.parallel.engine import Engine
 from bisam_lab.recipe import RecipeError, digest, load
 from bisam_lab.registry.measures import MEASURES
 from bisam_lab.report.survives import survives_markdown
@@ -98,8 +99,8 @@ def test_weights_that_are_asked_for_too_late_are_not_promised(tmp_path):
     plain, run = load("digits", SMALL), Run("", 0, "sam")
     study = Study(tmp_path / "s", plain, None)
     run_cell(plain, run, study.path(run))
-    assert list(run_study(study, 1)) == []
-    (note,) = run_study(study, 1, keep_weights=True)
+    assert list(run_study(study, Engine(jobs=1))) == []
+    (note,) = run_study(study, Engine(jobs=1), keep_weights=True)
     assert "1 finished runs kept no weights" in note.text and "sam seed 0" in note.text
     assert "--restart --keep-weights" in note.text
 

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import re
 import signal
 import threading
 from queue import Queue
@@ -10,7 +11,8 @@ from queue import Queue
 import pytest
 from filelock import FileLock
 
-from bisam_lab.parallel import workers
+from bisam_lab.parallel import worker
+from bisam_lab.parallel.engine import Engine
 from bisam_lab.parallel.events import EpochDone, JobEnded, Note
 from bisam_lab.recipe import RecipeError, load
 from bisam_lab.run.checkpoint import read
@@ -51,13 +53,13 @@ def test_a_full_disk_is_told_whatever_hides_it(tmp_path):
 
 def test_a_thread_that_cannot_write_leaves_the_word_to_its_run(capsys):
     for error, told in ((OSError(errno.ENOSPC, "full"), False), (ValueError("wrong"), True)):
-        workers._thread_failed(threading.ExceptHookArgs((type(error), error, None, None)))
+        worker._thread_failed(threading.ExceptHookArgs((type(error), error, None, None)))
         assert ("wrong" in capsys.readouterr().err) is told
 
 
 def test_a_run_reports_its_epochs_and_how_it_ended(tmp_path, monkeypatch):
     queue = Queue()
-    monkeypatch.setattr(workers, "_queue", queue, raising=False)
+    monkeypatch.setattr(worker, "_channel", queue, raising=False)
     recipe, run = load("digits", [*TINY, "methods=[sgd]", "seeds=1"]), Run("", 0, "sgd")
     tmp_path.joinpath("a").mkdir()
     with FileLock(tmp_path / "a" / ".lock"):
@@ -67,7 +69,7 @@ def test_a_run_reports_its_epochs_and_how_it_ended(tmp_path, monkeypatch):
     assert ended == JobEnded("sgd seed 0", read_result(tmp_path / "a", run))
     epochs = ended.result.history
     assert list(queue.queue) == [EpochDone("sgd seed 0", e.epoch, 2, e.validation_score) for e in epochs]
-    monkeypatch.setattr(workers, "_stopping", True)
+    monkeypatch.setattr(worker, "_stopping", True)
     (stopped,) = pool._run([(recipe, Run("", 1, "sgd"), tmp_path / "b")], None, 30.0)
     assert stopped.error == "its process was told to stop"
 
@@ -106,13 +108,13 @@ def test_a_stacked_study_has_the_results_of_a_study_run_by_run(tmp_path):
     told, found = {}, {}
     for stack in ("on", "off"):
         study = Study(tmp_path / stack, recipe)
-        told[stack] = list(pool.run_study(study, 2, stack=stack))
+        told[stack] = list(pool.run_study(study, Engine(jobs=2), stack=stack))
         found[stack] = _results(study)
     assert len(found["on"]) == 12
     assert found["on"] == found["off"]
     notes = [event for event in told["on"] if isinstance(event, Note)]
     assert [note.job for note in notes] == ["a", "b"]
-    assert notes[0].text.startswith("trained 3 at a time: one pass of them takes 0.") or "takes 1." in notes[0].text
+    assert re.fullmatch(r"trained 3 at a time: one pass of them takes \d+\.\d\d of the time one by one", notes[0].text)
     assert "one by one: its network draws random numbers" in notes[1].text
     assert not [event for event in told["off"] if isinstance(event, Note)]
     assert sum(isinstance(event, JobEnded) for event in told["on"]) == 12
@@ -120,7 +122,7 @@ def test_a_stacked_study_has_the_results_of_a_study_run_by_run(tmp_path):
         run.variant: result.environment.get("stack") for run, result in Study(tmp_path / "on", recipe).results().items()
     }
     assert stacked == {"a": 3, "b": None}
-    assert list(pool.run_study(Study(tmp_path / "on", recipe), 2, stack="on")) == []
+    assert list(pool.run_study(Study(tmp_path / "on", recipe), Engine(jobs=2), stack="on")) == []
 
 
 def test_a_stack_that_was_stopped_goes_on_in_another_one(tmp_path, monkeypatch):
@@ -131,15 +133,15 @@ def test_a_stack_that_was_stopped_goes_on_in_another_one(tmp_path, monkeypatch):
     def send(event):
         sent.append(event)
         if isinstance(event, EpochDone) and event == EpochDone("sgd seed 1", 3, 3, event.score):
-            monkeypatch.setattr(workers, "_stopping", True)  # the sam runs have not been tested
+            monkeypatch.setattr(worker, "_stopping", True)  # the sam runs have not been tested
 
     monkeypatch.setattr(pool, "send", send)
     cells = [(recipe, run, study.path(run)) for run in study.runs]
     ended = pool._run(cells, None, 30.0)
     assert {e.job for e in ended if e.error} == {"sam seed 0", "sam seed 1"}
     assert {run.method for run in study.results()} == {"sgd"}
-    monkeypatch.setattr(workers, "_stopping", False)
-    monkeypatch.setattr(workers, "send", sent.append)
+    monkeypatch.setattr(worker, "_stopping", False)
+    monkeypatch.setattr(worker, "send", sent.append)
     more = load("digits", [*EXACT, "methods=[sgd,sam]", "seeds=3", "train.epochs=3"])
     study = Study(tmp_path / "s", more)
     done = study.results()
@@ -171,7 +173,7 @@ def test_what_is_not_faster_is_trained_one_by_one(tmp_path, monkeypatch):
         asked.clear()
         stacking.append(stack)
         answers[:] = trials
-        found = pool._stacks(Asked(), study, study.runs, 1, stack)
+        found = pool._stacks(Asked(), study, study.runs, Engine(jobs=1), stack)
         notes = []
         while True:
             try:
