@@ -50,6 +50,14 @@ class Claim:
         """Whether it is the recipe's own setting."""
         return "default" in self.trial.user_attrs
 
+    def begin(self) -> None:
+        """Give the trial its marks, and a value for each parameter."""
+        self.trial.set_user_attr("recipe", self.tuning.digest)
+        if self.tuning.storage is not None:
+            self.trial.set_user_attr("beats", True)
+        for dimension in self.tuning.space:
+            dimension.suggest(self.trial)
+
     def end(self, state: TrialState, score: float | None = None, error: str | None = None) -> None:
         """Record how the trial ended, and delete its checkpoints.
 
@@ -96,11 +104,11 @@ def claim(tuning: Tuning, study: optuna.Study) -> Claim | None:
             warnings.simplefilter("ignore", UserWarning)  # "heartbeat is supposed to be used with Study.optimize"
             trial = study.ask()
         claimed = Claim(tuning, study, trial)
-        trial.set_user_attr("recipe", tuning.digest)
-        if tuning.storage is not None:
-            trial.set_user_attr("beats", True)
-        for dimension in tuning.space:
-            dimension.suggest(trial)
+        try:
+            claimed.begin()
+        except BaseException:
+            claimed.leave()
+            raise
         return claimed
 
 

@@ -17,8 +17,7 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
-from optuna.storages.journal import JournalRedisBackend
-from optuna.storages.journal._base import BaseJournalBackend
+from optuna.storages.journal import BaseJournalBackend, JournalRedisBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL, Engine, column, create_engine, make_url, select, table
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError

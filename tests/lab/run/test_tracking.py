@@ -118,6 +118,20 @@ def test_a_run_that_was_stopped_goes_on_in_the_same_mlflow_run(server, tmp_path,
     assert parameters["data.train_size"] == "96"
     assert parameters["methods"] == '["sam"]'
 
+    delete = urllib.request.Request(
+        f"{server}/api/2.0/mlflow/runs/delete",
+        json.dumps({"run_id": known["run"]}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(delete, timeout=60).close()
+    for gone in (known["run"], "0" * 32):
+        (folder / "mlflow.json").write_text(json.dumps({**known, "run": gone}))
+        code, said = in_process(capsys, monkeypatch, *COMMAND, "--mlflow", "mine", "--out", "run")
+        assert code == 0, said
+        fresh = json.loads((folder / "mlflow.json").read_text())["run"]
+        assert fresh != gone
+        _check(server, folder, "mine", fresh)
+
 
 def test_a_server_that_is_down_is_told_once_and_gets_the_numbers_later(server, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

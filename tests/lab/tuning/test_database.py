@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from bisam_lab.recipe import RecipeError
 from bisam_lab.run.observer import Observer, Stopped
-from bisam_lab.tuning.claim import TakenOver, claim, recover
+from bisam_lab.tuning.claim import Claim, TakenOver, claim, recover
 from bisam_lab.tuning.database import BeatingJournal, open_database
 from bisam_lab.tuning.pool import _wait, run_trials
 from bisam_lab.tuning.retry import queue_again
@@ -306,6 +306,15 @@ def test_a_storage_that_is_none(url, words):
         open_database(url, 30, 120)
     assert words in str(told.value)
     assert "secret@" not in str(told.value)
+
+
+def test_a_claim_that_fails_gives_no_sign_of_life(tmp_path, monkeypatch):
+    tuning = small(tmp_path / "t", trials=1, epochs=1, storage=f"sqlite:///{tmp_path}/t.db")
+    study, made = tuning.create(), []
+    monkeypatch.setattr(Claim, "begin", lambda self: made.append(self) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        claim(tuning, study)
+    assert made[0]._sign._over.is_set()
 
 
 def test_a_server_that_goes_away_in_the_middle_is_one_line(tmp_path):
