@@ -212,6 +212,7 @@ def _tables(url: URL, beat: int, silent: int) -> RDBStorage:
 
 def _said(error: BaseException, url: str) -> str:
     """Return the first line of an error, without the password of the URL."""
+    error = getattr(error, "orig", None) or error  # the driver's own, without what SQLAlchemy adds
     lines = str(error).strip().splitlines() or [type(error).__name__]
     said = lines[0]
     with contextlib.suppress(ArgumentError, ValueError):
