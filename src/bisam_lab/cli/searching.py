@@ -53,6 +53,8 @@ def search(tuning: Tuning, study: optuna.Study, engine: Engine, timeout: float |
 
 def _line(ended: JobEnded[TrialResult], now: TuningResult, left: str) -> tuple[str, str | None]:
     """Return a trial's line, and its style."""
+    if ended.elsewhere:
+        return f"{ended.job}: this process gave no sign of life for long, and another one has taken it", "yellow"
     if ended.result is None:
         return f"{ended.job}: {ended.error}", "red"
     pruned = ", pruned" if ended.result.pruned else ""

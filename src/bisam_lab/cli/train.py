@@ -1,8 +1,9 @@
 """The command ``bisam train``."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +15,12 @@ from .completion import complete_method
 from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
 from .restart import RUN, Restart, restart
 from .signals import leaving
+
+if TYPE_CHECKING:
+    from ..recipe import Recipe
+    from ..run.result import Run
+    from ..run.tracking import Tracked
+    from .watch import Watch
 
 __all__ = ["train"]
 
@@ -38,6 +45,10 @@ def train(
         int | None, typer.Option(min=1, metavar="EPOCHS", help="Keep weights so often, for bisam audit.")
     ] = None,
     wandb: Annotated[str | None, typer.Option(metavar="PROJECT", help="Log to Weights & Biases, too.")] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="URI|EXPERIMENT", help="Log to MLflow, too: a server, or an experiment's name."),
+    ] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -79,14 +90,18 @@ def train(
     if not (folder / "run.yaml").exists():  # another recipe is refused below, and leaves what is there
         write_text(folder / "run.yaml", own)
     console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(str(folder))}[/bold]", highlight=False)
-    with leaving(), Watch(chosen.train.epochs, console) as watch:
+    with (
+        leaving(),
+        Watch(chosen.train.epochs, console) as watch,
+        _tracked(mlflow, chosen, run, folder, watch) as tracked,
+    ):
         try:
             result = run_cell(
                 chosen,
                 run,
                 folder,
                 data_dir=data_dir,
-                observer=watch,
+                observer=tracked or watch,
                 every=every,
                 keep=True,
                 keep_every=keep_every,
@@ -98,6 +113,8 @@ def train(
             raise RecipeError(f"{error}: choose another folder with --out, or --restart keeps it beside") from None
         except CheckpointError as error:
             raise RecipeError(f"{error}; or --restart keeps this one beside") from None
+        if tracked is not None:
+            tracked.ended(result)
     write_text(folder / "run.yaml", own)
     if as_json:
         print(json.dumps({"folder": str(folder), **result.to_dict()}, allow_nan=False))
@@ -116,3 +133,13 @@ def train(
         console.print(signature.advice, style="yellow", highlight=False, markup=False)
     if text := shift(chosen.data.name):
         console.print(text, highlight=False, markup=False)
+
+
+def _tracked(
+    given: str | None, recipe: "Recipe", run: "Run", folder: Path, watch: "Watch"
+) -> "AbstractContextManager[Tracked | None]":
+    if given is None:
+        return nullcontext()
+    from ..run.tracking import Tracked  # here: the client takes seconds to import
+
+    return Tracked(given, recipe, run, folder, watch)

@@ -1,52 +1,43 @@
-"""Assign each trial to one process, and to another process when the first one has died.
+"""Assign each trial to one process, and to another process when the first one has died."""
 
-The storage marks a claimed trial as running, and the process holds a lock on a file. The kernel releases the lock when
-the process ends, for whatever reason. Another machine may have a folder of its own, whose locks cannot be read from
-here; its processes write the time into the storage once a minute instead.
-"""
-
-import contextlib
-import platform
 import re
 import shutil
-import threading
 import time
+import warnings
 from pathlib import Path
-from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from .retry import folder_name, queue_again
+from .signs import Heartbeat, KernelLock, is_locked
 from .tuning import Tuning, ended
 
-__all__ = ["Claim", "claim", "recover"]
+__all__ = ["Claim", "TakenOver", "claim", "recover"]
 
-#: Seconds between two signs of life of a process, and seconds without one after which it counts as dead.
-BEAT, DEAD = 60.0, 600.0
-#: How often a setting is run. A setting that kills its process each time must not run for ever.
-TRIES = 3
+
+class TakenOver(Exception):  # noqa: N818 not an error
+    """This process gave no sign of life for so long that another one has taken its trial."""
 
 
 class Claim:
-    """A trial that this process runs until it calls :meth:`end` or :meth:`put_back`."""
+    """A trial that this process runs until it calls :meth:`end`, :meth:`put_back` or :meth:`leave`."""
 
     def __init__(self, tuning: Tuning, study: optuna.Study, trial: Trial) -> None:
         self.tuning, self.study, self.trial = tuning, study, trial
-        self._lock = _lock(tuning, trial.number)
-        self._lock.acquire(timeout=0)
-        self._over = threading.Event()
-        if tuning.storage is not None:
-            trial.set_user_attr("place", _place(tuning))
-            threading.Thread(target=self._beat, daemon=True).start()
+        self._sign = (
+            KernelLock(tuning.folder, trial.number)
+            if tuning.storage is None
+            else Heartbeat(study._storage, trial._trial_id)
+        )
 
     @property
     def folder(self) -> Path:
         """Folder of its checkpoints. A trial that continues the work of another one uses the other's folder."""
         name = str(self.trial.user_attrs.get("folder", ""))
-        own = _name(self.trial.number)  # a name that leads elsewhere would be deleted there
+        own = folder_name(self.trial.number)  # a name that leads elsewhere would be deleted there
         return self.tuning.folder / "trials" / (name if re.fullmatch(r"[0-9]{4,9}", name) else own)
 
     @property
@@ -59,30 +50,39 @@ class Claim:
         """Whether it is the recipe's own setting."""
         return "default" in self.trial.user_attrs
 
+    def begin(self) -> None:
+        """Give the trial its marks, and a value for each parameter."""
+        self.trial.set_user_attr("recipe", self.tuning.digest)
+        if self.tuning.storage is not None:
+            self.trial.set_user_attr("beats", True)
+        for dimension in self.tuning.space:
+            dimension.suggest(self.trial)
+
     def end(self, state: TrialState, score: float | None = None, error: str | None = None) -> None:
-        """Record how the trial ended, and delete its checkpoints."""
-        if error is not None:
-            self.trial.set_user_attr("error", error)
-        with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another process took this one for dead
+        """Record how the trial ended, and delete its checkpoints.
+
+        Raises:
+            TakenOver: another process took this one for dead, and runs the trial from these checkpoints.
+        """
+        try:
+            if error is not None:
+                self.trial.set_user_attr("error", error)
             self.study.tell(self.trial.number, score, state)
+        except (UpdateFinishedTrialError, ValueError):
+            raise TakenOver from None
+        finally:
+            self.leave()
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._release()
 
     def put_back(self) -> None:
         """Let another process continue the trial."""
-        with self.tuning.lock:
-            self._release()
-            _again(self.study, self.study.trials[self.trial.number], tries=0)
+        with self.tuning.turn(self.study):
+            self.leave()
+            _again(self.study, self.study.trials[self.trial.number], deaths=0)
 
-    def _release(self) -> None:
-        self._over.set()
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT):
-            with contextlib.suppress(UpdateFinishedTrialError):
-                self.trial.set_user_attr("alive", time.time())
+    def leave(self) -> None:
+        """Give no more signs of life."""
+        self._sign.release()
 
 
 def claim(tuning: Tuning, study: optuna.Study) -> Claim | None:
@@ -91,7 +91,7 @@ def claim(tuning: Tuning, study: optuna.Study) -> Claim | None:
     Raises:
         RecipeError: the study is another tuning's, which was begun at the same time.
     """
-    with tuning.lock:
+    with tuning.turn(study):
         tuning.check(study)
         recover(tuning, study)
         trials = study.get_trials(deepcopy=False)
@@ -100,59 +100,39 @@ def claim(tuning: Tuning, study: optuna.Study) -> Claim | None:
             return None
         # A seed per trial: processes differ, and a tuning that was interrupted draws what an uninterrupted one draws.
         study.sampler = TPESampler(seed=taken)
-        trial = study.ask()
-        trial.set_user_attr("recipe", tuning.digest)
-        for dimension in tuning.space:
-            dimension.suggest(trial)
-        return Claim(tuning, study, trial)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "heartbeat is supposed to be used with Study.optimize"
+            trial = study.ask()
+        claimed = Claim(tuning, study, trial)
+        try:
+            claimed.begin()
+        except BaseException:
+            claimed.leave()
+            raise
+        return claimed
 
 
 def recover(tuning: Tuning, study: optuna.Study) -> None:
-    """Queue the trials again whose processes have died."""
+    """Queue the trials again whose processes have died. The caller holds the turn."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _alive(tuning, trial):
-            _again(study, trial, tries=1)
+        if _never_beat(tuning, trial) if tuning.storage is not None else not is_locked(tuning.folder, trial.number):
+            _again(study, trial, deaths=1)
+    if tuning.storage is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            optuna.storages.fail_stale_trials(study)  # calls queue_again
 
 
-def _again(study: optuna.Study, trial: FrozenTrial, tries: int) -> None:
-    """Mark a trial as failed, and queue its setting as a new trial that continues from its checkpoints."""
-    before = trial.user_attrs.get("tries", 0)
-    tries += before if type(before) is int else TRIES
-    if tries >= TRIES:
-        with contextlib.suppress(UpdateFinishedTrialError):
-            study._storage.set_trial_user_attr(trial._trial_id, "error", f"its process died, {tries} times")
+def _never_beat(tuning: Tuning, trial: FrozenTrial) -> bool:
+    """Whether its process died before its first sign of life; Optuna would let such a trial run for ever."""
+    started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+    return "beats" not in trial.user_attrs and time.time() - started > tuning.silent
+
+
+def _again(study: optuna.Study, trial: FrozenTrial, deaths: int) -> None:
+    """Mark a trial as failed, and queue its setting, unless another process has done so."""
     try:
         study.tell(trial.number, state=TrialState.FAIL)
     except (UpdateFinishedTrialError, ValueError):
         return
-    parameters: dict[str, Any] = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    if tries < TRIES and parameters:
-        kept = {key: value for key, value in trial.user_attrs.items() if key in ("default", "folder")}
-        study.enqueue_trial(parameters, {"folder": _name(trial.number), **kept, "tries": tries})
-
-
-def _alive(tuning: Tuning, trial: FrozenTrial) -> bool:
-    if tuning.storage is None or trial.user_attrs.get("place") == _place(tuning):
-        lock = _lock(tuning, trial.number)
-        try:
-            with lock.acquire(timeout=0):
-                Path(lock.lock_file).unlink(missing_ok=True)
-                return False
-        except Timeout:
-            return True
-    started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    alive = trial.user_attrs.get("alive", started)
-    return isinstance(alive, int | float) and time.time() - alive < DEAD
-
-
-def _lock(tuning: Tuning, number: int) -> FileLock:
-    (tuning.folder / "trials").mkdir(exist_ok=True)
-    return FileLock(tuning.folder / "trials" / f"{_name(number)}.lock")
-
-
-def _name(number: int) -> str:
-    return f"{number:04d}"
-
-
-def _place(tuning: Tuning) -> str:
-    return f"{platform.node()}:{tuning.folder.resolve()}"
+    queue_again(study, trial, deaths)

@@ -107,8 +107,10 @@ def read_trials(tuning: Tuning, study: optuna.Study) -> TuningResult:
     Raises:
         RecipeError: the storage holds trials of another tuning.
     """
-    tuning.check(study)
-    return summary(tuning.space, study.get_trials(deepcopy=False))
+    with tuning.answering:
+        tuning.check(study)
+        trials = study.get_trials(deepcopy=False)
+    return summary(tuning.space, trials)
 
 
 def summary(space: Space, trials: Sequence[FrozenTrial]) -> TuningResult:
@@ -197,7 +199,9 @@ def write_trials(tuning: Tuning, study: optuna.Study) -> None:
     names = [dimension.name for dimension in tuning.space]
     writer = csv.DictWriter(table, ["trial", "state", "score", "epochs", "seconds", "default", *names, "error"])
     writer.writeheader()
-    for trial in study.get_trials(deepcopy=False):
+    with tuning.answering:
+        trials = study.get_trials(deepcopy=False)
+    for trial in trials:
         row: dict[str, Any] = {
             "trial": trial.number,
             "state": trial.state.name.lower(),

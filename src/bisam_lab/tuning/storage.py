@@ -7,16 +7,14 @@ minute. The lock here belongs to the kernel and is released with the process. Th
 unfinished line.
 """
 
-import contextlib
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial
 
@@ -26,8 +24,6 @@ __all__ = ["JOURNAL", "open_storage", "read_journal"]
 
 #: Name of the journal in the folder.
 JOURNAL = "optuna.log"
-#: How often a database is tried, and seconds between two attempts.
-TRIES, PAUSE = 8, 0.5
 
 
 class _Lock(BaseJournalFileLock):
@@ -58,8 +54,14 @@ def _cut_unfinished_line(path: Path) -> None:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def open_storage(folder: Path, url: str | None) -> BaseStorage:
+def open_storage(folder: Path, url: str | None, beat: int, silent: int) -> BaseStorage:
     """Open the folder's journal, or the storage at ``url``.
+
+    Args:
+        folder: of the tuning.
+        url: of a database; None for the journal.
+        beat: seconds between two signs of life of a trial in a database.
+        silent: seconds without one after which it counts as dead.
 
     Raises:
         RecipeError: there is no such storage, or a package for it is missing.
@@ -68,15 +70,9 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     if url is None:
         path = folder / JOURNAL
         return JournalStorage(JournalFileBackend(str(path), _Lock(path)))
-    from sqlalchemy.exc import DatabaseError, SQLAlchemyError  # here, because the journal does not need it
+    from .database import open_database  # here, because the journal does not need SQLAlchemy
 
-    try:
-        if url.startswith("redis"):
-            return JournalStorage(JournalRedisBackend(url))
-        return _database(url, DatabaseError)
-    except (ImportError, SQLAlchemyError, ValueError, OSError) as error:
-        said, scheme = str(error).strip().splitlines()[0], url.partition(":")[0]  # a URL may hold a password
-        raise RecipeError(f"--storage {scheme}:... cannot be opened ({said}); sqlite:///FILE needs no server") from None
+    return open_database(url, beat, silent)
 
 
 def read_journal(folder: Path) -> tuple[list[FrozenTrial], dict[str, Any]] | None:
@@ -101,12 +97,3 @@ def read_journal(folder: Path) -> tuple[list[FrozenTrial], dict[str, Any]] | Non
         raise RecipeError(
             f"{path} is damaged ({type(error).__name__}: {said}): restore it, or tune in another folder"
         ) from None
-
-
-def _database(url: str, error: type[Exception]) -> RDBStorage:
-    """Open a database. Optuna creates its tables without a lock, and another process may be creating them now."""
-    for _ in range(TRIES - 1):
-        with contextlib.suppress(error):
-            return RDBStorage(url)
-        time.sleep(PAUSE)
-    return RDBStorage(url)

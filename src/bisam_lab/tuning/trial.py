@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from ..errors import one_line
@@ -14,7 +15,7 @@ from ..run.checkpoint import CheckpointError, Checkpoints
 from ..run.observer import Observer, Stopped
 from ..run.result import Epoch
 from ..run.resumable import Training
-from .claim import Claim
+from .claim import Claim, TakenOver
 from .result import TrialResult
 from .tuning import FIRST_SEED
 
@@ -42,6 +43,8 @@ def run_trial(claim: Claim, observer: Observer, report: EpochReport) -> TrialRes
     Raises:
         Stopped: the observer stopped the trial; another process will continue it.
         TrialError: it could not be trained; it is recorded as failed.
+        TakenOver: another process has taken it, because this one had given no sign of life.
+        StorageInternalError: the database does not answer.
     """
     objective = _Objective(claim, observer, report)
     try:
@@ -51,6 +54,12 @@ def run_trial(claim: Claim, observer: Observer, report: EpochReport) -> TrialRes
         raise
     except optuna.TrialPruned:
         score, pruned = objective.reported, True
+    except UpdateFinishedTrialError:
+        claim.leave()
+        raise TakenOver from None
+    except StorageInternalError:
+        claim.leave()
+        raise
     except Exception as error:
         text = one_line(f"{type(error).__name__}: {error}")
         claim.end(TrialState.FAIL, error=text)

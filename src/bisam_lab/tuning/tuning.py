@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ class Tuning:
         storage: Optuna's URL; None is a journal in the folder.
         data_dir: folder of the data sets.
         every: seconds between checkpoints.
+        beat: seconds between two signs of life of a trial in a database.
     """
 
     folder: Path
@@ -54,10 +57,37 @@ class Tuning:
     storage: str | None = None
     data_dir: Path | None = None
     every: float = 30.0
+    beat: int = 30
 
     @property
-    def lock(self) -> FileLock:
-        """The lock that a process of this folder holds while it claims a trial."""
+    def silent(self) -> int:
+        """Seconds without a sign of life after which a trial in a database counts as dead."""
+        return 4 * self.beat
+
+    @contextmanager
+    def turn(self, study: optuna.Study) -> Iterator[None]:
+        """Hold the turn: one process at a time counts the trials and claims one."""
+        if self.storage is None:
+            with self._lock:
+                yield
+            return
+        from .database import turn
+
+        with self._lock, turn(self.storage, study):
+            yield
+
+    @property
+    def answering(self) -> AbstractContextManager[None]:
+        """A ``with`` block in which a database that no longer answers is told in one sentence."""
+        if self.storage is None:
+            return nullcontext()
+        from .database import answering
+
+        return answering(self.storage)
+
+    @property
+    def _lock(self) -> FileLock:
+        """The lock of the processes of this folder."""
         return FileLock(self.folder / ".claim.lock")
 
     def create(self) -> optuna.Study:
@@ -71,9 +101,10 @@ class Tuning:
             if foreign and not (self.folder / JOURNAL).is_file():
                 raise RecipeError(f"--out {self.folder} holds files but no {JOURNAL}: choose an empty folder")
         make_folder(self.folder)
-        with self.lock:
+        with self._lock, self.answering:
             study = self.open()
             self.check(study)
+        with self.answering, self.turn(study):
             if self.space.default is not None and not study.get_trials(deepcopy=False):
                 study.enqueue_trial(self.space.default, {"default": True}, skip_if_exists=True)
         write_text(self.folder / "recipe.yaml", self.recipe.to_yaml())
@@ -92,7 +123,7 @@ class Tuning:
         pruner = MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=self.recipe.train.epochs // 3)
         try:
             study = optuna.create_study(
-                storage=open_storage(self.folder, self.storage),
+                storage=open_storage(self.folder, self.storage, self.beat, self.silent),
                 study_name=self.folder.resolve().name,
                 direction="maximize",
                 pruner=pruner,
