@@ -20,7 +20,7 @@ MOST = {
     "esam": {2: 8.3},
     "gsam": {2: 10},
     "wsam": {2: 6},
-    "looksam": {1: 2, 2: 11},
+    "looksam": {1: 3, 2: 10},
     "friendlysam": {2: 9},
     "vasso": {2: 9},
     "samon": {2: 0.1},

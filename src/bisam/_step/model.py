@@ -179,6 +179,7 @@ def _same(those: Sequence[object], these: Sequence[object]) -> bool:
 def _param_info(base: Optimizer, model: nn.Module | None) -> ParamInfo:
     """Return what the model knows of the parameters, or a base that was built of named parameters."""
     params = [p for group in base.param_groups for p in group["params"]]
+    _check_placements(params)
     if model is None:
         if any(hasattr(param, "device_mesh") for param in params):
             raise ValueError("model=None, and the parameters are sharded (DTensor): pass the model that shards them")
@@ -188,6 +189,16 @@ def _param_info(base: Optimizer, model: nn.Module | None) -> ParamInfo:
     if not any(param in info.names for param in params):
         raise ValueError("model= has none of the parameters of base: pass the model that base was built on")
     return info
+
+
+def _check_placements(params: Sequence[Any]) -> None:
+    """Refuse weights that lie as partial sums: neither a norm nor an update of one is that of its parts."""
+    for param in params:
+        if any(placement.is_partial() for placement in getattr(param, "placements", ())):
+            raise ValueError(
+                f"a parameter of shape {tuple(param.shape)} has placements {tuple(param.placements)}, and a weight may "
+                "not be a partial sum: give it Shard or Replicate, param.redistribute(placements=[Replicate(), ...])"
+            )
 
 
 def _names_and_owners(model: nn.Module) -> ParamInfo:

@@ -239,8 +239,10 @@ def norms(tensors: list[Tensor], order: float = 2.0) -> tuple[Tensor, ...]:
     return torch._foreach_norm(tensors, order, dtype=accumulation_dtype(tensors[0].dtype))
 
 
-def norm(tensors: list[Tensor], order: float = 2.0) -> Tensor:
-    """Norm over all the tensors together: 0-dim, accumulated in float32 or better."""
+def norm(tensors: list[Tensor], order: float = 2.0, *, double: bool = False) -> Tensor:
+    """Norm over all the tensors together: 0-dim, accumulated in float32 or better; ``double``: in float64."""
+    if double and order != torch.inf:
+        return _norm_in_double(tensors, order)
     filled = [tensor for tensor in tensors if tensor.numel()]
     if not filled:  # the shards of this process may all be empty
         return tensors[0].new_zeros((), dtype=accumulation_dtype(tensors[0].dtype))
@@ -266,6 +268,16 @@ def _norm_of_many(tensors: list[Tensor]) -> Tensor:
         pieces.append(torch.linalg.vector_norm(row[:whole].view(-1, 4096), dim=1))
         pieces.append(torch.linalg.vector_norm(row[whole:]).view(1))
     total: Tensor = torch.linalg.vector_norm(torch.cat(pieces))
+    return total
+
+
+def _norm_in_double(tensors: list[Tensor], order: float) -> Tensor:
+    """Norm in float64, which holds the squares of all that float32 holds."""
+    filled = [tensor for tensor in tensors if tensor.numel()]
+    if not filled:
+        return tensors[0].new_zeros((), dtype=torch.float64)
+    each = torch._foreach_norm(filled, order, dtype=torch.float64)
+    total: Tensor = each[0] if len(each) == 1 else torch.linalg.vector_norm(torch.stack(each), order)
     return total
 
 
