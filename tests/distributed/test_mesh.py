@@ -13,7 +13,11 @@ from tests.distributed import mesh_worker
 from tests.distributed.mesh_worker import TENSOR_PARALLEL, block, squares
 from tests.distributed.worker import build, flat, mlp
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import scaling
+
 ROOT = Path(__file__).parent.parent.parent
+
 WORDS = 8  # bytes of a float64, the weights' dtype and that of all norms
 
 #: The norms that a step takes, by the method's own formulas; "told" is the norm of eps where it is not rho.
@@ -104,6 +108,21 @@ def test_a_pass_of_fsdp_gathers_and_scatters_each_unit(seen):
     assert gathered == sorted(WORDS * n for n in (*inner, *inner, outer))
     assert scattered == sorted(WORDS * n for n in (*inner, outer))
     assert len(sent) == len(gathered) + len(scattered)
+
+
+def test_the_arithmetic_of_scale_agrees_with_what_is_sent(seen):
+    """``benchmarks/scaling.py`` on this perceptron, of which two shards of each weight are of one size."""
+    told, model = of(seen, "communication"), mlp()
+    weights = sum(p.numel() for p in model.parameters())
+    inner = sum(_padded(p) for layer in (model[0], model[3]) for p in layer.parameters())
+    outer = sum(_padded(p) for layer in (model[1], model[5]) for p in layer.parameters())
+    for name in METHODS:
+        for passes, sent in told["ddp", name]:
+            expected = scaling.sent_by_ddp(weights, passes, local=name in LOCAL, word=WORDS)
+            assert sum(nbytes for _, nbytes in sent) == expected
+        for passes, sent in told["fsdp", name]:
+            both = [sum(nbytes for one, nbytes in sent if one == what) for what in ("all_gather", "reduce_scatter")]
+            assert tuple(both) == scaling.sent_by_fsdp(inner, outer, passes, word=WORDS, reduced=WORDS)
 
 
 def _padded(param):
