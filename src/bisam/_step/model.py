@@ -11,7 +11,12 @@ from torch.optim import Optimizer
 
 from .._vectors.vector import ParamInfo
 
-__all__ = ["Averaging", "ModelInfo"]
+__all__ = ["Averaging", "ModelInfo", "check_flattened"]
+
+_FSDP1 = (
+    "whose norms would be taken per shard: use torch.distributed.fsdp.fully_shard (FSDP2); in Accelerate "
+    "fsdp_version: 2, in Lightning ModelParallelStrategy, in Composer FSDP2Config"
+)
 
 
 class ModelInfo:
@@ -80,10 +85,7 @@ class ModelInfo:
                 self._fsdp.append(module)
             elif type(module).__name__ == "FullyShardedDataParallel":
                 self._kinds = []  # refused in every step
-                raise ValueError(
-                    "model holds a FullyShardedDataParallel (FSDP1) module, whose norms would be taken per shard: use "
-                    "torch.distributed.fsdp.fully_shard (FSDP2), which is supported"
-                )
+                raise ValueError(f"model holds a FullyShardedDataParallel (FSDP1) module, {_FSDP1}")
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -189,6 +191,16 @@ def _param_info(base: Optimizer, model: nn.Module | None) -> ParamInfo:
     if not any(param in info.names for param in params):
         raise ValueError("model= has none of the parameters of base: pass the model that base was built on")
     return info
+
+
+def check_flattened(params: Sequence[Tensor]) -> None:
+    """Refuse parameters that FSDP1 has wrapped behind our back, after the optimizer was built on the bare model.
+
+    Raises:
+        ValueError: with the way to FSDP2.
+    """
+    if any(hasattr(param, "_fsdp_flattened") for param in params):  # the mark by which torch itself knows them
+        raise ValueError(f"the parameters of base are FullyShardedDataParallel's (FSDP1), {_FSDP1}")
 
 
 def _check_placements(params: Sequence[Any]) -> None:
