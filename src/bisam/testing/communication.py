@@ -12,6 +12,11 @@ __all__ = ["Sent", "count_communication"]
 class Sent(NamedTuple):
     """One collective.
 
+    Example:
+        >>> from bisam.testing import Sent
+        >>> Sent("all_reduce", nbytes=8).what
+        'all_reduce'
+
     Attributes:
         what: ``"all_reduce"``, ``"all_gather"``, ``"reduce_scatter"``, ``"broadcast"``, ..., as torch names it.
         nbytes: of the whole tensor that is reduced, gathered or scattered. How often it crosses a wire depends on the
