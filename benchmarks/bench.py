@@ -39,11 +39,8 @@ def main() -> int:
     if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
 
-    import torch
-
     known = json.loads(args.out.read_text())["sections"] if args.out.is_file() else {}
-    machine = f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
-    print(machine, flush=True)
+    print(machine(), flush=True)
     for name in args.only.split(","):
         if name not in there:
             parser.error(f"--only {name}: choose among {', '.join(there)}")
@@ -60,10 +57,17 @@ def main() -> int:
             if target.why and not target.holds:
                 print(f"    {target.why}")
             rows.append(dataclasses.asdict(target) | {"ratios": [round(ratio, 4) for ratio in target.ratios]})
-        known[name] = {"date": date.today().isoformat(), "machine": machine, "rounds": args.rounds, "targets": rows}
+        known[name] = {"date": date.today().isoformat(), "machine": machine(), "rounds": args.rounds, "targets": rows}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps({"sections": known}, indent=1) + "\n")
     return 0
+
+
+def machine() -> str:
+    """Name the processor, its cores and the versions."""
+    import torch  # behind the environment variables that its allocator reads
+
+    return f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def _processor() -> str:

@@ -135,7 +135,7 @@ MUTANTS = (
     Mutant("accumulated gradients are lost", "_step/saved.py", "is not None).add_(copy)", "is not None).copy_(copy)"),
     Mutant("an early exit commits the memory", "_step/context.py", "self.memory.discard()", "self.memory.commit()"),
     Mutant("eps is added to the gradient", "_step/context.py", "carried.give_back()", "carried.aside = False"),
-    Mutant("the norm is that of the first group", "_vectors/vector.py", "if len(self.parts) == 1:", "if self.parts:"),
+    Mutant("the norm is that of the first group", "_vectors/part.py", "if len(norms) == 1:", "if norms:"),
     Mutant(
         "each group has a ball of its own",
         "_vectors/bucket.py",
@@ -144,23 +144,23 @@ MUTANTS = (
     ),
     Mutant(
         "a norm is kept although its vector has changed",
-        "_vectors/vector.py",
-        "self._length.versions != versions",
-        "False",
+        "_vectors/part.py",
+        "known.versions == list(map(version_of, self._entries))",
+        "True",
     ),
     Mutant("steps are not counted", "_vectors/memory.py", "group[STEPS] += 1", "pass"),
     Mutant("memory is lost on resume", "_vectors/memory.py", ".get(PREFIX + name)", ".get(name)"),
     Mutant(
         "a gradient that is not finite is remembered",
         "_vectors/memory.py",
-        "good = vector.is_finite()",
+        "good = vector.is_finite() if finite is None else finite",
         "good = vector.is_finite() | True",
     ),
     Mutant(
         "-0.0 comes back as 0.0",
         "_vectors/foreach.py",
-        "torch._foreach_copy_(live, split(row, live))",
-        "torch._foreach_copy_(live, [copy + 0.0 for copy in split(row, live)])",
+        "_in_place(torch._foreach_copy_, live, split(row, live))",
+        "_in_place(torch._foreach_copy_, live, [copy + 0.0 for copy in split(row, live)])",
     ),
     Mutant(
         "T is computed in place, in the weights",

@@ -33,6 +33,7 @@ import audit_tables as audits
 import beyond_tables as beyond
 import frontier_tables as frontier
 import results_tables as results
+import scaling_tables as scaling
 import survives_tables as survives
 
 __all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurements", "of_the_tests", "stale"]
@@ -40,6 +41,7 @@ __all__ = ["COMMAND", "choices", "fill", "main", "of_the_code", "of_the_measurem
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     *("README.md", "docs/methods.md", "docs/cost.md", "docs/frontier.md", "docs/which-method.md", "docs/results.md"),
+    "docs/scaling.md",
     *("docs/beyond/finetuning.md", "docs/beyond/graphs.md", "docs/beyond/reinforcement.md"),
     *("docs/lab/audit.md", "docs/lab/bench.md", "docs/lab/signatures.md", "docs/lab/survives.md"),
     *("src/bisam/__init__.py", "src/bisam/recommendation.py"),
@@ -269,7 +271,7 @@ def of_the_measurements() -> dict[str, str]:
     sections = json.loads(RESULTS.read_text())["sections"]
     tables = {f"targets-{name}": _section(sections[name]) for name in SECTIONS}
     numbers = [f"    {_as_code(row)}," for row in frontier.measured()]
-    drawn = [page.tables() for page in (frontier, results, survives, beyond, audits)]
+    drawn = [page.tables() for page in (frontier, results, survives, beyond, audits, scaling)]
     found = {name: table for page in drawn for name, table in page.items()}
     return {**tables, "cost": _steps(sections["step"]), **found, "measured": "\n".join(numbers)}
 

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 from ._vectors.bucket import Bucket
 from ._vectors.foreach import Scale
 from ._vectors.memory import Memory
-from ._vectors.vector import Part, Vector
+from ._vectors.part import Part
+from ._vectors.vector import Vector
 
 __all__ = ["Bucket", "Choice", "Memory", "Part", "Scale", "Vector", "Wrapper", "require_choice"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._validation import not_negative, positive
-from ._vectors.vector import unit_of
+from ._vectors.vector import both_max_abs, both_norms, unit_of
 from .choice import Choice, Memory, Vector
 
 __all__ = [
@@ -178,8 +178,8 @@ class Renormalise(Combine):
 
     def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
         """Give ``at_perturbed`` the norm of ``at_w``."""
-        length = at_perturbed.norm()
-        at_perturbed.mul_(at_w.norm() / torch.where(length > 0, length, 1))
+        wanted, length = both_norms(at_w, at_perturbed)
+        at_perturbed.mul_(wanted / torch.where(length > 0, length, 1))
 
 
 class Reuse(EveryStepCombine):
@@ -205,19 +205,20 @@ class Reuse(EveryStepCombine):
 
     def __call__(self, at_w: Vector, at_perturbed: Vector, memory: Memory) -> None:
         """Remember the orthogonal part, of which only the direction counts; the gradient stays as it is."""
-        memory.write("orthogonal", at_perturbed.plus(at_w, _minus_projection(at_perturbed, at_w)))
+        share = _minus_projection(at_perturbed, at_w)
+        memory.write("orthogonal", at_perturbed.plus(at_w, share), finite=share.isfinite())
 
     def plain_step(self, at_w: Vector, memory: Memory) -> None:
         """Add the remembered part."""
         orthogonal = memory.read("orthogonal", at_w)
-        length = orthogonal.norm()
-        at_w.add_(orthogonal, self.alpha * at_w.norm() / torch.where(length > 0, length, 1))
+        own, length = both_norms(at_w, orthogonal)
+        at_w.add_(orthogonal, self.alpha * own / torch.where(length > 0, length, 1))
 
 
 def _minus_projection(vector: Vector, other: Vector) -> Tensor:
     """Return how much of ``other`` to add to ``vector``, so that they become orthogonal: 0-dim."""
-    square = other.norm().square()
-    return -vector.dot(other) / torch.where(square > 0, square, 1)
+    product, square = vector.dot_and_square(other)
+    return -product / torch.where(square > 0, square, 1)
 
 
 def combine_(
@@ -238,12 +239,12 @@ def combine_(
     """
     in_place = at_w.on_host and gradient.on_host
     at_perturbed = gradient if in_place else gradient.copy()
-    memory.valid = valid = perturbed if in_place and climbed else perturbed & at_w.is_finite()
+    memory.valid = valid = perturbed if climbed else perturbed & at_w.is_finite()
     at_w.replace_unless_(valid, at_perturbed)
     if combine.linear or (in_place and at_w.is_moderate and at_perturbed.is_moderate):
         combine(at_w, at_perturbed, memory)
     else:
-        unit = unit_of(at_w, torch.maximum(at_perturbed.max_abs(), at_w.max_abs()))
+        unit = unit_of(at_w, torch.maximum(*both_max_abs(at_perturbed, at_w)))
         at_w.mul_(1 / unit)
         at_perturbed.mul_(1 / unit)
         combine(at_w, at_perturbed, memory)

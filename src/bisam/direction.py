@@ -8,6 +8,7 @@ from abc import abstractmethod
 import torch
 
 from ._validation import fraction, not_negative
+from ._vectors.vector import both_max_abs
 from .choice import Choice, Memory, Vector
 
 __all__ = ["Direction", "Friendly", "Smoothed"]
@@ -95,6 +96,11 @@ class Friendly(Direction):
 
 def _moved(mean: Vector, gradient: Vector, weight: float, memory: Memory) -> Vector:
     """Return the running mean moved towards the gradient, and remember it; a zero mean becomes the gradient."""
-    moved = mean.lerp(gradient, torch.where(mean.is_zero(), mean.number(1.0), mean.number(weight)))
-    memory.write("mean", moved)
+    if mean.on_host and gradient.on_host:
+        zero, finite = mean.is_zero(), None
+    else:  # one reduction for both; what is remembered is finite, so the gradient alone decides
+        there, here = both_max_abs(mean, gradient)
+        zero, finite = there == 0, here.isfinite()
+    moved = mean.lerp(gradient, torch.where(zero, mean.number(1.0), mean.number(weight)))
+    memory.write("mean", moved, finite=finite)
     return moved

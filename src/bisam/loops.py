@@ -12,7 +12,8 @@ from ._step.objective import Objective
 from ._step.saved import CarriedGradients
 from ._validation import count, fraction
 from ._vectors.foreach import accumulation_dtype
-from ._vectors.vector import Vector, real
+from ._vectors.part import real
+from ._vectors.vector import Vector
 from .geometry.sparse import SparseSupport, entries_of, mark_largest
 from .losses.descents import lower_bound_for
 from .losses.modules import BinaryLowerBoundLoss

@@ -1,5 +1,6 @@
 """The climb: how long eps is and where it points, over dtypes, groups and odd gradients."""
 
+import contextlib
 import gc
 import math
 import warnings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bisam import ASAM, METHODS, SAM, AsyncSAM, BiSAM
-from bisam.testing import Net, batches, run_steps
+from bisam.testing import Net, batches, bits, count_operations, run_steps
 from tests.makers import MAKERS
 from tests.steps import X, Y, moves, perturbations, sgd, turn
 
@@ -238,3 +239,20 @@ def test_a_weight_without_data_stays_where_the_ascent_is_at_hand():
         opt.step()
         opt.zero_grad()
     assert opt.last.perturbed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_dispatch_mode_that_counts_changes_no_step(name):
+    """There torch does not count the versions of what ``_foreach_*_`` changes, and by them a norm is known as stale."""
+    seen = []
+    for mode in (contextlib.nullcontext, count_operations):
+        model = Net()
+        opt = MAKERS[name](sgd(model), model=model)
+        norms = []
+        for x, y in batches(2):
+            with mode():
+                turn(opt, model, x, y)
+                norms.append(opt.last.norm)
+                opt.step()
+        seen.append((norms, bits(model)))
+    assert seen[0] == seen[1]

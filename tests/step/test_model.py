@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from bisam import ASAM, SAM
 from bisam.testing import Net, batches, bits, run_steps
@@ -182,3 +183,39 @@ def test_a_held_loop_does_not_switch_averaging_off_for_good(tmp_path):
         assert wrapped.require_backward_grad_sync
     finally:
         dist.destroy_process_group()
+
+
+# -- engines that hold the weights or the gradients --------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone():
+    """A process group of one, which FSDP1 asks for."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("given", ["bare", "none", "wrapped"])
+@pytest.mark.filterwarnings("ignore")
+def test_fsdp1_is_refused_with_the_way_to_fsdp2_whatever_model_was_given(alone, given):
+    """Also where it has wrapped the model after the optimizer was built, as Accelerate does."""
+    model = Net()
+    opt = SAM(sgd(model), model=None if given == "none" else model)
+    wrapped = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"FSDP1.*fully_shard \(FSDP2\); in Accelerate fsdp_version: 2"):
+        if given == "wrapped":
+            opt.model = wrapped
+        next(opt.passes())
+
+
+def test_an_engine_that_keeps_the_gradients_is_refused_where_there_was_silence():
+    """DeepSpeed ZeRO 1 to 3 (0.19.8) leaves every ``p.grad`` None: SAM climbed nothing, and told ``norm`` 0."""
+    model = Net()
+    before = bits(model)
+    opt = SAM(sgd(model), model=model)
+    with pytest.raises(RuntimeError, match=r"no parameter of base with a gradient.*DeepSpeed ZeRO.*fsdp_version: 2"):
+        for objective in opt.passes():
+            objective(model(X), Y).backward()
+            model.zero_grad(set_to_none=True)
+    assert bits(model) == before

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .._vectors import foreach
 from .._vectors.bucket import Bucket, CommonUnit, buckets_of
-from .._vectors.vector import Part, Vector
+from .._vectors.part import Part, each_norm
+from .._vectors.vector import Vector
 from ..ascent import StoredAscent
 from ..choice import Memory
 from ..direction import Direction
@@ -141,7 +142,7 @@ def _set_radii(buckets: Sequence[Bucket], radius: Radius | None, memory: Memory)
         bucket.due = -bucket.sign * bucket.rho
     if radius is not None:
         largest = max(bucket.rho for bucket in buckets)
-        norms = [bucket.norm() for bucket in buckets]  # the first to ask: it chooses the unit
+        norms = each_norm(buckets)  # the first to ask: it chooses the unit
         common = buckets[0].unit
         own = [norm * (b.unit.to(common) / common).to(norm) for norm, b in zip(norms, buckets, strict=True)]
         length = torch.linalg.vector_norm(torch.stack([norm.to(common) for norm in own])) * common
@@ -161,8 +162,7 @@ def _move(buckets: Sequence[Bucket], size: Tensor | float) -> tuple[Tensor, Tens
     """
     assert isinstance(size, Tensor)
     for bucket in buckets:
-        if isinstance(bucket.due, Tensor) or bucket.due != 1.0:  # the geometry has not done it
-            foreach.mul_(bucket.entries, bucket.due)
+        bucket.pay()
     norm = Vector(buckets).norm().to(size.device)
     perturbed = torch.isfinite(size) & torch.isfinite(norm) & (norm > 0)
     realised: list[Part] = []

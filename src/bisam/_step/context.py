@@ -15,7 +15,7 @@ from .._vectors.memory import Memory
 from .._vectors.vector import Vector
 from .first_look import FirstLook
 from .forward_state import ForwardState
-from .model import Averaging, ModelInfo
+from .model import Averaging, ModelInfo, check_flattened
 from .objective import Objective, Turn
 from .saved import RandomState, SavedState
 from .stats import StepStats
@@ -148,6 +148,7 @@ class StepContext:
 
         Raises:
             RuntimeError: another loop is running, of this optimizer or over its parameters.
+            ValueError: FSDP1 holds the parameters.
         """
         if self.saved is not None:
             raise RuntimeError(
@@ -155,6 +156,8 @@ class StepContext:
                 "model an optimizer of its own"
             )
         params = self.params
+        if not self._looked:
+            check_flattened(params)
         self._register(params)
         try:
             self.saved = saved = SavedState(params, self.model.others(params), self.model.refresh)
@@ -245,11 +248,27 @@ class StepContext:
                 )
         if objective.lacks_backward:
             self._warn_of_lacking_backward(objective)
+        elif objective.is_ascent:
+            self._check_gradients()
         if saved.averaging is not None:
             saved.averaging.restore()
         self.objective = None
         self.passes.append(objective)
         return objective
+
+    def _check_gradients(self) -> None:
+        """Refuse an engine that takes the gradients out of the parameters, so that nothing is left to climb.
+
+        Raises:
+            RuntimeError: no parameter of the optimizer has one after the ascent's ``backward()``.
+        """
+        params = self.params
+        if params and all(param.grad is None for param in params):
+            raise RuntimeError(
+                "backward() has left no parameter of base with a gradient, so there is nothing to climb: an engine "
+                "keeps them to itself (DeepSpeed ZeRO does), or the loss does not depend on them. Shard with torch's "
+                "fully_shard instead (FSDP2; in Accelerate fsdp_version: 2), or build base on the model's parameters"
+            )
 
     def _warn_of_lacking_backward(self, objective: Objective) -> None:
         if "backward" not in self.warned:

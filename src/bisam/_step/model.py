@@ -11,7 +11,12 @@ from torch.optim import Optimizer
 
 from .._vectors.vector import ParamInfo
 
-__all__ = ["Averaging", "ModelInfo"]
+__all__ = ["Averaging", "ModelInfo", "check_flattened"]
+
+_FSDP1 = (
+    "whose norms would be taken per shard: use torch.distributed.fsdp.fully_shard (FSDP2); in Accelerate "
+    "fsdp_version: 2, in Lightning ModelParallelStrategy, in Composer FSDP2Config"
+)
 
 
 class ModelInfo:
@@ -80,10 +85,7 @@ class ModelInfo:
                 self._fsdp.append(module)
             elif type(module).__name__ == "FullyShardedDataParallel":
                 self._kinds = []  # refused in every step
-                raise ValueError(
-                    "model holds a FullyShardedDataParallel (FSDP1) module, whose norms would be taken per shard: use "
-                    "torch.distributed.fsdp.fully_shard (FSDP2), which is supported"
-                )
+                raise ValueError(f"model holds a FullyShardedDataParallel (FSDP1) module, {_FSDP1}")
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -179,6 +181,7 @@ def _same(those: Sequence[object], these: Sequence[object]) -> bool:
 def _param_info(base: Optimizer, model: nn.Module | None) -> ParamInfo:
     """Return what the model knows of the parameters, or a base that was built of named parameters."""
     params = [p for group in base.param_groups for p in group["params"]]
+    _check_placements(params)
     if model is None:
         if any(hasattr(param, "device_mesh") for param in params):
             raise ValueError("model=None, and the parameters are sharded (DTensor): pass the model that shards them")
@@ -188,6 +191,26 @@ def _param_info(base: Optimizer, model: nn.Module | None) -> ParamInfo:
     if not any(param in info.names for param in params):
         raise ValueError("model= has none of the parameters of base: pass the model that base was built on")
     return info
+
+
+def check_flattened(params: Sequence[Tensor]) -> None:
+    """Refuse parameters that FSDP1 has wrapped behind our back, after the optimizer was built on the bare model.
+
+    Raises:
+        ValueError: with the way to FSDP2.
+    """
+    if any(hasattr(param, "_fsdp_flattened") for param in params):  # the mark by which torch itself knows them
+        raise ValueError(f"the parameters of base are FullyShardedDataParallel's (FSDP1), {_FSDP1}")
+
+
+def _check_placements(params: Sequence[Any]) -> None:
+    """Refuse weights that lie as partial sums: neither a norm nor an update of one is that of its parts."""
+    for param in params:
+        if any(placement.is_partial() for placement in getattr(param, "placements", ())):
+            raise ValueError(
+                f"a parameter of shape {tuple(param.shape)} has placements {tuple(param.placements)}, and a weight may "
+                "not be a partial sum: give it Shard or Replicate, param.redistribute(placements=[Replicate(), ...])"
+            )
 
 
 def _names_and_owners(model: nn.Module) -> ParamInfo:

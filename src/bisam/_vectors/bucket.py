@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from . import foreach
 from .foreach import Scale, is_moderate
 from .host import can_read
+from .part import Part, lengths_of, norm_of, norms_of, real, reduction_device
 from .shards import Shards, local, shards_of
-from .vector import ParamInfo, Part, are_plain, norm_of, real, reduction_device
+from .vector import ParamInfo, are_plain
 
 __all__ = ["Bucket", "CommonUnit", "buckets_of"]
 
@@ -61,7 +62,7 @@ class Bucket(Part):
     ) -> None:
         self.due: Tensor | float = 1.0
         self.lent = False
-        self._factor: float | None = None  # what the kept entries are still to be multiplied by
+        self._factor: Tensor | float | None = None  # what the kept entries are still to be multiplied by
         self._common: CommonUnit | None = None
         self._unit: Tensor | None = None
         super().__init__(params, tensors, shards)
@@ -114,33 +115,49 @@ class Bucket(Part):
         """The modules that own each trainable parameter of the groups whose radius is 0."""
         return [self._info.owners.get(param, []) for param in self._still]
 
-    def norm(self, order: float = 2.0) -> Tensor:
-        """Norm of ``tensors`` over all shards, ``torch.inf`` for the largest magnitude: 0-dim, in float32 or better."""
-        if order != 2.0:
-            return norm_of(self.entries, self.shards, order)
+    def settle(self) -> None:
+        """Let the unit be chosen for an l2 norm, and multiply out what is kept where float32 does not hold its norm."""
         if self._common is not None:
             self._common.by_norm()
-        length = self.length_of_entries()
-        if self.on_host and self._factor is not None and not is_moderate(float(length)):
+        if self.on_host and self._factor is not None and not is_moderate(float(self.take_length())):
             self._own()
             self._multiply_out()
-            length = self.length_of_entries()
-        return length if self._factor is None else length * abs(self._factor)
+
+    def scaled(self, length: Tensor) -> Tensor:
+        """Return the norm of ``tensors``, given that of what is kept."""
+        return length if self._factor is None else (length * self._factor).abs()
 
     def normalise(self, length: Tensor) -> None:
         """Divide ``tensors`` by a 0-dim ``length``; what is due afterwards is done by the same operation."""
-        if self.on_host:
+        if self.on_host or self.in_double:
             if self._common is not None:
                 self._common.by_norm()
-            divisor = float(length)
-            factor = float(self.due) / divisor if divisor else math.nan  # along a zero gradient there is no way
-            self._factor = factor if self._factor is None else self._factor * factor
-            if self._given:  # they are looked at while nobody asks
-                self._own()
-                self._multiply_out()
+            self._multiply_later(self._per(length))
         else:
             foreach.div_(self.entries, length / self.due)
         self.due = 1.0
+
+    def _per(self, length: Tensor) -> Tensor | float:
+        """Return what is due, over a length; along a zero gradient there is no way."""
+        if not self.on_host:
+            return self.due / length
+        divisor = float(length)
+        return float(self.due) / divisor if divisor else math.nan
+
+    def _multiply_later(self, factor: Tensor | float) -> None:
+        self._factor = factor if self._factor is None else factor * self._factor
+        if self._given:  # they are looked at while nobody asks
+            self._own()
+            self._multiply_out()
+
+    def pay(self) -> None:
+        """Multiply by what is due, where the geometry has not done it."""
+        if isinstance(self.due, Tensor) or self.due != 1.0:
+            if self.in_double and self._common is None:
+                self._multiply_later(self.due)
+            else:
+                foreach.mul_(self.entries, self.due)
+            self.due = 1.0
 
     def multiply(self, scale: Scale) -> None:
         """Multiply each of ``tensors`` in place by its factor."""
@@ -161,13 +178,9 @@ class Bucket(Part):
 
     # -- what the climb asks ---------------------------------------------------------------------------------------
 
-    def length_of_entries(self) -> Tensor:
-        """L2 norm of the entries without their factor."""
-        return self._l2_norm(self._entries)
-
     def entries_and_factor(self) -> tuple[list[Tensor], float]:
         """Return the entries, and the number that makes them ``tensors`` times what is due. Reads a number."""
-        factor = float(self.due) if self._factor is None else self._factor * float(self.due)
+        factor = float(self.due) if self._factor is None else float(self._factor) * float(self.due)
         if factor and not 1e-30 < abs(factor) < 1e30:  # float32 holds the product, and may not hold the factor
             root = math.sqrt(abs(factor))
             self._own()
@@ -177,7 +190,7 @@ class Bucket(Part):
 
     def reach(self, factor: float) -> float:
         """L2 norm of the entries times ``factor``, also where float32 does not hold their squares. Reads numbers."""
-        length = float(self.length_of_entries())
+        length = float(self.take_length())
         if not is_moderate(length):
             largest = float(self.largest_entry())
             if 0 < largest < math.inf:
@@ -196,7 +209,7 @@ class Bucket(Part):
 
     def in_unit(self, common: "CommonUnit") -> None:
         """Give the gradients in the unit of a geometry from here on, as soon as it is chosen."""
-        self._common, self.on_host = common, common.on_host
+        self._common, self.on_host, self.in_double = common, common.on_host, common.in_double
 
     def keep_in(self, unit: float) -> None:
         """Take a unit, and leave the entries as they are: they are to be divided by it."""
@@ -229,13 +242,15 @@ class CommonUnit:
     radius on the way. Whoever asks for the entries first gets them in units of their largest magnitude. Whoever asks
     for a norm first, or multiplies, has the norm as the unit, and no entry is touched: that is enough for an ellipsoid,
     where every number can be read at once. On an accelerator the host would have to wait for the norm, and 16 bits do
-    not hold every unit: there it is the largest magnitude at once.
+    not hold every unit: there it is the largest magnitude at once. Over shards that would cost a reduction: there norms
+    are accumulated in float64, and the unit is 1 for those who ask for a norm first.
 
     Args:
         buckets: all that can move.
 
     Attributes:
         on_host: whether all numbers can be read without waiting.
+        in_double: whether norms are accumulated in float64, which needs no unit.
     """
 
     def __init__(self, buckets: Sequence[Bucket]) -> None:
@@ -243,14 +258,19 @@ class CommonUnit:
         self._largest_rho = max(bucket.rho for bucket in buckets)
         self._size: Tensor | float | None = None
         self.on_host = all(bucket.on_host for bucket in buckets)
+        coarse = any(bucket.weights[0].dtype.itemsize == 2 for bucket in buckets)
+        self.in_double = any(bucket.shards for bucket in buckets) and not coarse
         for bucket in buckets:
             bucket.in_unit(self)
-        if not self.on_host:
+        if not self.on_host and not self.in_double:
             self.by_largest()
 
     @property
     def size(self) -> Tensor | float:
-        """Largest magnitude of the gradients, or their norm; zero or not finite where there is no way up."""
+        """Largest magnitude of the gradients, or their norm; zero or not finite where there is no way up.
+
+        1 where no number was needed: then the norm of eps tells whether there is a way.
+        """
         self.by_norm()
         assert self._size is not None
         return self._size
@@ -259,14 +279,19 @@ class CommonUnit:
         """Choose the norm, if nothing is chosen yet; outside of the moderate numbers the largest magnitude."""
         if self._size is not None:
             return
-        total = math.hypot(*[float(b.length_of_entries()) * self._relative(b) for b in self._buckets])
+        total = 1.0 if self.in_double else self._norm()
         if not is_moderate(total):
             self.by_largest()
             return
-        self._size = total
+        place = reduction_device(bucket.weights[0].device for bucket in self._buckets)
+        self._size = torch.ones((), dtype=torch.float64, device=place) if self.in_double else total
         for bucket in self._buckets:
             bucket.keep_in(total / self._relative(bucket))
         self._buckets = []  # the two know each other no longer, so that nobody has to look for a cycle
+
+    def _norm(self) -> float:
+        lengths = lengths_of(self._buckets)
+        return math.hypot(*[float(n) * self._relative(b) for n, b in zip(lengths, self._buckets, strict=True)])
 
     def by_largest(self) -> None:
         """Choose the largest magnitude, if nothing is chosen yet, and bring all entries into it.
@@ -277,7 +302,7 @@ class CommonUnit:
         if self._size is not None:
             return
         place = reduction_device(bucket.weights[0].device for bucket in self._buckets)
-        own = [bucket.largest_entry() for bucket in self._buckets]
+        own = norms_of([(bucket.kept, bucket.shards, False) for bucket in self._buckets], torch.inf)
         scaled = [(largest * self._relative(b)).to(place) for largest, b in zip(own, self._buckets, strict=True)]
         self._size = size = torch.stack(scaled).amax()
         common = torch.where(size > 0, size, 1)

@@ -7,11 +7,13 @@ back to the host.
 it, and nothing public dispatches one operation for many tensors.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors  # as DDP's buckets are made
+from torch.autograd.graph import increment_version
 
 from .host import can_read
 
@@ -60,18 +62,25 @@ Scale = Sequence[Tensor | None] | None
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def _in_place(operation: Callable[..., Any], tensors: Sequence[Tensor], *args: Any, **kwargs: Any) -> None:
+    """Change tensors, and count their versions on: under a dispatch mode (a counter of FLOPs, say) torch does not."""
+    operation(tensors, *args, **kwargs)
+    if torch._C._len_torch_dispatch_stack():  # no public name tells of modes
+        increment_version(tensors)
+
+
 def multiply(tensors: list[Tensor], scale: Scale) -> None:
     """Multiply each tensor in place by its factor."""
     pairs = [(t, s) for t, s in zip(tensors, scale or (), strict=bool(scale)) if s is not None]
     if pairs:
-        torch._foreach_mul_([t for t, _ in pairs], [s for _, s in pairs])
+        _in_place(torch._foreach_mul_, [t for t, _ in pairs], [s for _, s in pairs])
 
 
 def magnitudes(tensors: list[Tensor], floor: float) -> list[Tensor]:
     """Return abs(t) + floor of each tensor."""
     sizes = list(torch._foreach_abs(tensors))
     if floor:
-        torch._foreach_add_(sizes, floor)
+        _in_place(torch._foreach_add_, sizes, floor)
     return sizes
 
 
@@ -90,9 +99,9 @@ def signs(tensors: list[Tensor]) -> list[Tensor]:
 def sign_power(tensors: list[Tensor], exponent: float) -> None:
     """Replace each entry t by sign(t) abs(t)^exponent."""
     directions = signs(tensors)
-    torch._foreach_abs_(tensors)
-    torch._foreach_pow_(tensors, exponent)
-    torch._foreach_mul_(tensors, directions)
+    _in_place(torch._foreach_abs_, tensors)
+    _in_place(torch._foreach_pow_, tensors, exponent)
+    _in_place(torch._foreach_mul_, tensors, directions)
 
 
 def slice_norms(tensors: list[Tensor], floor: float) -> list[Tensor]:
@@ -158,7 +167,7 @@ def _in_parts(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 def copy_(tensors: list[Tensor], others: list[Tensor]) -> None:
     """Overwrite ``tensors``, in their own dtype."""
     if tensors:
-        torch._foreach_copy_(tensors, others)
+        _in_place(torch._foreach_copy_, tensors, others)
 
 
 def add_(tensors: list[Tensor], others: list[Tensor], factor: Tensor | float = 1.0) -> None:
@@ -168,28 +177,28 @@ def add_(tensors: list[Tensor], others: list[Tensor], factor: Tensor | float = 1
     if isinstance(factor, Tensor) and can_read(factor.device) and can_read(tensors[0].device):
         factor = float(factor)
     if not isinstance(factor, Tensor):
-        torch._foreach_add_(tensors, others, alpha=factor)
+        _in_place(torch._foreach_add_, tensors, others, alpha=factor)
     elif len(tensors) == 1:
-        torch._foreach_addcmul_(tensors, others, [like(others[0], factor)])
+        _in_place(torch._foreach_addcmul_, tensors, others, [like(others[0], factor)])
     else:  # addcmul of many tensors would be one kernel each
-        torch._foreach_add_(tensors, torch._foreach_mul(others, like(others[0], factor)))
+        _in_place(torch._foreach_add_, tensors, torch._foreach_mul(others, like(others[0], factor)))
 
 
 def sub_(tensors: list[Tensor], others: list[Tensor]) -> None:
     """Subtract ``others`` in place."""
-    torch._foreach_sub_(tensors, others)
+    _in_place(torch._foreach_sub_, tensors, others)
 
 
 def mul_(tensors: list[Tensor], factor: Tensor | float) -> None:
     """Multiply by a number in place."""
     if tensors:
-        torch._foreach_mul_(tensors, like(tensors[0], factor) if isinstance(factor, Tensor) else factor)
+        _in_place(torch._foreach_mul_, tensors, like(tensors[0], factor) if isinstance(factor, Tensor) else factor)
 
 
 def div_(tensors: list[Tensor], divisor: Tensor) -> None:
     """Divide by a 0-dim tensor in place."""
     if tensors:
-        torch._foreach_div_(tensors, like(tensors[0], divisor))
+        _in_place(torch._foreach_div_, tensors, like(tensors[0], divisor))
 
 
 def divided(tensors: list[Tensor], divisor: float) -> list[Tensor]:
@@ -200,7 +209,7 @@ def divided(tensors: list[Tensor], divisor: float) -> list[Tensor]:
 def lerp_(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
     """Replace each tensor in place by (1 - weight) tensor + weight end."""
     if tensors:
-        torch._foreach_lerp_(tensors, ends, weight)
+        _in_place(torch._foreach_lerp_, tensors, ends, weight)
 
 
 def lerp(tensors: list[Tensor], ends: list[Tensor], weight: float) -> list[Tensor]:
@@ -230,8 +239,10 @@ def norms(tensors: list[Tensor], order: float = 2.0) -> tuple[Tensor, ...]:
     return torch._foreach_norm(tensors, order, dtype=accumulation_dtype(tensors[0].dtype))
 
 
-def norm(tensors: list[Tensor], order: float = 2.0) -> Tensor:
-    """Norm over all the tensors together: 0-dim, accumulated in float32 or better."""
+def norm(tensors: list[Tensor], order: float = 2.0, *, double: bool = False) -> Tensor:
+    """Norm over all the tensors together: 0-dim, accumulated in float32 or better; ``double``: in float64."""
+    if double and order != torch.inf:
+        return _norm_in_double(tensors, order)
     filled = [tensor for tensor in tensors if tensor.numel()]
     if not filled:  # the shards of this process may all be empty
         return tensors[0].new_zeros((), dtype=accumulation_dtype(tensors[0].dtype))
@@ -260,6 +271,16 @@ def _norm_of_many(tensors: list[Tensor]) -> Tensor:
     return total
 
 
+def _norm_in_double(tensors: list[Tensor], order: float) -> Tensor:
+    """Norm in float64, which holds the squares of all that float32 holds."""
+    filled = [tensor for tensor in tensors if tensor.numel()]
+    if not filled:
+        return tensors[0].new_zeros((), dtype=torch.float64)
+    each = torch._foreach_norm(filled, order, dtype=torch.float64)
+    total: Tensor = each[0] if len(each) == 1 else torch.linalg.vector_norm(torch.stack(each), order)
+    return total
+
+
 def is_moderate(length: float) -> bool:
     """Whether float32 holds the squares of all entries that count in a norm of this length."""
     return 1e-15 < length < 1e15
@@ -271,8 +292,8 @@ def replace_unless(keep: Tensor, tensors: Sequence[Tensor], others: Sequence[Ten
         torch.where(keep.to(tensors[0].device), tensors[0], others[0], out=tensors[0])
     elif tensors:
         own, other = as_integers(tensors), as_integers(others)
-        torch._foreach_mul_(own, like(own[0], keep))
-        torch._foreach_add_(own, torch._foreach_mul(other, like(own[0], ~keep)))
+        _in_place(torch._foreach_mul_, own, like(own[0], keep))
+        _in_place(torch._foreach_add_, own, torch._foreach_mul(other, like(own[0], ~keep)))
 
 
 def like(tensor: Tensor, value: Tensor, *, wide: bool = False) -> Tensor:
@@ -340,7 +361,7 @@ class Snapshot:
             return
         with torch.no_grad():
             for live, row in self._rows:
-                torch._foreach_copy_(live, split(row, live))
+                _in_place(torch._foreach_copy_, live, split(row, live))
             for part in self._parts:
                 part.restore()
             for tensor, copy, version in self._odd:
@@ -359,7 +380,7 @@ class _Bits:
     def restore(self) -> None:
         if list(map(Tensor.data_ptr, self._tensors)) != self._places:  # they have other storage now
             self._live = as_integers([tensor.detach() for tensor in self._tensors])
-        torch._foreach_copy_(self._live, self._saved)
+        _in_place(torch._foreach_copy_, self._live, self._saved)
 
 
 def overlap(tensors: Sequence[Tensor]) -> bool:

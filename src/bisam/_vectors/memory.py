@@ -10,8 +10,9 @@ from torch.optim import Optimizer
 
 from .foreach import accumulation_dtype
 from .host import can_read
+from .part import Part, real
 from .shards import local, shards_of, whole
-from .vector import Part, Vector, real
+from .vector import Vector
 
 __all__ = ["PREFIX", "STEPS", "Memory", "keys_of", "without_memory"]
 
@@ -84,9 +85,15 @@ class Memory:
         """Whether an earlier micro-batch of this step has written the vector ``name``."""
         return self._when.get(name) == self.step
 
-    def write(self, name: str, vector: Vector) -> None:
-        """Replace the vector ``name`` over its parameters by ``vector``, which is taken over and must not change."""
-        good = vector.is_finite()
+    def write(self, name: str, vector: Vector, *, finite: Tensor | None = None) -> None:
+        """Replace the vector ``name`` over its parameters by ``vector``, which is taken over and must not change.
+
+        Args:
+            name: of the vector.
+            vector: its new entries.
+            finite: whether they all are finite, 0-dim, where that is known already; it spares a look at them.
+        """
+        good = vector.is_finite() if finite is None else finite
         self._written[name] = vector, good if self.valid is None else good & self.valid.to(good.device)
 
     def commit(self) -> None:

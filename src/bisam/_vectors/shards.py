@@ -1,12 +1,12 @@
 """Sharded parameters (``DTensor``: FSDP2, tensor parallel): the local part of each, and reductions over all parts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Shards", "local", "place_gradients", "reduce", "shards_of", "whole"]
+__all__ = ["Shards", "local", "place_gradients", "reduce", "reduce_each", "shards_of", "whole"]
 
 
 class Shards(NamedTuple):
@@ -14,6 +14,11 @@ class Shards(NamedTuple):
 
     mesh: Any
     placements: tuple[Any, ...]
+
+    @property
+    def spread(self) -> tuple[Any, tuple[bool, ...]]:
+        """The mesh, and along which of its dimensions the parts differ: what a reduction over the parts depends on."""
+        return self.mesh, tuple(not placement.is_replicate() for placement in self.placements)
 
     @property
     def number(self) -> int:
@@ -27,8 +32,10 @@ class Shards(NamedTuple):
 
 def shards_of(tensor: Tensor) -> Shards | None:
     """Return how ``tensor`` is sharded; None for a tensor that is whole."""
+    if not hasattr(tensor, "device_mesh"):
+        return None
     sharded: Any = tensor
-    return Shards(sharded.device_mesh, tuple(sharded.placements)) if hasattr(tensor, "device_mesh") else None
+    return Shards(sharded.device_mesh, tuple(sharded.placements))
 
 
 def local(tensor: Tensor, placed: Shards | None = None) -> Tensor:
@@ -67,10 +74,34 @@ def place_gradients(params: Iterable[Tensor]) -> None:
 
 
 def reduce(value: Tensor, shards: Shards | None, operation: str) -> Tensor:
-    """Reduce a 0-dim value over the different parts by ``"sum"`` or ``"max"``."""
+    """Reduce a value, or each of a row, over the different parts by ``"sum"`` or ``"max"``."""
     if shards is None:
         return value
     from torch.distributed.tensor import DTensor, Partial, Replicate  # half a second, and only sharding needs it
 
     placements = [Replicate() if placement.is_replicate() else Partial(operation) for placement in shards.placements]
-    return DTensor.from_local(value, shards.mesh, placements, run_check=False).full_tensor()
+    spread = DTensor.from_local(value, shards.mesh, placements, run_check=False)
+    for dimension, placement in enumerate(placements):  # several at once would make DTensor warn of the several
+        if placement.is_partial():
+            placements[dimension] = Replicate()
+            spread = spread.redistribute(placements=list(placements))
+    return spread.full_tensor()
+
+
+def reduce_each(values: Sequence[Tensor], shards: Sequence[Shards | None], operation: str) -> list[Tensor]:
+    """Reduce each of some 0-dim values over the parts of its tensor: one collective for all that are spread alike."""
+    alike: dict[Any, list[int]] = {}
+    for number, placed in enumerate(shards):
+        if placed is not None:
+            alike.setdefault(placed.spread, []).append(number)
+    reduced = list(values)
+    for numbers in alike.values():
+        first = numbers[0]
+        if len(numbers) == 1:
+            reduced[first] = reduce(values[first], shards[first], operation)
+            continue
+        dtype = torch.float64 if any(values[number].dtype == torch.float64 for number in numbers) else None
+        row = torch.stack([values[number].to(values[first].device, dtype) for number in numbers])
+        for number, value in zip(numbers, reduce(row, shards[first], operation).unbind(), strict=True):
+            reduced[number] = value
+    return reduced

@@ -5,8 +5,7 @@ and none reads a value back to the host.
 """
 
 import math
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,118 +13,10 @@ from torch import Tensor, nn
 
 from . import foreach
 from .host import can_read
-from .shards import Shards, local, reduce, shards_of
+from .part import Part, each_norm, joint_norm, kind_of, real, reduction_device, stacked, version_of
+from .shards import Shards, local, reduce_each, shards_of
 
-__all__ = ["ParamInfo", "Part", "Vector", "are_plain", "norm_of", "real", "reduction_device", "unit_of"]
-
-
-#: Entries of a tensor for which a kernel of its own pays, on average.
-_LARGE = 1 << 16
-
-
-class Part:
-    """Entries of a vector that lie on one device, have one dtype, and are sharded in one way.
-
-    Example:
-        >>> from bisam.choice import Vector
-        >>> param = torch.zeros(2)
-        >>> Vector.of([(param, torch.tensor([3.0, 4.0]))]).parts[0].tensors
-        [tensor([3., 4.])]
-
-    Args:
-        params: the parameters that the entries belong to.
-        tensors: the entries of each, as they lie in this process; complex ones as pairs of reals.
-        shards: how they are sharded over processes; None where they are whole.
-        row: the one tensor that ``tensors`` are consecutive views of; None where they lie apart.
-        fresh: whether ``tensors`` were made for this part.
-    """
-
-    def __init__(
-        self,
-        params: list[Tensor],
-        tensors: list[Tensor],
-        shards: Shards | None,
-        *,
-        row: Tensor | None = None,
-        fresh: bool = False,
-    ) -> None:
-        self.params, self.shards, self.row, self.fresh = params, shards, row, fresh
-        self._entries = tensors
-        self._given = False
-        self._length: Length | None = None
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """The entries of each parameter. Change them in place, or give the part another list.
-
-        Who holds them may change them at any time, also where nobody sees it (``.data``): from here on nothing is
-        remembered of them.
-        """
-        self._given = True
-        return self.entries
-
-    @tensors.setter
-    def tensors(self, tensors: list[Tensor]) -> None:
-        self._replace(tensors)
-
-    def _replace(self, tensors: list[Tensor]) -> None:
-        self._entries, self._given, self.row, self.fresh = tensors, True, None, False
-
-    @property
-    def entries(self) -> list[Tensor]:
-        """What :attr:`tensors` are, for those who are done with them at once."""
-        return self._entries
-
-    @property
-    def kind(self) -> tuple[torch.device, torch.dtype]:
-        """Device and dtype of the entries."""
-        return _kind(self._entries[0])
-
-    @property
-    def blocks(self) -> list[Tensor]:
-        """The entries in as few tensors as possible."""
-        return self.entries if self.row is None else [self.row]
-
-    def as_row(self) -> Tensor:
-        """Return the entries in one row: shared if they lie in one, else copied."""
-        return foreach.concatenate(self.entries) if self.row is None else self.row
-
-    def in_row(self, row: Tensor) -> "Part":
-        """Return the part of the same parameters whose entries are views of ``row``."""
-        return Part(self.params, foreach.split(row, self.entries), self.shards, row=row)
-
-    def lerp(self, ends: list[Tensor], weight: float) -> "Part":
-        """Return (1 - weight) self + weight ends: in a row where the tensors are small, as many kernels are dear."""
-        if sum(map(Tensor.numel, self.entries)) < _LARGE * len(self.entries):
-            blend = self.in_row(self.as_row().clone() if self.row is not None else self.as_row())
-            foreach.lerp_(blend.entries, ends, weight)
-            return blend
-        return Part(self.params, foreach.lerp(self.entries, ends, weight), self.shards, fresh=True)
-
-    def norm(self, order: float = 2.0) -> Tensor:
-        """Norm over all shards, ``torch.inf`` for the largest magnitude: 0-dim, in float32 or better."""
-        return norm_of(self.entries, self.shards, order) if order != 2.0 else self._l2_norm(self.entries)
-
-    def _l2_norm(self, tensors: list[Tensor]) -> Tensor:
-        """L2 norm of the entries, taken once until they change."""
-        if self._given:
-            return norm_of(tensors, self.shards)
-        versions = list(map(_version, tensors))
-        if self._length is None or self._length.tensors is not tensors or self._length.versions != versions:
-            self._length = Length(norm_of(tensors, self.shards), tensors, versions)
-        return self._length.norm
-
-
-#: No public name tells whether a tensor was changed in place.
-_version = operator.attrgetter("_version")
-
-
-class Length(NamedTuple):
-    """A norm, of which tensors, and their versions when it was taken."""
-
-    norm: Tensor
-    tensors: list[Tensor]
-    versions: list[int]
+__all__ = ["ParamInfo", "Vector", "are_plain", "both_max_abs", "both_norms", "unit_of"]
 
 
 class Vector:
@@ -154,7 +45,7 @@ class Vector:
         """Sort (parameter, its entries) into parts; the entries are shared, not copied."""
         both = list(entries)
         params, tensors = [param for param, _ in both], [entry for _, entry in both]
-        if are_plain(params) and set(map(type, tensors)) == {Tensor} and len(set(map(_kind, tensors))) == 1:
+        if are_plain(params) and set(map(type, tensors)) == {Tensor} and len(set(map(kind_of, tensors))) == 1:
             return cls([Part(params, tensors, None)])  # mostly so, and told without a look at each
         parts: dict[tuple[torch.device, torch.dtype, Shards | None], Part] = {}
         for param, entry in both:
@@ -195,7 +86,7 @@ class Vector:
         return next(p for p, old, new in zip(self.params, before, now, strict=True) if old != new)
 
     def _versions(self) -> list[list[int]]:
-        return [list(map(_version, part.entries)) for part in self.parts]
+        return [list(map(version_of, part.entries)) for part in self.parts]
 
     def copy(self) -> "Vector":
         """Return a copy in float32 or better, in rows."""
@@ -303,22 +194,30 @@ class Vector:
 
     def dot(self, other: "Vector") -> Tensor:
         """Inner product: 0-dim, in float32 or better."""
-        total = [
-            reduce(foreach.dot(mine, theirs), part.shards, "sum")
-            for part, (mine, theirs) in zip(self.parts, self._pairs(other), strict=True)
-        ]
-        return _stacked(total).sum()
+        here, shards = self._products(other)
+        return stacked(reduce_each(here, shards, "sum")).sum()
+
+    def dot_and_square(self, other: "Vector") -> tuple[Tensor, Tensor]:
+        """Inner product with ``other``, and that of ``other`` with itself, by one reduction over shards: 0-dim."""
+        if not any(part.shards for part in other.parts):
+            return self.dot(other), other.norm().square()
+        products, shards = self._products(other)
+        squares = [foreach.norm(part.entries, double=part.in_double).square() for part in other.parts]
+        both = reduce_each([*products, *squares], [*shards, *shards], "sum")
+        return stacked(both[: len(products)]).sum(), stacked(both[len(products) :]).sum()
+
+    def _products(self, other: "Vector") -> tuple[list[Tensor], list[Shards | None]]:
+        """Return each part's inner product, of what lies in this process, and how the parts are sharded."""
+        pairs = zip(self.parts, self._pairs(other), strict=True)
+        return [foreach.dot(*pair) for _, pair in pairs], [part.shards for part in self.parts]
 
     def norm(self, order: float = 2.0) -> Tensor:
         """Norm over all parts, the l2 norm by default: 0-dim, in float32 or better."""
-        if len(self.parts) == 1:
-            return self.parts[0].norm(order)
-        norm: Tensor = torch.linalg.vector_norm(_stacked([part.norm(order) for part in self.parts]), order)
-        return norm
+        return joint_norm(each_norm(self.parts, order), order)
 
     def max_abs(self) -> Tensor:
         """Largest magnitude, NaN or infinite where an entry is: 0-dim."""
-        return _stacked([part.norm(torch.inf) for part in self.parts]).amax()
+        return stacked(each_norm(self.parts, torch.inf)).amax()
 
     def is_finite(self) -> Tensor:
         """Whether every entry is: 0-dim."""
@@ -361,14 +260,20 @@ class ParamInfo(NamedTuple):
         return self.names.get(param, f"of shape {tuple(param.shape)}")
 
 
-def norm_of(tensors: list[Tensor], shards: Shards | None, order: float = 2.0) -> Tensor:
-    """Norm over some tensors and all their shards: 0-dim, in float32 or better."""
-    here = foreach.norm(tensors, order)
-    if shards is None:
-        return here
-    if order == torch.inf:  # a maximum over processes may drop NaN, but not infinity
-        return reduce(torch.where(here.isfinite(), here, torch.inf), shards, "max")
-    return reduce(here.pow(order), shards, "sum").pow(1 / order)
+def of_both(size: Callable[[list[Tensor]], Tensor], a: Vector, b: Vector, order: float) -> tuple[Tensor, Tensor]:
+    """Return ``size`` of the parts' norms of each of two vectors, by one reduction over shards."""
+    each = each_norm([*a.parts, *b.parts], order)
+    return size(each[: len(a.parts)]), size(each[len(a.parts) :])
+
+
+def both_norms(a: Vector, b: Vector) -> tuple[Tensor, Tensor]:
+    """L2 norms of two vectors, by one reduction over shards: 0-dim."""
+    return of_both(joint_norm, a, b, 2.0)
+
+
+def both_max_abs(a: Vector, b: Vector) -> tuple[Tensor, Tensor]:
+    """Largest magnitudes of two vectors, by one reduction over shards: 0-dim."""
+    return of_both(lambda norms: stacked(norms).amax(), a, b, torch.inf)
 
 
 def are_plain(params: Sequence[Tensor]) -> bool:
@@ -389,30 +294,7 @@ def unit_of(vector: Vector, max_abs: Tensor) -> Tensor:
     return torch.where((max_abs > 0) & max_abs.isfinite(), torch.exp2(exponent), 1)
 
 
-def _kind(tensor: Tensor) -> tuple[torch.device, torch.dtype]:
-    return tensor.device, tensor.dtype
-
-
 def _gradient(param: Tensor) -> Tensor:
     if param.grad is None:
         raise ValueError(f"a parameter of shape {tuple(param.shape)} has no gradient")
     return param.grad
-
-
-def real(tensor: Tensor) -> Tensor:
-    """View complex numbers as pairs of reals."""
-    return torch.view_as_real(tensor.resolve_conj().resolve_neg()) if tensor.is_complex() else tensor
-
-
-def reduction_device(devices: Iterable[torch.device]) -> torch.device:
-    """Return the device on which numbers of several devices are reduced: the first accelerator, else the CPU."""
-    found = list(devices)
-    return next((device for device in found if device.type != "cpu"), found[0])
-
-
-def _stacked(numbers: list[Tensor]) -> Tensor:
-    """Stack 0-dim numbers of several devices and dtypes; of none, a zero."""
-    if not numbers:
-        return torch.zeros(1, dtype=torch.float32, device="cpu")
-    place = reduction_device(number.device for number in numbers)
-    return torch.stack([number.to(place) for number in numbers])

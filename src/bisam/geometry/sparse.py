@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._validation import count, fraction
 from .._vectors.random import uniform
-from .._vectors.shards import reduce
+from .._vectors.shards import reduce_each
 from ..choice import Bucket, Memory, Vector, Wrapper
 from ._base import Geometry
 from .ellipsoids import L2Ball
@@ -114,9 +114,9 @@ class SparseSupport(Wrapper, Geometry):
             eligible = torch.where(room.to(rest.device), rest > 0, True) & ~keep  # at first none rests: any may grow
             drawn.append(draws * eligible)
         grown = mark_largest(drawn, gradient, missing)
-        memory.valid = gradient.max_abs().isfinite()
+        memory.valid = finite = gradient.max_abs().isfinite()
         masks = [(~(k | g)).to(r.dtype) for k, g, r in zip(kept, grown, rests, strict=True)]
-        memory.write("resting", resting.of_rows(masks))
+        memory.write("resting", resting.of_rows(masks), finite=finite)
 
 
 def entries_of(params: Sequence[Tensor]) -> int:
@@ -147,5 +147,5 @@ def mark_largest(scores: Sequence[Tensor], over: Vector, wanted: Tensor) -> list
 def _total(masks: Sequence[Tensor], over: Vector) -> Tensor:
     """Count the marks over all rows and shards: 0-dim."""
     device = masks[0].device
-    counts = [reduce(m.sum(), part.shards, "sum").to(device) for m, part in zip(masks, over.parts, strict=True)]
-    return torch.stack(counts).sum()
+    counts = reduce_each([mask.sum() for mask in masks], [part.shards for part in over.parts], "sum")
+    return torch.stack([count.to(device) for count in counts]).sum()

@@ -65,7 +65,8 @@ def check_engine(trainer: Trainer) -> None:
     if kind in _REFUSED:
         raise ValueError(
             f"sharpness-aware training cannot run on {kind.value}: {_REFUSED[kind]}. Launch with plain data "
-            "parallelism (DDP, `accelerate launch --multi_gpu`), or write the loop yourself around opt.passes()"
+            "parallelism (DDP, `accelerate launch --multi_gpu`), or write the loop yourself around opt.passes(), where "
+            "Accelerate's FSDP2 works (fsdp_version: 2)"
         )
     if is_sagemaker_mp_enabled() or getattr(trainer, "is_distributed_loading_by_transformers", False):
         raise ValueError("sharpness-aware training cannot run on a model that is sharded: use data parallelism (DDP)")

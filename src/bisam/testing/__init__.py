@@ -14,6 +14,7 @@ its parameters, in one group or in several: ``check_group_radii`` splits each gr
 
 from .battery import BATTERY, CONTRACT, SPEED
 from .bound import check_bound
+from .communication import Sent, count_communication
 from .models import Make, Net, batches, bits, count_around_passes, count_operations, run_steps
 
 __all__ = [
@@ -22,10 +23,12 @@ __all__ = [
     "SPEED",
     "Make",
     "Net",
+    "Sent",
     "batches",
     "bits",
     "check_bound",
     "count_around_passes",
+    "count_communication",
     "count_operations",
     "run_steps",
 ]
