@@ -1,0 +1,107 @@
+"""One of two processes that train together: takes every run of this file, and leaves each in a folder of its own.
+
+``python -m tests.lab.run.pair FOLDER``, with the variables that torchrun sets.
+"""
+
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent.parent
+#: 96 examples in batches of 33: 17 and 16 of them, and in the last batch 15 and 15.
+SMALL = (
+    *("data.train_size=96", "data.validation_size=51", "data.test_size=101", "train.batch_size=33"),
+    *("model.options.width=8", "model.options.norm=group", "train.epochs=2", "engine.accelerator=cpu"),
+    *("train.clip=1", "sharpness.rho=0.5"),
+)
+DOUBLE = (*SMALL, "engine.precision=64-true")
+#: Batches of three, of which one process has nothing, and a last one of four.
+FEW = (*DOUBLE, "data.train_size=10", "train.batch_size=3")
+SYNC = ("sharpness.sync_ascent=true",)
+DDP, FSDP = (("engine.devices=2", f"engine.strategy={name}") for name in ("ddp", "fsdp"))
+#: Name of the run: what is trained by two, what by one that it is to equal.
+SAME = {
+    "ddp-sam": ("sam", (*DOUBLE, *SYNC, *DDP)),
+    "ddp-bisam": ("bisam-log", (*DOUBLE, *SYNC, *DDP)),
+    "ddp-looksam": ("looksam", (*DOUBLE, *DDP)),
+    "ddp-gsam": ("gsam", (*DOUBLE, *DDP)),
+    "ddp-adamw": ("sam", (*DOUBLE, *SYNC, *DDP, "train.optimizer=adamw", "train.lr=0.01", "train.momentum=0.9")),
+    "ddp-few": ("sam", (*FEW, *SYNC, *DDP)),
+    "fsdp-sam": ("sam", (*SMALL, *FSDP)),
+    "fsdp-bisam": ("bisam-log", (*SMALL, *FSDP)),
+    "fsdp-few": ("sam", (*SMALL, *FEW[-2:], *FSDP)),
+}
+#: Each climbs its own gradient: that is mSAM's, with as many micro-batches as processes.
+LOCAL = ("sam", (*DOUBLE, *DDP))
+NORMS = ("sam", (*SMALL, *DDP, "model.options.norm=batch"))
+#: Stopped by the second process in the middle of the second epoch.
+STOPPED = {"ddp": LOCAL, "fsdp": SAME["fsdp-bisam"], "ddp-noise": ("sam", (*DOUBLE, *SYNC, *DDP))}
+
+
+def start(folder, script="tests.lab.run.pair"):
+    """Start two processes that find each other, and return them."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", script, str(folder)], cwd=ROOT, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}
+        )
+        for r in range(2)
+    ]
+
+
+def train(name, kind, folder, observer=None):
+    from bisam_lab.recipe import load
+    from bisam_lab.run.result import Run
+    from bisam_lab.study.spread import run_spread
+
+    method, fields = kind
+    recipe = load("digits", [*fields, f"methods=[{method}]"])
+    return run_spread(recipe, Run("", 0, method), folder / name, observer=observer)
+
+
+def stopped(name, kind, folder):
+    from bisam_lab.run.observer import Stopped
+    from tests.lab.run.runs import StopAfter
+
+    rank = int(os.environ["RANK"])
+    try:
+        train(name, kind, folder, StopAfter(5 if rank else 10**9))
+    except Stopped:
+        return
+    raise AssertionError("it has not stopped")
+
+
+def main(folder):
+    import shutil
+
+    import torch
+
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    for name, kind in {
+        **SAME,
+        "ddp-local": LOCAL,
+        "ddp-norms": ("sam", (*SMALL, *DDP, "model.options.norm=batch")),
+    }.items():
+        result = train(name, kind, folder)
+        (folder / f"{name}.{rank}").write_text(repr((result.test_score, [e.train_loss for e in result.history])))
+    for name, kind in STOPPED.items():
+        stopped(f"stopped-{name}", kind, folder)
+        if rank == 0:
+            shutil.copytree(folder / f"stopped-{name}", folder / f"kept-{name}")
+        train(f"stopped-{name}", kind, folder)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]))
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        os._exit(1)
