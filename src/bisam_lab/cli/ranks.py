@@ -97,16 +97,17 @@ def _run(config: "LaunchConfig") -> None:
 
 def _explain(codes: Mapping[int, int]) -> None:
     """Raise what tells how processes ended, from their exit codes; a negative one is a signal."""
-    for rank, code in codes.items():
-        if code < 0:
-            memory = ", perhaps because memory ran out" if code == -signal.SIGKILL else ""
-            name = signal.Signals(-code).name
-            raise ChildProcessError(f"process {rank} of the run was killed ({name}{memory}): {GONE}")
-    if any(code in (130, 143) for code in codes.values()):
-        raise Terminated if 143 in codes.values() else KeyboardInterrupt
-    if all(code == LOST for code in codes.values()):
-        raise ChildProcessError(f"a process of the run on another node has ended: {GONE}")
-    raise typer.Exit(next(code for code in codes.values() if code != LOST))
+    killed = {rank: -code for rank, code in codes.items() if code < 0}
+    own = {rank: number for rank, number in killed.items() if number != signal.SIGTERM}  # which the launcher sends
+    said = [code for code in codes.values() if code > 0 and code != LOST]
+    if not own and any(code in (130, 143) for code in said):
+        raise Terminated if 143 in said else KeyboardInterrupt
+    if not own and said:
+        raise typer.Exit(said[0])
+    for rank, number in (own or killed).items():
+        memory = ", perhaps because memory ran out" if number == signal.SIGKILL else ""
+        raise ChildProcessError(f"process {rank} of the run was killed ({signal.Signals(number).name}{memory}): {GONE}")
+    raise ChildProcessError(f"a process of the run on another node has ended: {GONE}")
 
 
 def _config(engine: "EngineRecipe", folder: str) -> "LaunchConfig":

@@ -9,8 +9,10 @@ import inspect
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import RecipeError
@@ -51,7 +53,12 @@ __all__ = [
 
 
 def build_fabric(recipe: EngineRecipe) -> Fabric:
-    """Launch Fabric on one device, as the recipe says."""
+    """Launch Fabric on one device, as the recipe says.
+
+    Raises:
+        RecipeError: there is no such accelerator.
+    """
+    _check_devices(recipe.model_copy(update={"devices": 1, "nodes": 1}))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fabric = Fabric(accelerator=recipe.accelerator, strategy="auto", precision=recipe.precision, devices=1)
@@ -75,21 +82,35 @@ def join_fabric(recipe: EngineRecipe) -> Fabric:
             f"engine.devices={recipe.devices} needs {recipe.processes} processes, and nobody has started them: "
             "use bisam train, or torchrun -m bisam_lab train"
         )
+    _check_devices(recipe)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            fabric = _several(recipe, here)
-            fabric.launch()
-    except RuntimeError as error:
-        if "MisconfigurationException" not in type(error).__name__ and "device" not in str(error):
-            raise
-        raise RecipeError(
-            f"engine.devices={recipe.devices}: this machine has too few devices of engine.accelerator="
-            f"{recipe.accelerator}; set engine.devices to those of a node"
-        ) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fabric = _several(recipe, here)
+        fabric.launch()
     return fabric
+
+
+def _check_devices(recipe: EngineRecipe) -> None:
+    """Refuse devices that are not there.
+
+    Raises:
+        RecipeError: there are none of the accelerator, or too few.
+    """
+    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if recipe.accelerator in there and not there[recipe.accelerator]():
+        raise RecipeError(
+            f"engine.accelerator={recipe.accelerator!r}: torch {torch.__version__} finds none here; use auto or cpu"
+        )
+    if recipe.accelerator == "cpu" or recipe.processes == 1:
+        return
+    found = torch.accelerator.device_count() if torch.accelerator.is_available() else recipe.devices
+    if found < recipe.devices:
+        raise RecipeError(
+            f"engine.devices={recipe.devices}: this machine has {found} of them: set engine.devices={found}, or "
+            "engine.accelerator=cpu"
+        )
 
 
 def _several(recipe: EngineRecipe, here: Place) -> Fabric:

@@ -4,10 +4,15 @@
 """
 
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import traceback
 from pathlib import Path
+
+import torch
 
 ROOT = Path(__file__).parent.parent.parent.parent
 #: 96 examples in batches of 33: 17 and 16 of them, and in the last batch 15 and 15.
@@ -36,21 +41,25 @@ SAME = {
 #: Each climbs its own gradient: that is mSAM's, with as many micro-batches as processes.
 LOCAL = ("sam", (*DOUBLE, *DDP))
 NORMS = ("sam", (*SMALL, *DDP, "model.options.norm=batch"))
-#: Stopped by the second process in the middle of the second epoch.
+#: Long enough to be killed in, by a test of the command.
+LONG = (LOCAL[0], (*LOCAL[1], "train.epochs=20"))
+#: Begun by one process, and gone on with by two.
+BEGUN = {"begun-ddp": SAME["ddp-sam"], "begun-fsdp": SAME["fsdp-bisam"]}
+#: The second process is told to leave in the middle of the second epoch.
 STOPPED = {"ddp": LOCAL, "fsdp": SAME["fsdp-bisam"], "ddp-noise": ("sam", (*DOUBLE, *SYNC, *DDP))}
 
 
-def start(folder, script="tests.lab.run.pair"):
+def start(folder):
     """Start two processes that find each other, and return them."""
-    import socket
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", script, str(folder)], cwd=ROOT, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}
+            [sys.executable, "-m", "tests.lab.run.pair", str(folder)],
+            cwd=ROOT,
+            env={**env, "RANK": str(r), "LOCAL_RANK": str(r)},
         )
         for r in range(2)
     ]
@@ -67,29 +76,33 @@ def train(name, kind, folder, observer=None):
 
 
 def stopped(name, kind, folder):
-    from bisam_lab.run.observer import Stopped
-    from tests.lab.run.runs import StopAfter
+    """Train until SIGTERM comes to the second process alone; both must leave, with the exit code of a signal."""
+    from rich.console import Console
 
-    rank = int(os.environ["RANK"])
+    from bisam_lab.cli.watch import Watch
+
+    class Told(Watch):
+        left = 5 if os.environ["RANK"] == "1" else -1
+
+        def step(self, *place):
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)  # the launcher's, beside the scheduler's
+
     try:
-        train(name, kind, folder, StopAfter(5 if rank else 10**9))
-    except Stopped:
+        with Told(2, Console(quiet=True), patient=True) as watch:
+            train(name, kind, folder, watch)
+    except KeyboardInterrupt:
         return
     raise AssertionError("it has not stopped")
 
 
 def main(folder):
-    import shutil
-
-    import torch
-
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
-    for name, kind in {
-        **SAME,
-        "ddp-local": LOCAL,
-        "ddp-norms": ("sam", (*SMALL, *DDP, "model.options.norm=batch")),
-    }.items():
+    whole = {**SAME, **BEGUN, "ddp-local": LOCAL, "ddp-norms": NORMS, "long": LONG}
+    for name, kind in whole.items():
         result = train(name, kind, folder)
         (folder / f"{name}.{rank}").write_text(repr((result.test_score, [e.train_loss for e in result.history])))
     for name, kind in STOPPED.items():

@@ -3,16 +3,28 @@
 import ast
 import functools
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 
 from bisam_lab.recipe import load
 from bisam_lab.run.checkpoint import read
+from bisam_lab.run.observer import Stopped
 from bisam_lab.run.result import Run
 from bisam_lab.study.cell import run_cell
 from tests.lab.run import pair
 from tests.lab.run.runs import StopAfter
+from tests.lab.test_cli import BISAM, ENV, wait_for
+
+PYTHON = Path(sys.executable).parent
+ARGS = ["train", "digits", "--method", pair.LONG[0], "--checkpoint-every", "0", "--out", "run", *pair.LONG[1]]
 
 #: Relative errors that rounding makes in ten steps: the engine rounds the outputs to single precision in any case.
 CLOSE = {"engine.precision=64-true": 1e-5}
@@ -24,6 +36,9 @@ CLIMBS = ("climbed", "vanished", "error_rise", "perturbed_loss")
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
+    for name, kind in pair.BEGUN.items():
+        with pytest.raises(Stopped):
+            run_cell(single(kind), Run("", 0, kind[0]), folder / name, observer=StopAfter(5), keep=True)
     processes = pair.start(folder)
     try:
         assert [process.wait(timeout=300) for process in processes] == [0, 0]
@@ -33,20 +48,17 @@ def two(tmp_path_factory):
     return folder
 
 
-def recipe_of(kind, *more):
-    return load("digits", [*kind[1], f"methods=[{kind[0]}]", *more])
+def single(kind):
+    """The recipe for one process."""
+    return load("digits", [*kind[1], f"methods=[{kind[0]}]", "engine.devices=1", "engine.strategy=auto"])
 
 
 @functools.cache
 def alone(kind, method=None):
     """What one process comes to: result, and weights at the end."""
-    import tempfile
-    from pathlib import Path
-
     method = method or kind[0]
     with tempfile.TemporaryDirectory() as folder:
-        recipe = recipe_of((method, kind[1]), "engine.devices=1", "engine.strategy=auto")
-        result = run_cell(recipe, Run("", 0, method), Path(folder), keep=True)
+        result = run_cell(single((method, kind[1])), Run("", 0, method), Path(folder), keep=True)
         return result.to_dict(), read(Path(folder) / "checkpoints" / "last.pt")["model"]
 
 
@@ -68,9 +80,9 @@ def check_equal(folder, kind, method=None):
             assert ours[name] == pytest.approx(its[name], rel=tolerance, abs=1e-7), name
 
 
-@pytest.mark.parametrize("name", pair.SAME)
+@pytest.mark.parametrize("name", [*pair.SAME, *pair.BEGUN])
 def test_two_processes_equal_one(two, name):
-    kind = pair.SAME[name]
+    kind = (pair.SAME | pair.BEGUN)[name]
     check_equal(two / name, kind)
     assert ast.literal_eval((two / f"{name}.0").read_text()) == ast.literal_eval((two / f"{name}.1").read_text())
 
@@ -101,27 +113,72 @@ def test_batch_norm_keeps_the_first_ones_statistics(two):
 
 @pytest.mark.parametrize("name", pair.STOPPED)
 def test_stopped_by_one_and_resumed_to_the_same_bits(two, name):
-    kind = pair.STOPPED[name]
     whole = {"ddp": "ddp-local", "fsdp": "fsdp-bisam", "ddp-noise": "ddp-sam"}[name]
     there, resumed = weights(two / whole), weights(two / f"stopped-{name}")
     assert all(torch.equal(there[key], resumed[key]) for key in there)
     assert there.keys() == resumed.keys()
-    histories = [
-        json.loads((two / folder / "result.json").read_text())["history"] for folder in (whole, f"stopped-{name}")
-    ]
+    results = [json.loads((two / folder / "result.json").read_text()) for folder in (whole, f"stopped-{name}")]
     one, other = ([{k: v for k, v in e.items() if k != "seconds"} for e in result["history"]] for result in results)
     assert one == other
-    assert kind
 
 
 def test_one_process_goes_on_from_two(two, tmp_path):
     for name in ("ddp-noise", "fsdp"):
         kind = pair.STOPPED[name]
-        recipe = recipe_of(kind, "engine.devices=1", "engine.strategy=auto")
         observer = StopAfter(10**9)
-        result = run_cell(recipe, Run("", 0, kind[0]), two / f"kept-{name}", keep=True, observer=observer)
+        result = run_cell(single(kind), Run("", 0, kind[0]), two / f"kept-{name}", keep=True, observer=observer)
         assert any("goes on from epoch 2, after 2 of its steps" in note for note in observer.notes), observer.notes
         assert any("saved by 2 processes, and goes on in 1" in note for note in observer.notes), observer.notes
         for ours, its in zip(result.to_dict()["history"], alone(kind)[0]["history"], strict=True):
             assert ours["train_loss"] == pytest.approx(its["train_loss"], rel=1e-4)
             assert ours["gradient_norm"] == pytest.approx(its["gradient_norm"], rel=1e-3)
+
+
+def start(*command, cwd, **env):
+    env = {**ENV, "OMP_NUM_THREADS": "1", **env}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, env=env, start_new_session=True
+    )
+
+
+def rank_of(folder, number):
+    """The process of that rank that trains in the folder, found by its environment; None before it has begun."""
+    for one in Path("/proc").glob("[0-9]*"):
+        try:
+            if (one / "cwd").resolve() == folder and f"\0RANK={number}\0".encode() in (one / "environ").read_bytes():
+                return int(one.name)
+        except OSError:
+            continue
+    return None
+
+
+def steps_in(folder):
+    """Steps that are saved; 0 while nothing is there, or is just being replaced."""
+    try:
+        state = read(folder / "run" / "checkpoints" / "last.pt")
+    except (OSError, ValueError):
+        return 0
+    return 3 * len(state["history"]) + (0 if state["losses"] is None else len(state["losses"]))
+
+
+def test_the_command_is_killed_and_goes_on_under_torchrun_to_the_same_bits(two, tmp_path):
+    run = start(BISAM, *ARGS, cwd=tmp_path)
+    wait_for(lambda: steps_in(tmp_path) > 2)
+    os.kill(rank_of(tmp_path, 1), signal.SIGKILL)
+    said = run.communicate(timeout=60)[0]
+    assert run.returncode == 1
+    assert "process 1 of the run was killed (SIGKILL" in said, said
+    assert "the same command goes on" in " ".join(said.split()), said
+    assert "Traceback" not in said, said
+
+    before = steps_in(tmp_path)
+    torchrun = (PYTHON / "torchrun", "--standalone", "--nproc-per-node", "2", "-m", "bisam_lab")
+    run = start(*torchrun, *ARGS, cwd=tmp_path)
+    said = run.communicate(timeout=120)[0]
+    assert run.returncode == 0, said
+    epochs, steps = map(int, re.search(r"goes on from epoch (\d+), after (\d) of its steps", said).groups())
+    assert 3 * (epochs - 1) + steps == before
+    assert said.count("accuracy: test") == 1, said
+    ours, theirs = (read(folder / "checkpoints" / "best.pt") for folder in (tmp_path / "run", two / "long"))
+    assert ours["epoch"] == theirs["epoch"]
+    assert all(torch.equal(value, ours["model"][key]) for key, value in theirs["model"].items())
