@@ -9,8 +9,9 @@ from bisam_lab.errors import RecipeError
 from bisam_lab.recipe import digest, load
 from bisam_lab.recipe.engine import EngineRecipe
 from bisam_lab.run import fabric
-from bisam_lab.run.place import Place, check_place, place
+from bisam_lab.run.place import LostError, Place, check_place, place
 from bisam_lab.run.setup import check
+from bisam_lab.run.team import losing
 from tests.lab.test_cli import TINY, in_process
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}
@@ -141,3 +142,23 @@ def test_digests_count_devices_only_where_there_are_several():
         load("digits")
     )
     assert digest(load("digits", ["engine.devices=2"])) != digest(load("digits"))
+
+
+def test_weights_without_a_gradient_are_explained():
+    said = "Expected ... your module has parameters that were not used in producing loss. You can enable ..."
+    with (
+        pytest.raises(RecipeError, match=r"take no part in the loss, .*: set engine.strategy=fsdp, or freeze"),
+        losing(),
+    ):
+        raise RuntimeError(said)
+
+
+@pytest.mark.parametrize("said", ["[pair.cc:553] Connection closed by peer [::1]:1", "NCCL: remote process exited"])
+def test_a_lost_process_is_told_in_a_sentence(said):
+    with pytest.raises(LostError, match="another process of this run has ended: the same command goes on"), losing():
+        raise RuntimeError(said)
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), losing():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

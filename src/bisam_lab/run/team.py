@@ -31,14 +31,20 @@ _LOST = re.compile(
 
 @contextlib.contextmanager
 def losing() -> Iterator[None]:
-    """Say in a sentence that another process has ended, where torch says it in a page.
+    """Say in a sentence that another process has ended, or what DDP cannot train, where torch says it in a page.
 
     Raises:
         LostError: another process has ended.
+        RecipeError: weights of the network take no part in the loss, under DDP.
     """
     try:
         yield
     except (RuntimeError, ConnectionError) as error:
+        if "parameters that were not used in producing loss" in str(error):
+            raise RecipeError(
+                "engine.strategy=ddp: some weights of the network take no part in the loss, and DDP waits for their "
+                "gradients: set engine.strategy=fsdp, or freeze them"
+            ) from None
         if isinstance(error, LostError) or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
             raise
         raise LostError(
