@@ -162,3 +162,20 @@ def test_a_lost_process_is_told_in_a_sentence(said):
 def test_other_errors_stay_what_they_are():
     with pytest.raises(RuntimeError, match="mat1 and mat2"), losing():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+@pytest.mark.parametrize(("rank", "waits"), [(0, []), (1, [15.0])])
+def test_the_first_process_says_it_first(monkeypatch, rank, waits):
+    waited = []
+    monkeypatch.setattr(ranks.time, "sleep", waited.append)
+    with pytest.raises(RecipeError, match="no data"), ranks.speaking(Place(rank, 2, "torchrun")):
+        raise RecipeError("no data")
+    assert waited == waits
+
+
+@pytest.mark.parametrize(
+    ("here", "kind"), [(Place(0, 2, "torchrun"), LostError), (Place(0, 2, "torchrun", True), typer.Exit)]
+)
+def test_our_launcher_says_itself_that_a_process_is_gone(here, kind):
+    with pytest.raises(kind), ranks.speaking(here):
+        raise LostError("gone")

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,23 +23,25 @@ if TYPE_CHECKING:
     from ..recipe import EngineRecipe
     from ..run.place import Place
 
-__all__ = ["GONE", "LOST", "leads", "speaking", "start"]
+__all__ = ["GONE", "LOST", "PATIENCE", "leads", "speaking", "start"]
 
 #: Exit code of a process of a run that has lost another one, and leaves it to this program to say so.
 LOST = 75
-#: What is said then.
+#: Seconds that another process than the first waits before it says what is wrong.
+PATIENCE = 15.0
+#: What is said of a process that is gone.
 GONE = "the same command goes on from the last checkpoint"
 
 
 @contextlib.contextmanager
 def speaking(here: "Place | None") -> Iterator[None]:
-    """Let the first of several processes alone say what is wrong with all, and our own launcher that one is gone.
+    """Let the first of several processes say what is wrong with all, and our own launcher that one is gone.
 
     Args:
         here: this process's place; None: it is alone.
 
     Raises:
-        typer.Exit: somebody else says it.
+        typer.Exit: our launcher says it.
     """
     try:
         yield
@@ -47,9 +50,9 @@ def speaking(here: "Place | None") -> Iterator[None]:
             raise
         raise typer.Exit(LOST) from None
     except RecipeError:
-        if here is None or here.rank == 0:
-            raise
-        raise typer.Exit(2) from None
+        if here is not None and here.rank > 0:
+            time.sleep(PATIENCE)  # the first says it, and its launcher ends this process; or it is ours alone
+        raise
 
 
 def leads(here: "Place | None", engine: "EngineRecipe") -> bool:

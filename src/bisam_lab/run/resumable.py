@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..data import Source
 from ..data.examples import count_batches
+from ..data.stream import Streamed
 from ..errors import one_line, some
 from ..recipe import Recipe, differences, settings
 from ..registry.methods import Method
@@ -88,6 +90,7 @@ class Training:
         self._exported = 0
         self.chosen = _copy(self.model)
         self.began_with = self.team.size  # processes that wrote the state that it went on from
+        self.began_averaged = True  # whether they climbed one averaged gradient
         self.losses: list[Tensor] = []  # of the current epoch, this process's part of each
         self.seconds = self.epoch_seconds = 0.0
         self.started, self.saved = clock(), time.perf_counter()
@@ -150,7 +153,9 @@ class Training:
 
     def _train(self, number: int, observer: Observer, checkpoints: Checkpoints | None, every: float) -> Asking[None]:
         """Take the steps that are left of the epoch."""
-        batches = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
+        batches = self.mine(self.train).shuffled(
+            self.recipe.train.batch_size, self.seed, number, start=len(self.losses)
+        )
         began = self.clock()
         for done, batch in enumerate(batches):
             if done == 0:
@@ -165,6 +170,12 @@ class Training:
             if stop:
                 raise Stopped
         self.epoch_seconds += self.clock() - began
+
+    def mine(self, source: Source) -> Source:
+        """Return a source of which only this process's parts of the batches are read: a stream decodes no others."""
+        if self.team.size == 1 or not isinstance(source, Streamed):
+            return source
+        return source.only(lambda examples: self.team.part(examples).rows)
 
     def _agreed(self, observer: Observer, due: bool = False) -> tuple[bool, bool]:
         """Return whether to stop and whether to save, the same in all processes.
@@ -195,7 +206,8 @@ class Training:
 
         self.opt.eval()
         self.team.same_buffers(self.model)
-        return (yield from predictions(self.steps.net, self.validation, self.fabric, stop_if_asked, self.team))
+        mine = self.mine(self.validation)
+        return (yield from predictions(self.steps.net, mine, self.fabric, stop_if_asked, self.team))
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Save the state after the last step, and the weights of the selected epoch if they are new.
@@ -382,6 +394,8 @@ class Training:
         self.steps.seen = Seen.restored(state.get("seen"), self.fabric.device).begun_by_first(self.team.rank)
         randoms = [state["random"], *state.get("random_of_others", ())]
         self.began_with = len(randoms)
+        sharded = settings(state["recipe"])["engine"]["strategy"] == "fsdp"
+        self.began_averaged = sharded or self.began_with == 1 or self.opt.estimator.averages_ascent
         if self.team.rank < len(randoms):
             set_random_state(randoms[self.team.rank], self.fabric.device)
         else:  # more processes than before

@@ -132,7 +132,7 @@ class Steps:
                 self.seen.loop(self.opt.last, loop, part.share, averaged=self.team.size > 1 and self.averages)
             at_w = self.opt.last.loss
             total += share * (value.detach() if at_w is None else at_w)
-        return part.share * total
+        return total if part.share == 1 else part.share * total
 
     def _weight(self, part: Part, *, is_ascent: bool) -> float:
         """Return what the mean loss of this process's part counts.

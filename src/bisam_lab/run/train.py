@@ -6,6 +6,9 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from torch.nn import SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from ..recipe import Recipe, digest
 from ..registry.metrics import METRICS
 from .asking import Asking, Clock, answered
@@ -122,10 +125,13 @@ def _resume(run: Training, checkpoints: Checkpoints, observer: Observer) -> None
 
 def _other_number(run: Training) -> str:
     """Say what it means that a run goes on in another number of processes than it was saved in."""
-    said = f"it was saved by {run.began_with} processes, and goes on in {run.team.size}"
-    if run.steps.averages:
-        return f"{said}: the same training but for rounding"
-    return f"{said}: each climbs the gradient of its own part of a batch, so from here another perturbation"
+    reasons = []
+    if not run.began_averaged or not (run.team.size == 1 or run.steps.averages):
+        reasons.append("each climbs the gradient of its own part of a batch (m-sharpness)")
+    if any(isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm) for module in run.model.modules()):
+        reasons.append("BatchNorm takes its statistics of each part")
+    said = f"it was saved by {run.began_with} process{'es' * (run.began_with > 1)}, and goes on in {run.team.size}: "
+    return said + (f"not the same training, for {', and '.join(reasons)}" if reasons else "the same but for rounding")
 
 
 def _spread(run: Training) -> dict[str, Any]:
@@ -154,7 +160,7 @@ def _loggers(run: Training, variant: str, folder: Path | None, wandb: str | None
 def _result(run: Training, variant: str, place: dict[str, Any], measure: Measuring | None) -> Asking[RunResult]:
     run.model.load_state_dict(run.chosen)
     labels, test = run.test.labels, run.test.to(run.fabric.device)
-    predicted = yield from predictions(run.steps.net, test, run.fabric, team=run.team)
+    predicted = yield from predictions(run.steps.net, run.mine(test), run.fabric, team=run.team)
     status: Status = "diverged" if run.diverged else "collapsed" if collapsed(predicted, labels) else "ok"
     seconds, taken = sum(epoch.seconds for epoch in run.history), run.seconds + run.clock() - run.started
     measures = {} if measure is None or not run.team.first else measure(run)

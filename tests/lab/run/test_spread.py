@@ -111,6 +111,16 @@ def test_batch_norm_keeps_the_first_ones_statistics(two):
     assert first == second
 
 
+def test_it_is_said_where_another_number_is_another_training(two):
+    observer = StopAfter(1)
+    with pytest.raises(Stopped):
+        run_cell(single(pair.LOCAL), Run("", 0, "sam"), two / "kept-ddp", keep=True, observer=observer)
+    assert any(
+        note.endswith("for each climbs the gradient of its own part of a batch (m-sharpness)")
+        for note in observer.notes
+    )
+
+
 @pytest.mark.parametrize("name", pair.STOPPED)
 def test_stopped_by_one_and_resumed_to_the_same_bits(two, name):
     whole = {"ddp": "ddp-local", "fsdp": "fsdp-bisam", "ddp-noise": "ddp-sam"}[name]
@@ -123,12 +133,14 @@ def test_stopped_by_one_and_resumed_to_the_same_bits(two, name):
 
 
 def test_one_process_goes_on_from_two(two, tmp_path):
-    for name in ("ddp-noise", "fsdp"):
+    for name, means in {"ddp-noise": "the same but for rounding", "fsdp": "the same but for rounding"}.items():
         kind = pair.STOPPED[name]
         observer = StopAfter(10**9)
         result = run_cell(single(kind), Run("", 0, kind[0]), two / f"kept-{name}", keep=True, observer=observer)
         assert any("goes on from epoch 2, after 2 of its steps" in note for note in observer.notes), observer.notes
-        assert any("saved by 2 processes, and goes on in 1" in note for note in observer.notes), observer.notes
+        assert any(f"saved by 2 processes, and goes on in 1: {means}" in note for note in observer.notes), (
+            observer.notes
+        )
         for ours, its in zip(result.to_dict()["history"], alone(kind)[0]["history"], strict=True):
             assert ours["train_loss"] == pytest.approx(its["train_loss"], rel=1e-4)
             assert ours["gradient_norm"] == pytest.approx(its["gradient_norm"], rel=1e-3)
