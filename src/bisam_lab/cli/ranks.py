@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..recipe import EngineRecipe
     from ..run.place import Place
 
-__all__ = ["GONE", "LOST", "PATIENCE", "leads", "speaking", "start"]
+__all__ = ["GONE", "LOST", "PATIENCE", "alone", "leads", "speaking", "start"]
 
 #: Exit code of a process of a run that has lost another one, and leaves it to this program to say so.
 LOST = 75
@@ -53,6 +53,16 @@ def speaking(here: "Place | None") -> Iterator[None]:
         if here is not None and here.rank > 0:
             time.sleep(PATIENCE)  # the first says it, and its launcher ends this process; or it is ours alone
         raise
+
+
+@contextlib.contextmanager
+def alone(here: "Place | None") -> Iterator[None]:
+    """Keep silent what one process says for all, unless this is the one: how the command line was read."""
+    if here is None or (here.rank == 0 and not here.ours):
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield
 
 
 def leads(here: "Place | None", engine: "EngineRecipe") -> bool:

@@ -54,10 +54,10 @@ def train(
     from ..run.place import check_place, place
     from ..run.result import Run
     from ..study.files import UnreadableError, write_text
-    from .ranks import leads, speaking, start
+    from .ranks import alone, leads, speaking, start
 
     here = place()
-    with speaking(here):
+    with speaking(here), alone(here):
         whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise, methods=method and f"[{method}]")
         of = of if of is not None else next(iter(whole.variants), "")
         chosen, method = variant(whole, of), whole.methods[-1]

@@ -24,6 +24,7 @@ SMALL = (
 DOUBLE = (*SMALL, "engine.precision=64-true")
 #: Batches of three, of which one process has nothing, and a last one of four.
 FEW = (*DOUBLE, "data.train_size=10", "train.batch_size=3")
+FROZEN = (*SMALL, f"model.name={__file__}:Frozen")
 SYNC = ("sharpness.sync_ascent=true",)
 DDP, FSDP = (("engine.devices=2", f"engine.strategy={name}") for name in ("ddp", "fsdp"))
 #: Name of the run: what is trained by two, what by one that it is to equal.
@@ -36,6 +37,7 @@ SAME = {
     "ddp-few": ("sam", (*FEW, *SYNC, *DDP)),
     "fsdp-sam": ("sam", (*SMALL, *FSDP)),
     "fsdp-bisam": ("bisam-log", (*SMALL, *FSDP)),
+    "fsdp-frozen": ("sam", (*FROZEN, *FSDP)),
     "fsdp-few": ("sam", (*SMALL, *FEW[-2:], *FSDP)),
 }
 #: Each climbs its own gradient: that is mSAM's, with as many micro-batches as processes.
@@ -47,6 +49,24 @@ LONG = (LOCAL[0], (*LOCAL[1], "train.epochs=20"))
 BEGUN = {"begun-ddp": SAME["ddp-sam"], "begun-fsdp": SAME["fsdp-bisam"]}
 #: The second process is told to leave in the middle of the second epoch.
 STOPPED = {"ddp": LOCAL, "fsdp": SAME["fsdp-bisam"], "ddp-noise": ("sam", (*DOUBLE, *SYNC, *DDP))}
+
+
+class Frozen(torch.nn.Module):
+    """A layer outside of blocks, of which FSDP keeps the gathered weights after a pass that has no backward one."""
+
+    def __init__(self, num_classes, width, norm):
+        super().__init__()
+        self.first = torch.nn.Linear(64, width).requires_grad_(False)
+        layers = (
+            torch.nn.LayerNorm(width),
+            torch.nn.Linear(width, 256),
+            torch.nn.ReLU(),
+            torch.nn.Linear(256, num_classes),
+        )
+        self.body = torch.nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.body(self.first(x.flatten(1)))
 
 
 def start(folder):
