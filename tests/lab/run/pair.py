@@ -37,7 +37,7 @@ SAME = {
     "ddp-few": ("sam", (*FEW, *SYNC, *DDP)),
     "fsdp-sam": ("sam", (*SMALL, *FSDP)),
     "fsdp-bisam": ("bisam-log", (*SMALL, *FSDP)),
-    "fsdp-frozen": ("sam", (*FROZEN, *FSDP)),
+    "fsdp-frozen": ("looksam", (*FROZEN, *FSDP, "train.epochs=12")),
     "fsdp-few": ("sam", (*SMALL, *FEW[-2:], *FSDP)),
 }
 #: Each climbs its own gradient: that is mSAM's, with as many micro-batches as processes.
