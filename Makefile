@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # What a test run says before it starts.
 VERSIONS := "import platform, torch; print('Python', platform.python_version(), 'with torch', torch.__version__)"
 
-.PHONY: demo test oldest constraints bench paper check format tables docs docs-serve dist clean
+.PHONY: demo test test-slow oldest constraints bench paper check format tables docs docs-serve dist clean
 
 demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare them
 	$(BIN)/bisam compare digits --out studies/demo
@@ -19,6 +19,9 @@ demo: $(READY)  ## train SGD, SAM and BiSAM on the embedded digits and compare t
 test: $(READY)  ## the whole test suite
 	@$(BIN)/python -c $(VERSIONS)
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-slow: $(READY)  ## what `make test` leaves out: clusters, database servers, and processes that are killed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 # What needs the laboratory, an engine or the site is left out: those have their own lowest versions.
 OLDEST := .venv-oldest

@@ -25,6 +25,7 @@ from ..run.descent import descent_loss
 from ..run.fabric import build_fabric
 from ..run.learning_rate import learning_rate
 from ..run.optimizer import build_optimizer
+from ..run.place import refuse_several
 from ..run.setup import load_examples_and_model
 from ..run.steps import Steps
 from .result import PassesPerStep
@@ -70,6 +71,7 @@ class Problem:
     """
 
     def __init__(self, recipe: Recipe, data_dir: Path | None, seed: int = 0) -> None:
+        refuse_several(recipe.engine, "bisam bench", "set engine.devices=1 and engine.nodes=1")
         self.recipe = recipe
         self.fabric = build_fabric(recipe.engine)
         splits, self.model = load_examples_and_model(recipe, data_dir, seed)

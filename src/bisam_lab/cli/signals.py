@@ -16,8 +16,12 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def leaving() -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C end the command with code 143 and 130, once what is within has tidied up."""
+def leaving(*, silent: bool = False) -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end the command with code 143 and 130, once what is within has tidied up.
+
+    Args:
+        silent: whether somebody else says so.
+    """
     terminated = False
 
     def terminate(number: int, frame: FrameType | None) -> None:
@@ -30,11 +34,9 @@ def leaving() -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:  # perhaps a plain one, which what is within raises once it has tidied up
         terminated = terminated or isinstance(stop, Terminated)
-        raise (_exit("Terminated", 143) if terminated else _exit("Interrupted", 130)) from None
+        word, code = ("Terminated", 143) if terminated else ("Interrupted", 130)
+        if not silent:
+            Console(stderr=True).print(f"\n{word}. What is done is kept; the same command goes on.")
+        raise typer.Exit(code) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _exit(word: str, code: int) -> typer.Exit:
-    Console(stderr=True).print(f"\n{word}. What is done is kept; the same command goes on.")
-    return typer.Exit(code)

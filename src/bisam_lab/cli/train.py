@@ -3,7 +3,7 @@
 import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -62,59 +62,66 @@ def train(
     [dim]bisam train cifar10 --data-dir data --method sam engine.precision=bf16-mixed --wandb my-project[/dim]
     """
     from ..recipe import variant  # here, as all below: torch takes seconds to import, and --help must be fast
+    from ..run.place import check_place, place
+    from ..run.result import Run
+    from ..study.files import UnreadableError, write_text
+    from .ranks import alone, leads, speaking, start
 
-    whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise, methods=method and f"[{method}]")
-    of = of if of is not None else next(iter(whole.variants), "")
-    chosen, method = variant(whole, of), whole.methods[-1]
-    with no_collection():
-        from ..datasets.registry import shift
-        from ..run.checkpoint import CheckpointError
-        from ..run.result import Run
-        from ..study.cell import Busy, run_cell
-    from ..study.files import UnreadableError, make_folder, write_text
-    from .watch import Watch
-
+    here = place()
+    with speaking(here), alone(here):
+        whole = read(recipe, overrides, smoke=smoke, label_noise=label_noise, methods=method and f"[{method}]")
+        of = of if of is not None else next(iter(whole.variants), "")
+        chosen, method = variant(whole, of), whole.methods[-1]
     run = Run(of, seed, method)
     folder = out or Path("runs") / chosen.name / of / method / f"seed-{seed}"
-    console = Console(stderr=as_json)
-    if again:
-        restart(folder, RUN, console)
-    make_folder(folder)
-    if any(folder.iterdir()) and not any((folder / name).exists() for name in (".lock", "checkpoints", "result.json")):
-        raise RecipeError(f"--out {folder} holds files of another kind: choose an empty folder or a run's own")
-    if (folder / "recipe.yaml").exists():
-        raise RecipeError(f"--out {folder} is the folder of a study or a tuning: choose an empty folder or a run's own")
-    (folder / "checkpoints").mkdir(exist_ok=True)
+    console = Console(stderr=as_json, quiet=here is not None and here.rank > 0)
     mine = {"methods": (method,), "seeds": 1, "first_seed": seed, "hypotheses": (), "stopping": None}
     own = chosen.model_copy(update=mine).to_yaml()
-    if not (folder / "run.yaml").exists():  # another recipe is refused below, and leaves what is there
-        write_text(folder / "run.yaml", own)
-    console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(str(folder))}[/bold]", highlight=False)
-    with (
-        leaving(),
-        Watch(chosen.train.epochs, console) as watch,
-        _tracked(mlflow, chosen, run, folder, watch) as tracked,
-    ):
-        try:
-            result = run_cell(
-                chosen,
-                run,
-                folder,
-                data_dir=data_dir,
-                observer=tracked or watch,
-                every=every,
-                keep=True,
-                keep_every=keep_every,
-                wandb=wandb,
-            )
-        except Busy:
-            raise RecipeError(f"--out {folder}: another process is training this run") from None
-        except UnreadableError as error:
-            raise RecipeError(f"{error}: choose another folder with --out, or --restart keeps it beside") from None
-        except CheckpointError as error:
-            raise RecipeError(f"{error}; or --restart keeps this one beside") from None
-        if tracked is not None:
-            tracked.ended(result)
+    with speaking(here):
+        check_place(chosen.engine)
+        if leads(here, chosen.engine):
+            _prepare(folder, own, console, again=again)
+            console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(str(folder))}[/bold]", highlight=False)
+        if here is None and chosen.engine.processes > 1:
+            with leaving():
+                start(chosen.engine)
+            return
+        with no_collection():
+            from ..datasets.registry import shift
+            from ..run.checkpoint import CheckpointError
+            from ..study.cell import Busy, run_cell
+            from ..study.spread import run_spread
+        from .watch import Watch
+
+        silent = here is not None and (here.ours or here.rank > 0)
+        leading = here is None or here.rank == 0
+        with (
+            leaving(silent=silent),
+            Watch(chosen.train.epochs, console, patient=here is not None) as watch,
+            _tracked(mlflow if leading else None, chosen, run, folder, watch) as tracked,
+        ):
+            options: dict[str, Any] = {
+                "data_dir": data_dir,
+                "observer": tracked or watch,
+                "every": every,
+                "keep_every": keep_every,
+                "wandb": wandb,
+            }
+            try:
+                if chosen.engine.processes > 1:
+                    result = run_spread(chosen, run, folder, **options)
+                else:
+                    result = run_cell(chosen, run, folder, keep=True, **options)
+            except Busy:
+                raise RecipeError(f"--out {folder}: another process is training this run") from None
+            except UnreadableError as error:
+                raise RecipeError(f"{error}: choose another folder with --out, or --restart keeps it beside") from None
+            except CheckpointError as error:
+                raise RecipeError(f"{error}; or --restart keeps this one beside") from None
+            if tracked is not None:
+                tracked.ended(result)
+    if here is not None and here.rank > 0:
+        return
     write_text(folder / "run.yaml", own)
     if as_json:
         print(json.dumps({"folder": str(folder), **result.to_dict()}, allow_nan=False))
@@ -143,3 +150,29 @@ def _tracked(
     from ..run.tracking import Tracked  # here: the client takes seconds to import
 
     return Tracked(given, recipe, run, folder, watch)
+
+
+def _prepare(folder: Path, own: str, console: Console, *, again: bool) -> None:
+    """Make the run's folder, and leave its recipe in it.
+
+    Args:
+        folder: of the run.
+        own: the recipe, as a file holds it.
+        console: to write to.
+        again: whether what is there is moved aside.
+
+    Raises:
+        RecipeError: the folder cannot be made, or holds something else.
+    """
+    from ..study.files import make_folder, write_text
+
+    if again:
+        restart(folder, RUN, console)
+    make_folder(folder)
+    if any(folder.iterdir()) and not any((folder / name).exists() for name in (".lock", "checkpoints", "result.json")):
+        raise RecipeError(f"--out {folder} holds files of another kind: choose an empty folder or a run's own")
+    if (folder / "recipe.yaml").exists():
+        raise RecipeError(f"--out {folder} is the folder of a study or a tuning: choose an empty folder or a run's own")
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    if not (folder / "run.yaml").exists():  # another recipe is refused below, and leaves what is there
+        write_text(folder / "run.yaml", own)

@@ -1,5 +1,6 @@
 """One run while it trains: a bar on a terminal, a line an epoch elsewhere; and the signals that end it."""
 
+import os
 import signal
 import time
 from types import FrameType, TracebackType
@@ -20,10 +21,13 @@ class Watch(Observer):
     Args:
         epochs: of the whole run.
         console: to write to.
+        patient: whether this is one of several processes: they stop together, so a second signal, which a launcher and
+            a scheduler may both send, changes nothing, and they stop when their launcher is gone.
     """
 
-    def __init__(self, epochs: int, console: Console) -> None:
+    def __init__(self, epochs: int, console: Console, *, patient: bool = False) -> None:
         self.epochs, self.console = epochs, console
+        self._launcher = os.getppid() if patient else None
         self._received: int | None = None
         self._began: tuple[float, float] | None = None
         self._display = Progress(
@@ -37,6 +41,10 @@ class Watch(Observer):
         )
         self._task = self._display.add_task("starting", total=None)
         self._last = ""
+
+    def stopping(self) -> bool:
+        """Return whether a signal came, or the launcher of this process is gone."""
+        return self.stop or self._launcher not in (None, os.getppid())
 
     def step(self, epoch: int, done: int, total: int) -> None:
         """Advance the bar."""
@@ -64,7 +72,7 @@ class Watch(Observer):
         return f"  {seconds:.0f} s left" if seconds < 120 else f"  {seconds / 60:.0f} min left"
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
+        if self._received is not None and self._launcher is None:
             raise self._exception()
         self._received, self.stop = number, True
 

@@ -1,7 +1,7 @@
 """Pictures decoded from their files by other processes while the network trains."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -57,6 +57,7 @@ class Streamed:
         parts: whether training takes a random part of each picture, at the resolution of the file.
         workers: number of processes; 0 decodes in this one.
         device: device of the batches.
+        rows: says which rows of a batch are decoded; None: all.
     """
 
     files: Files
@@ -66,6 +67,7 @@ class Streamed:
     parts: bool = False
     workers: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rows: Callable[[int], slice] | None = None
 
     @property
     def labels(self) -> Tensor:
@@ -95,13 +97,17 @@ class Streamed:
         """Send batches to ``device``."""
         return replace(self, device=device)
 
+    def only(self, rows: Callable[[int], slice]) -> "Streamed":
+        """Decode only some rows of each batch; the others are zero before they are augmented."""
+        return replace(self, rows=rows)
+
     def _decoded(self, plan: list[_Batch]) -> Iterator[Examples]:
         pinned = self.device.type == "cuda"
         workers = min(self.workers, len(plan), os.cpu_count() or 1)
         loader = DataLoader(
             _Decoded(self.files.paths, self.size),
             batch_size=None,  # a batch is one item: one process decodes the whole of it
-            sampler=plan,
+            sampler=[self._mine(batch) for batch in plan],
             num_workers=workers,
             pin_memory=pinned,
             generator=torch.Generator(),  # an epoch must not draw from the global one: dropout does
@@ -109,5 +115,20 @@ class Streamed:
         for batch, pixels in zip(plan, loader, strict=True):
             if isinstance(pixels, str):
                 raise RecipeError(pixels)
-            x = self.prepare(placed(pixels, self.device))
+            x = self._among(self.prepare(placed(pixels, self.device)), len(batch.at))
             yield Examples(x, placed(self.files.y[batch.at], self.device))
+
+    def _mine(self, batch: _Batch) -> _Batch:
+        """Return the rows of a batch that are decoded."""
+        if self.rows is None:
+            return batch
+        rows = self.rows(len(batch.at))
+        return _Batch(batch.at[rows], None if batch.boxes is None else batch.boxes[rows])
+
+    def _among(self, x: Tensor, size: int) -> Tensor:
+        """Return decoded rows in their places among those of the whole batch."""
+        if self.rows is None:
+            return x
+        whole = x.new_zeros((size, *x.shape[1:]))
+        whole[self.rows(size)] = x
+        return whole

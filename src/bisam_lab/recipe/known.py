@@ -24,6 +24,7 @@ __all__ = [
     "nearest",
     "noise_name",
     "optimizer_name",
+    "strategy_name",
 ]
 
 #: The networks of the BiSAM authors' code, and what of ours makes them: the structure there is another one, or the
@@ -129,6 +130,26 @@ def optimizer_name(name: str) -> str:
         raise ValueError(f"{name!r} is a file: name its class or function, {name}:NAME")
     known = [*OPTIMIZERS, "package.module:CLASS", "file.py:NAME"]
     raise ValueError(f"{name!r} is none of {', '.join(known)}{nearest(name, OPTIMIZERS)}")
+
+
+#: Ways to several devices that were accepted once, or that people know from elsewhere, and what to write instead.
+_OTHER_STRATEGIES = {
+    "dp": "DataParallel splits each batch behind the optimizer's back: set engine.strategy=ddp",
+    "deepspeed": "ZeRO hides the gradients that SAM climbs: set engine.strategy=fsdp, which shards as ZeRO 3 does",
+    "fsdp1": "FSDP1 hides single weights in flat shards: set engine.strategy=fsdp, which is FSDP2",
+    "fsdp2": "it has a shorter name: set engine.strategy=fsdp",
+}
+
+
+def strategy_name(name: Any) -> Any:
+    """Return ``name``, unless it is a way to several devices that is not taken here.
+
+    Raises:
+        ValueError: it is one, with the line to write instead.
+    """
+    if isinstance(name, str) and name in _OTHER_STRATEGIES:
+        raise ValueError(f"{name!r} is not taken: {_OTHER_STRATEGIES[name]}")
+    return name
 
 
 def known_metric(name: str) -> str:

@@ -10,8 +10,17 @@ from ..errors import shown
 from ..registry.measures import measure_names
 from ..registry.optimizers import OPTIMIZERS, PLAIN
 from ..untrusted import check_text
+from .engine import EngineRecipe
 from .hypotheses import Hypothesis
-from .known import data_name, human_noise_fits, is_code, known_metric, model_name, noise_name, optimizer_name
+from .known import (
+    data_name,
+    human_noise_fits,
+    is_code,
+    known_metric,
+    model_name,
+    noise_name,
+    optimizer_name,
+)
 from .part import MethodName, Part
 from .sizes import LARGEST, check_network, folder_name, inner_folder
 
@@ -189,7 +198,12 @@ class TrainRecipe(Part):
     """The base optimizer, its schedule, and when to stop."""
 
     epochs: int = Field(20, ge=1, le=LARGEST["epochs"])
-    batch_size: int = Field(128, ge=2, le=LARGEST["batch_size"])
+    batch_size: int = Field(
+        128,
+        ge=2,
+        le=LARGEST["batch_size"],
+        description="examples of a step, on all devices together: each of engine.devices takes its part of them",
+    )
     optimizer: Annotated[str, AfterValidator(optimizer_name)] = Field(
         "sgd", description="sgd, adam, adamw, or any other by its import path: package.module:CLASS, file.py:NAME"
     )
@@ -249,14 +263,11 @@ class SharpnessRecipe(Part):
     options: dict[str, dict[str, Any]] = Field({}, description="their other numbers, such as {looksam: {k: 10}}")
     mu: float | None = Field(None, gt=0)
     alpha: float = Field(0.1, gt=0)
-
-
-class EngineRecipe(Part):
-    """Where and how precisely to compute; passed to Lightning Fabric."""
-
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"] = "32-true"
-    strategy: Literal["auto", "dp", "ddp", "fsdp", "deepspeed"] = "auto"
+    sync_ascent: bool = Field(
+        False,
+        description="on several devices, let all climb one averaged gradient, as one process with the whole batch "
+        "does; false: under ddp each climbs that of its part of the batch, as in the SAM paper; fsdp always averages",
+    )
 
 
 class Recipe(Part):

@@ -17,6 +17,8 @@ LARGEST = {
     "examples": 1_000_000_000,
     "image_size": 2048,
     "workers": 256,
+    "devices": 1024,
+    "nodes": 100_000,
     "tokens": 100_000,
     "depth": 2_000,
     "width": 4_096,

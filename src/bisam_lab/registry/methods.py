@@ -239,6 +239,7 @@ class Method:
         epochs: int,
         mu: float | None = None,
         alpha: float | None = None,
+        sync_ascent: bool = False,
     ) -> SharpnessAware:
         """Build it around ``base``. ``sgd`` is SAM with rho = 0, which is plain SGD to the bit."""
         options = self.choices(steps, epochs)
@@ -247,7 +248,8 @@ class Method:
         for part in self.parts:
             if part in METHODS and (couple := METHODS[part].couple) is not None:
                 options["ascent"], descent = couple(options.get("ascent"), descent)
-        return SharpnessAware(base, model=model, rho=rho, descent=descent, third_pass="ascent" in options, **options)
+        options |= {"third_pass": "ascent" in options, "sync_ascent": sync_ascent}
+        return SharpnessAware(base, model=model, rho=rho, descent=descent, **options)
 
     def climber(self, base: Optimizer, *, model: nn.Module) -> SharpnessAware:
         """Build only what perturbs: its objective, direction, geometry and radius, on every step, with radius 1.

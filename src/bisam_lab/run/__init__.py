@@ -6,4 +6,7 @@ on later. ``setup`` reads the examples and builds the network; ``optimizer`` put
 ``checkpoint`` keeps the state. All of them are generators that yield what they ask for, ``asking`` for forward and
 backward passes, so that one driver can answer several runs together. An ``observer`` watches. ``logs`` and the
 ``result``, with its ``environment``, stay. ``fabric`` is the engine.
+
+Several processes can train one run. ``place`` is what their launcher says of each, and a ``team`` is all of them.
+``sharding`` shares out the weights, which ``sharded_checkpoint`` keeps.
 """

@@ -52,6 +52,7 @@ class Checkpoints:
         if self.last.is_file():
             os.replace(self.last, self.previous)
         os.replace(fresh, self.last)  # if the process is killed between the two, the previous one is there
+        self.remove_sharded()
 
     def of_epoch(self, epoch: int) -> Path:
         """Return where the weights after an epoch are kept."""
@@ -84,6 +85,16 @@ class Checkpoints:
 
     def remove_states(self) -> None:
         """Delete all but the weights of the best epoch."""
+        self.remove_whole()
+        self.remove_sharded()
+
+    def remove_sharded(self) -> None:
+        """Delete the states of which each process wrote a shard: the run has gone over to whole ones."""
+        for path in self.last.parent.glob("*.dcp"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def remove_whole(self) -> None:
+        """Delete the states that one process wrote whole: the run has gone over to shards."""
         for path in (self.last, self.previous):
             path.unlink(missing_ok=True)
 

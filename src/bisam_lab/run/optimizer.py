@@ -41,6 +41,7 @@ def build_optimizer(name: str, recipe: Recipe, model: nn.Module, steps: int, cla
             epochs=t.epochs,
             mu=s.mu,
             alpha=s.alpha,
+            sync_ascent=s.sync_ascent,
         )
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{name} around train.optimizer={t.optimizer}: {error}") from None

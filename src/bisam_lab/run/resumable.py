@@ -3,30 +3,40 @@
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..data import Source
 from ..data.examples import count_batches
+from ..data.stream import Streamed
 from ..errors import one_line, some
 from ..recipe import Recipe, differences, settings
 from ..registry.methods import Method
 from ..registry.metrics import METRICS
 from .asking import Asking, Clock
-from .checkpoint import CheckpointError, Checkpoints, check_kinds, random_state, set_random_state, write
+from .checkpoint import CheckpointError, Checkpoints, check_kinds, random_state, read, set_random_state, write
 from .epoch import Epoch, check_order, read_epoch
 from .evaluation import commonest, predictions
-from .fabric import build_fabric
+from .fabric import join_fabric
 from .observer import Observer, Stopped
 from .optimizer import build_optimizer
 from .seen import Seen
-from .setup import load_examples_and_model
+from .setup import load_examples_and_model, own_noise, synchronised
+from .sharding import reshard, shard, whole_on_cpu
 from .steps import Steps
+from .team import Team
 
-__all__ = ["Training"]
+if TYPE_CHECKING:
+    from .sharded_checkpoint import ShardedCheckpoints
+
+__all__ = ["SPREAD", "Training"]
+
+#: Fields that say over how many devices a run is spread: it may go on over others.
+SPREAD = ("engine.devices", "engine.nodes", "engine.strategy", "engine.sync_batchnorm")
 
 
 class Training:
@@ -55,21 +65,33 @@ class Training:
         clock: Clock = time.perf_counter,
     ) -> None:
         self.recipe, self.method, self.seed, self.clock = recipe, method, seed, clock
-        self.fabric = build_fabric(recipe.engine)
-        splits, self.model = load_examples_and_model(recipe, data_dir, seed)
+        self.fabric = join_fabric(recipe.engine)
+        self.team = Team(self.fabric)
+        splits, model = self.team.all_or_none(lambda: load_examples_and_model(recipe, data_dir, seed))
+        self.model = synchronised(recipe.engine, model, self.fabric.device)
+        shard(self.fabric, self.model)
+        own_noise(seed, self.team.rank)
         self.about_data, self.classes = splits.note, splits.classes
         self.batches = count_batches(len(splits.train), recipe.train.batch_size)
         steps = self.batches * recipe.train.epochs
         self.opt = build_optimizer(method, recipe, self.model, steps, splits.classes)
         self.steps = Steps(
-            self.fabric, self.model, self.opt, Method(method, recipe.sharpness.options), recipe.train, steps
+            self.fabric,
+            self.model,
+            self.opt,
+            Method(method, recipe.sharpness.options),
+            recipe.train,
+            steps,
+            team=self.team,
         )
         self.train, self.validation = (source.to(self.fabric.device) for source in (splits.train, splits.validation))
         self.test = splits.test  # moved to the device when it is read, once
         self.history: list[Epoch] = []
         self._exported = 0
         self.chosen = _copy(self.model)
-        self.losses: list[Tensor] = []  # of the current epoch
+        self.began_with = self.team.size  # processes that wrote the state that it went on from
+        self.began_averaged = True  # whether they climbed one averaged gradient
+        self.losses: list[Tensor] = []  # of the current epoch, this process's part of each
         self.seconds = self.epoch_seconds = 0.0
         self.started, self.saved = clock(), time.perf_counter()
 
@@ -111,7 +133,7 @@ class Training:
         predicted = yield from self._validate(observer, checkpoints)
         result = Epoch(
             epoch=number,
-            train_loss=float(torch.stack(self.losses).mean()),
+            train_loss=float(self.team.summed(torch.stack(self.losses)).mean()),
             validation_score=METRICS[self.recipe.data.metric].score(predicted, self.validation.labels),
             learning_rate=self.opt.param_groups[0]["lr"],
             seconds=self.epoch_seconds,
@@ -121,7 +143,7 @@ class Training:
             rho=float(self.opt.param_groups[0]["rho"]),
             chance_loss=math.log(self.classes),
             same_class=commonest(predicted),
-            **self.steps.seen.read(self.batches, METRICS[self.recipe.data.metric].score),
+            **self._seen().read(self.batches, METRICS[self.recipe.data.metric].score),
         )
         self.history.append(result)
         self.losses, self.epoch_seconds, self.steps.passes, self.steps.seen = [], 0.0, 0.0, Seen()
@@ -131,15 +153,17 @@ class Training:
 
     def _train(self, number: int, observer: Observer, checkpoints: Checkpoints | None, every: float) -> Asking[None]:
         """Take the steps that are left of the epoch."""
-        batches = self.train.shuffled(self.recipe.train.batch_size, self.seed, number, start=len(self.losses))
+        batches = self.mine(self.train).shuffled(
+            self.recipe.train.batch_size, self.seed, number, start=len(self.losses)
+        )
         began = self.clock()
         for done, batch in enumerate(batches):
             if done == 0:
                 self.steps.begin()
             self.losses.append((yield from self.steps.step(batch)))
             observer.step(number, len(self.losses), self.batches)
-            stop = observer.stopping()  # asked once a step: a signal may arrive between two questions
-            if checkpoints is not None and (stop or time.perf_counter() - self.saved >= every):
+            stop, due = self._agreed(observer, time.perf_counter() - self.saved >= every)
+            if checkpoints is not None and (stop or due):
                 self.epoch_seconds += self.clock() - began
                 self.save(checkpoints)
                 began = self.clock()
@@ -147,26 +171,66 @@ class Training:
                 raise Stopped
         self.epoch_seconds += self.clock() - began
 
+    def mine(self, source: Source) -> Source:
+        """Return a source of which only this process's parts of the batches are read: a stream decodes no others."""
+        if self.team.size == 1 or not isinstance(source, Streamed):
+            return source
+        return source.only(lambda examples: self.team.part(examples).rows)
+
+    def _agreed(self, observer: Observer, due: bool = False) -> tuple[bool, bool]:
+        """Return whether to stop and whether to save, the same in all processes.
+
+        Asked once a step: a signal may arrive between two questions. Any process may stop all; the first one's clock
+        tells when to save.
+        """
+        stop = observer.stopping()
+        if self.team.size == 1:
+            return stop, due
+        stopped, saves = self.team.largest(stop, due and self.team.first)
+        observer.stop = observer.stop or bool(stopped)
+        return bool(stopped), bool(saves)
+
+    def _seen(self) -> Seen:
+        """Return what all processes have seen of the epoch's steps."""
+        seen = self.steps.seen
+        return seen if self.team.size == 1 else Seen.joined(self.team.gathered(seen.state()))
+
     def _validate(self, observer: Observer, checkpoints: Checkpoints | None) -> Asking[Tensor]:
         """Return the predicted classes (N,) of the validation examples."""
 
         def stop_if_asked() -> None:
-            if observer.stopping():
+            if self._agreed(observer)[0]:
                 if checkpoints is not None:
                     self.save(checkpoints)
                 raise Stopped
 
         self.opt.eval()
-        return (yield from predictions(self.steps.net, self.validation, self.fabric, stop_if_asked))
+        self.team.same_buffers(self.model)
+        mine = self.mine(self.validation)
+        predicted = yield from predictions(self.steps.net, mine, self.fabric, stop_if_asked, self.team)
+        reshard(self.model)  # a pass without a backward one leaves weights gathered, and steps find shards
+        return predicted
 
     def save(self, checkpoints: Checkpoints) -> None:
-        """Save the state after the last step, and the weights of the selected epoch if they are new."""
+        """Save the state after the last step, and the weights of the selected epoch if they are new.
+
+        All processes do it together, and have it when the function returns.
+        """
         now = self.clock()
         self.seconds, self.started = self.seconds + now - self.started, now
-        checkpoints.save(self.state())
+        self.team.same_buffers(self.model)
+        if self.recipe.engine.sharded:
+            self._sharded(checkpoints).save(self.model, self.opt, self._other_chosen, self._progress())
+            if self.team.first:
+                checkpoints.remove_whole()
+        else:
+            state = self.state()
+            if self.team.first:
+                checkpoints.save(state)
         if self.selected not in (0, self._exported):
             self._export(checkpoints.best, self.chosen, self.selected)
             self._exported = self.selected
+        self.team.wait()
         self.saved = time.perf_counter()
 
     def keep(self, checkpoints: Checkpoints) -> None:
@@ -174,29 +238,89 @@ class Training:
         self._export(checkpoints.of_epoch(len(self.history)), self.model.state_dict(), len(self.history))
 
     def _export(self, path: Path, weights: Mapping[str, Any], epoch: int) -> None:
-        there = {key: value.detach().cpu() for key, value in weights.items()}
-        write(path, {"model": there, "epoch": epoch, "recipe": self.recipe.model_dump(mode="json")})
+        there = whole_on_cpu(weights, keep=self.team.first)
+        if self.team.first:
+            write(path, {"model": there, "epoch": epoch, "recipe": self.recipe.model_dump(mode="json")})
 
     def state(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, as tensors and plain values."""
-        fresh = self.selected == len(self.history) and not self.losses  # the chosen weights are the current ones
+        return {
+            **self._progress(),
+            "model": self.model.state_dict(),
+            "optimizer": self.opt.state_dict(),
+            "chosen": self._other_chosen,
+        }
+
+    @property
+    def _other_chosen(self) -> dict[str, Any] | None:
+        """The chosen weights, where they are other ones than the current."""
+        fresh = self.selected == len(self.history) and not self.losses
+        return None if fresh else self.chosen
+
+    def _progress(self) -> dict[str, Any]:
+        """Return the state without weights and the optimizer's; the same in all processes."""
+        random, *others = self.team.gathered(random_state(self.fabric.device))
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "method": self.method,
             "seed": self.seed,
-            "model": self.model.state_dict(),
-            "optimizer": self.opt.state_dict(),
             "schedule": self.steps.schedule.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
-            "random": random_state(self.fabric.device),
+            "random": random,
+            **({"random_of_others": others} if others else {}),
             "history": [vars(epoch) for epoch in self.history],
-            "chosen": None if fresh else self.chosen,
-            "losses": torch.stack(self.losses).cpu() if self.losses else None,
+            "losses": self.team.summed(torch.stack(self.losses)).cpu() if self.losses else None,
             "epoch_seconds": self.epoch_seconds,
             "passes": self.steps.passes,
-            "seen": self.steps.seen.state(),
+            "seen": self._seen().state(),
             "seconds": self.seconds,
         }
+
+    def resume(self, checkpoints: Checkpoints) -> bool:
+        """Continue from the last checkpoint, which any number of processes may have written; say if there is one.
+
+        Raises:
+            CheckpointError: it belongs to another run, or a newer version wrote it.
+        """
+        kinds = [self._resume_whole, self._resume_sharded]
+        return any(kind(checkpoints) for kind in (kinds[::-1] if self.recipe.engine.sharded else kinds))
+
+    def _sharded(self, checkpoints: Checkpoints) -> "ShardedCheckpoints":
+        """Return the checkpoints in shards. Runs without pay nothing for the import."""
+        from .sharded_checkpoint import ShardedCheckpoints
+
+        return ShardedCheckpoints(checkpoints.last.parent, self.team, checkpoints.note)
+
+    def _resume_whole(self, checkpoints: Checkpoints) -> bool:
+        team = self.team
+        mine = team.all_or_none(lambda: checkpoints.load() if team.first else None, CheckpointError, OSError)
+        if not team.gathered(mine is not None)[0]:
+            return False
+        state = mine or read(checkpoints.last if checkpoints.last.is_file() else checkpoints.previous)
+        self._restore_from(checkpoints.last, state, lambda: self._load_whole(state))
+        return True
+
+    def _resume_sharded(self, checkpoints: Checkpoints) -> bool:
+        there = any(checkpoints.last.parent.glob("*.dcp"))
+        if not self.team.gathered(there)[0]:
+            return False
+        sharded = self._sharded(checkpoints)
+        if (found := sharded.load()) is None:
+            return False
+        path, rest = found
+
+        def load() -> None:
+            chosen = sharded.restore(path, rest, self.model, self.opt, _copy(self.model))
+            self.chosen = _copy(self.model) if chosen is None else chosen
+
+        self._restore_from(path, rest, load)
+        return True
+
+    def _restore_from(self, path: Path, state: Mapping[str, Any], load: Callable[[], None]) -> None:
+        try:
+            self._take(state, load)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}: choose another folder with --out") from None
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` returned.
@@ -204,17 +328,24 @@ class Training:
         Raises:
             CheckpointError: the state belongs to another recipe, method, seed or network.
         """
+        self._take(state, lambda: self._load_whole(state))
+
+    def _take(self, state: Mapping[str, Any], load: Callable[[], None]) -> None:
+        """Continue from a state, after checking it; ``load`` takes weights and the optimizer's from it."""
         mine = {"method": self.method, "seed": self.seed, **settings(self.recipe.model_dump(mode="json"))}
         if "method" not in state:
             raise CheckpointError("it holds weights alone, and no run to continue from")
         if not isinstance(state.get("recipe"), dict):
             raise CheckpointError("the checkpoint is damaged (it has no recipe)")
         there = {"method": state["method"], "seed": state.get("seed"), **settings(state["recipe"])}
-        differing = [f"{key}={old!r} there, {new!r} now" for key, old, new in differences(there, mine)]
+        differing = [
+            f"{key}={old!r} there, {new!r} now" for key, old, new in differences(there, mine) if key not in SPREAD
+        ]
         if differing:
             raise CheckpointError(f"the checkpoint belongs to another run ({some(differing)})")
         try:
             self._check(state)
+            load()
             self._restore(state)
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             reason = one_line(str(error))
@@ -234,26 +365,43 @@ class Training:
             raise TypeError("losses are no vector")
         if len(history) > epochs or (losses is not None and (len(history) == epochs or len(losses) > self.batches)):
             raise ValueError(f"a history of {len(history)} epochs and more, where the recipe trains {epochs}")
-        check_kinds("model", state["model"], self.model.state_dict())
-        if state["chosen"] is not None:
-            check_kinds("chosen", state["chosen"], self.model.state_dict())
-        check_kinds("groups", state["optimizer"]["param_groups"], self.opt.state_dict()["param_groups"])
+        if "optimizer" in state:  # and not in shards
+            check_kinds("model", state["model"], self.model.state_dict())
+            if state["chosen"] is not None:
+                check_kinds("chosen", state["chosen"], self.model.state_dict())
+            check_kinds("groups", state["optimizer"]["param_groups"], self.opt.state_dict()["param_groups"])
         check_kinds("schedule", state["schedule"], self.steps.schedule.state_dict())
         numbers = {"epoch_seconds": 0.0, "seconds": 0.0, "passes": 0.0}
         check_kinds("state", {"passes": 0.0, **state}, numbers)
 
+    def _load_whole(self, state: Mapping[str, Any]) -> None:
+        if self.recipe.engine.sharded:
+            from .sharded_checkpoint import load_whole
+
+            chosen = load_whole(self.model, self.opt, state)
+        else:
+            self.model.load_state_dict(state["model"])
+            self.opt.load_state_dict(state["optimizer"])
+            chosen = state["chosen"]
+        self.chosen = _copy(self.model) if chosen is None else chosen
+
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.opt.load_state_dict(state["optimizer"])
         self.steps.schedule.load_state_dict(state["schedule"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.history = [read_epoch(epoch) for epoch in state["history"]]
-        self.chosen = _copy(self.model) if state["chosen"] is None else state["chosen"]
-        self.losses = [] if state["losses"] is None else list(state["losses"].to(self.fabric.device))
+        losses = [] if state["losses"] is None else list(state["losses"].to(self.fabric.device))
+        self.losses = losses if self.team.first else [torch.zeros_like(loss) for loss in losses]
         self.epoch_seconds, self.seconds = state["epoch_seconds"], state["seconds"]
         self.steps.passes = state.get("passes", math.nan)  # a run that an older version began does not know
-        self.steps.seen = Seen.restored(state.get("seen"), self.fabric.device)
-        set_random_state(state["random"], self.fabric.device)
+        self.steps.seen = Seen.restored(state.get("seen"), self.fabric.device).begun_by_first(self.team.rank)
+        randoms = [state["random"], *state.get("random_of_others", ())]
+        self.began_with = len(randoms)
+        sharded = settings(state["recipe"])["engine"]["strategy"] == "fsdp"
+        self.began_averaged = sharded or self.began_with == 1 or self.opt.estimator.averages_ascent
+        if self.team.rank < len(randoms):
+            set_random_state(randoms[self.team.rank], self.fabric.device)
+        else:  # more processes than before
+            own_noise(self.seed, self.team.rank, len(self.history), len(losses))
 
 
 def _copy(model: nn.Module) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What the steps of an epoch were like: kept on the device, and read once, at the epoch's end."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,23 +75,33 @@ class Seen:
     predicted: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
 
-    def loop(self, last: StepStats, loop: Loop) -> None:
-        """Add a loop over passes: what the optimizer tells of it, and what the loop shows."""
+    def loop(self, last: StepStats, loop: Loop, share: float = 1.0, *, averaged: bool = False) -> None:
+        """Add a loop over passes: what the optimizer tells of it, and what the loop shows.
+
+        Of several processes each adds its part of the mean over the examples, so that :meth:`joined` only adds up.
+
+        Args:
+            last: what the optimizer tells.
+            loop: what the loop shows.
+            share: of the batch's examples that this process has; 0: it has borrowed some, which do not count.
+            averaged: whether several climb one averaged gradient: how many samples carry it, none of them knows.
+        """
         self.loops += 1
         predicted = None
         if last.output is not None and loop.labels is not None:
             predicted = last.output.argmax(1)
-            self.predicted.append(predicted)
-            self.labels.append(loop.labels)
+            if share:
+                self.predicted.append(predicted)
+                self.labels.append(loop.labels)
         if last.norm_on_device is None:
             return
-        self.eps_norms.append(last.norm_on_device)
-        if loop.gradient is not None:
-            self.samples.append(effective_samples(loop.gradient))
+        self.eps_norms.append(_part(last.norm_on_device, share))
+        if loop.gradient is not None and not averaged:
+            self.samples.append(_part(effective_samples(loop.gradient), share))
         if loop.output is not None and loop.loss is not None:
-            self.perturbed_losses.append(loop.loss)
+            self.perturbed_losses.append(_part(loop.loss, share))
             if predicted is not None and loop.labels is not None:
-                self.rises.append(_rise(predicted, loop.output.argmax(1), loop.labels))
+                self.rises.append(_part(_rise(predicted, loop.output.argmax(1), loop.labels), share))
 
     def row(
         self,
@@ -157,6 +167,29 @@ class Seen:
         return numbers | classes | {"loops": torch.tensor(self.loops)}
 
     @classmethod
+    def joined(cls, states: Sequence[Mapping[str, Any]]) -> "Seen":
+        """Return what several processes have seen of the same steps, from what :meth:`state` says of each, on the CPU.
+
+        Their numbers add up to the mean over the processes, but for the gradient that the optimizer gets, which is one.
+        """
+        first, *others = (cls.restored(state, torch.device("cpu")) for state in states)
+        for other in others:
+            for name in _NUMBERS[1:]:
+                pairs = zip(getattr(first, name), getattr(other, name), strict=True)
+                setattr(first, name, [one + two for one, two in pairs])
+            first.predicted += other.predicted
+            first.labels += other.labels
+        return first
+
+    def begun_by_first(self, rank: int) -> "Seen":
+        """Return the share of process number ``rank`` in what was saved: all of it is the first one's."""
+        if rank:
+            for name in _NUMBERS[1:]:
+                setattr(self, name, [torch.zeros_like(number) for number in getattr(self, name)])
+            self.predicted, self.labels = [], []
+        return self
+
+    @classmethod
     def restored(cls, state: Mapping[str, Any] | None, device: torch.device) -> "Seen":
         """Return what :meth:`state` has saved; None, of another version of bisam, has seen nothing."""
         state = state or {}
@@ -179,6 +212,11 @@ def effective_samples(gradient: Tensor) -> Tensor:
     weights = gradient.abs().sum(-1)
     weights = weights / weights.amax(-1, keepdim=True)  # squares of tiny gradients would vanish
     return weights.sum(-1).square() / weights.square().sum(-1)
+
+
+def _part(number: Tensor, share: float) -> Tensor:
+    """Return a number times a share; the very number where the share is 1."""
+    return number if share == 1 else share * number
 
 
 def _rise(before: Tensor, after: Tensor, labels: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,11 @@ from ..data import Examples
 from ..recipe import TrainRecipe
 from ..registry.methods import Method
 from .asking import Asking, Backward, Forward, alone
-from .fabric import Fabric
+from .fabric import Fabric, ModelParallelStrategy
 from .learning_rate import learning_rate
 from .seen import Loop, Seen
+from .sharding import whole
+from .team import Part, Team
 
 __all__ = ["FORWARD", "Step", "Steps"]
 
@@ -35,6 +38,7 @@ class Steps:
         recipe: the learning rate's schedule, and clipping.
         total: steps of the whole training.
         record: whether ``seen`` is filled, which reads each gradient once more.
+        team: the processes that take these steps together, each on its part of the batch; None: those of the engine.
 
     Attributes:
         net: the network as the engine runs it.
@@ -57,9 +61,11 @@ class Steps:
         total: int,
         *,
         record: bool = True,
+        team: Team | None = None,
     ) -> None:
         self.fabric, self.model, self.opt, self.clip = fabric, model, opt, recipe.clip
-        self.net, self._stepper = fabric.setup(model, opt)
+        self.net, self._stepper = _set_up(fabric, model, opt)
+        self.team = team or Team(fabric)
         self.schedule = learning_rate(opt, recipe, total)
         self._micro_batches, self._choose = method.micro_batches, method.choose_samples
         self._chosen_by_a_pass = method.sharpest_samples is not None
@@ -107,10 +113,11 @@ class Steps:
         return loss
 
     def _backward(self, batch: Examples) -> Asking[Tensor]:
-        """Compute the batch's gradient in ``p.grad``, and return its descent loss."""
+        """Compute the batch's gradient in ``p.grad``, and return its descent loss: this process's part of the mean."""
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         total = torch.zeros((), device=batch.y.device)
-        for x, y, share in micro_batches(self._micro_batches, batch.x, batch.y):
+        part = self.team.part(len(batch))
+        for x, y, share in micro_batches(self._micro_batches, batch.x[part.rows], batch.y[part.rows]):
             loop = Loop(self.loss_at == "w", self._choose is None)
             for loss in self.opt.passes(scaler):
                 seen = (x, y) if self._choose is None else self._choose(loss, self.net, x, y)
@@ -120,12 +127,25 @@ class Steps:
                 if self._record:
                     plain = value if loss.is_ascent else self._plain(value, output, seen[1])
                     loop.take(output, seen[1], plain, is_ascent=loss.is_ascent)
-                yield Backward(share * value, self.fabric)
+                yield Backward(share * self._weight(part, is_ascent=loss.is_ascent) * value, self.fabric)
             if self._record:
-                self.seen.loop(self.opt.last, loop)
+                self.seen.loop(self.opt.last, loop, part.share, averaged=self.team.size > 1 and self.averages)
             at_w = self.opt.last.loss
             total += share * (value.detach() if at_w is None else at_w)
-        return total
+        return total if part.share == 1 else part.share * total
+
+    def _weight(self, part: Part, *, is_ascent: bool) -> float:
+        """Return what the mean loss of this process's part counts.
+
+        The engine averages gradients over the processes with equal weights, and their parts need not be of one size.
+        The gradient that a process climbs alone is that of its own mean.
+        """
+        return 1.0 if is_ascent and not self.averages else self.team.size * part.share
+
+    @property
+    def averages(self) -> bool:
+        """Whether all processes climb one averaged gradient."""
+        return self.opt.estimator.averages_ascent or isinstance(self.fabric.strategy, ModelParallelStrategy)
 
     def _plain(self, value: Tensor, output: Tensor, labels: Tensor) -> Tensor:
         """Return the descent loss of an output whose objective has returned ``value``, which may be another number."""
@@ -135,7 +155,7 @@ class Steps:
     def _gradient_norm(self) -> Tensor:
         """Return the norm of the gradient that the optimizer is about to get: 0-dim, on the device."""
         gradients = [p.grad for group in self.opt.param_groups for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm: Tensor = whole(nn.utils.get_total_norm(gradients))
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         return norm if scaler is None else norm / scaler.scale(torch.ones_like(norm))
 
@@ -143,6 +163,16 @@ class Steps:
         """Count a pass over a part of a micro-batch, which holds a share of the batch."""
         chosen = FORWARD if self._chosen_by_a_pass and part < 1 else 0.0
         self.passes += share * (part + chosen)
+
+
+def _set_up(fabric: Fabric, model: nn.Module, opt: SharpnessAware) -> tuple[nn.Module, Any]:
+    """Hand network and optimizer to the engine, and tell the optimizer what wraps the network."""
+    if isinstance(fabric.strategy, ModelParallelStrategy):  # whose shards the optimizer already holds
+        return fabric.setup_module(model), fabric.setup_optimizers(opt)
+    net, stepper = fabric.setup(model, opt)
+    if fabric.world_size > 1:
+        opt.model = net
+    return net, stepper
 
 
 @dataclass(frozen=True, eq=False)

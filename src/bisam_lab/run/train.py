@@ -6,11 +6,14 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from torch.nn import SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from ..recipe import Recipe, digest
 from ..registry.metrics import METRICS
 from .asking import Asking, Clock, answered
 from .base_optimizer import stale_statistics
-from .checkpoint import CheckpointError, Checkpoints
+from .checkpoint import Checkpoints
 from .environment import environment
 from .evaluation import collapsed, predictions
 from .fabric import Logger
@@ -18,6 +21,7 @@ from .logs import WandbLogger, build_loggers, logged
 from .observer import Observer
 from .result import Run, RunResult, Status
 from .resumable import Training
+from .setup import alone_in_norms
 from .signatures import Signature, found
 
 __all__ = ["Measuring", "train", "training"]
@@ -72,7 +76,9 @@ def training(
     """
     observer = observer or Observer()
     run = Training(recipe, method, seed, data_dir, clock)
-    place = environment(run.fabric.device) | ({} if stack == 1 else {"stack": stack})
+    place = environment(run.fabric.device) | ({} if stack == 1 else {"stack": stack}) | _spread(run)
+    if said := alone_in_norms(recipe.engine, run.fabric.device):
+        observer.note(said)
     if run.about_data:
         observer.about_data(run.about_data)
     if (warning := stale_statistics(run.opt.base, run.model)) is not None:
@@ -110,14 +116,27 @@ train = answered(training)
 
 def _resume(run: Training, checkpoints: Checkpoints, observer: Observer) -> None:
     """Continue from the last checkpoint, if there is one."""
-    state = checkpoints.load()
-    if state is None:
+    if not run.resume(checkpoints):
         return
-    try:
-        run.restore(state)
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoints.last}: {error}: choose another folder with --out") from None
     observer.note(f"goes on from epoch {len(run.history) + 1}, after {len(run.losses)} of its steps")
+    if run.began_with != run.team.size:
+        observer.note(_other_number(run))
+
+
+def _other_number(run: Training) -> str:
+    """Say what it means that a run goes on in another number of processes than it was saved in."""
+    reasons = []
+    if not run.began_averaged or not (run.team.size == 1 or run.steps.averages):
+        reasons.append("each climbs the gradient of its own part of a batch (m-sharpness)")
+    if any(isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm) for module in run.model.modules()):
+        reasons.append("BatchNorm takes its statistics of each part")
+    said = f"it was saved by {run.began_with} process{'es' * (run.began_with > 1)}, and goes on in {run.team.size}: "
+    return said + (f"not the same training, for {', and '.join(reasons)}" if reasons else "the same but for rounding")
+
+
+def _spread(run: Training) -> dict[str, Any]:
+    """Return how many processes a run has, for its environment, where there are several."""
+    return {} if run.team.size == 1 else {"processes": run.team.size}
 
 
 def _tell_signatures(run: Training, observer: Observer, told: AbstractSet[Signature]) -> set[Signature]:
@@ -129,7 +148,7 @@ def _tell_signatures(run: Training, observer: Observer, told: AbstractSet[Signat
 
 
 def _loggers(run: Training, variant: str, folder: Path | None, wandb: str | None) -> list[Logger]:
-    if folder is None:
+    if folder is None or not run.team.first:
         return []
     loggers = build_loggers(folder, run.history)
     if wandb is not None:
@@ -141,10 +160,11 @@ def _loggers(run: Training, variant: str, folder: Path | None, wandb: str | None
 def _result(run: Training, variant: str, place: dict[str, Any], measure: Measuring | None) -> Asking[RunResult]:
     run.model.load_state_dict(run.chosen)
     labels, test = run.test.labels, run.test.to(run.fabric.device)
-    predicted = yield from predictions(run.steps.net, test, run.fabric)
+    predicted = yield from predictions(run.steps.net, run.mine(test), run.fabric, team=run.team)
     status: Status = "diverged" if run.diverged else "collapsed" if collapsed(predicted, labels) else "ok"
     seconds, taken = sum(epoch.seconds for epoch in run.history), run.seconds + run.clock() - run.started
-    measures = {} if measure is None else measure(run)
+    measures = {} if measure is None or not run.team.first else measure(run)
+    run.team.wait()
     return RunResult(
         method=run.method,
         seed=run.seed,

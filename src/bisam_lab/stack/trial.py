@@ -68,8 +68,8 @@ def try_stack(recipe: Recipe, data_dir: Path | None, size: int, slowest: float =
     """
     if recipe.engine.precision.endswith("-mixed"):
         return Trial(f"autocast (engine.precision={recipe.engine.precision}) does not reach convolutions under vmap")
-    if recipe.engine.strategy != "auto":
-        return Trial(f"engine.strategy={recipe.engine.strategy} is not one process on one device")
+    if recipe.engine.processes > 1:
+        return Trial(f"engine.devices={recipe.engine.devices} x engine.nodes={recipe.engine.nodes} is not one process")
     fabric = build_fabric(recipe.engine)
     splits, model = load_examples_and_model(recipe, data_dir, seed=0)
     if not isinstance(splits.train, InMemory):

@@ -11,6 +11,7 @@ from ..data.examples import count_batches
 from ..recipe import Recipe, RecipeError
 from ..run.fabric import build_fabric
 from ..run.optimizer import build_optimizer
+from ..run.place import refuse_several
 from ..run.setup import load_examples_and_model
 
 __all__ = ["Advice", "advise"]
@@ -51,6 +52,7 @@ def advise(recipe: Recipe, method: str, seed: int = 0, *, data_dir: Path | None 
     Raises:
         RecipeError: data are missing, an epoch is too short, or :func:`bisam.rho_range` refuses the optimizer.
     """
+    refuse_several(recipe.engine, "bisam rho-range", "set engine.devices=1 and engine.nodes=1")
     fabric = build_fabric(recipe.engine)
     splits, model = load_examples_and_model(recipe, data_dir, seed)
     epoch = count_batches(len(splits.train), recipe.train.batch_size)

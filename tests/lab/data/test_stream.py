@@ -53,3 +53,19 @@ def test_start_decodes_nothing_that_lies_before(painted, monkeypatch):
     monkeypatch.setattr(stream, "decode", lambda *args: seen.append(args) or decode(*args))
     list(splits.train.shuffled(8, 5, 2, start=4))
     assert len(seen) == len(splits.train) - 4 * 8
+
+
+@pytest.mark.parametrize("augment", ["none", "crop-flip-cutout", "resized-crop-flip"])
+def test_a_part_of_each_batch_is_that_of_the_whole_and_all_that_is_decoded(painted, monkeypatch, augment):
+    from bisam_lab.data import stream
+
+    whole = load_splits(recipe(painted, loading="stream", augment=augment, workers=0), None, 0).train
+    part = whole.only(lambda size: slice(size // 2, size))
+    expected, seen = list(whole.shuffled(8, 5, 2)), []
+    monkeypatch.setattr(stream, "decode", lambda *args: seen.append(args) or decode(*args))
+    for one, other in zip(expected, part.shuffled(8, 5, 2), strict=True):
+        assert torch.equal(one.y, other.y)
+        assert torch.equal(one.x[len(one) // 2 :], other.x[len(one) // 2 :])
+    assert len(seen) == sum(len(one) - len(one) // 2 for one in expected) < len(whole)
+    rest = zip(whole.in_order(6), part.in_order(6), strict=True)
+    assert all(torch.equal(one.x[len(one) // 2 :], other.x[len(one) // 2 :]) for one, other in rest)

@@ -14,6 +14,7 @@ import pytest
 
 from ..test_cli import bisam, finished, start, wait_for
 
+pytestmark = pytest.mark.slow
 STUDY = [
     *("digits", "data.train_size=96", "data.validation_size=50", "model.options.width=2", "train.batch_size=8"),
     *("train.epochs=30", "methods=[sgd,sam]", "seeds=2"),

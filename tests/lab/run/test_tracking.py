@@ -24,7 +24,7 @@ from bisam_lab.study.cell import run_cell
 from ..test_cli import ENV, in_process
 from .runs import TINY, StopAfter
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of what the client imports
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of what the client imports
 COMMAND = ["train", "digits", *TINY, "train.epochs=3", "--method", "sam"]
 
 

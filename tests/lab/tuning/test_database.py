@@ -17,6 +17,7 @@ import sqlalchemy
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from bisam_lab.parallel.engine import Engine
 from bisam_lab.recipe import RecipeError
 from bisam_lab.run.observer import Observer, Stopped
 from bisam_lab.tuning.claim import Claim, TakenOver, claim, recover
@@ -82,6 +83,7 @@ def _pids(folder):
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_two_drivers_share_a_server_through_kills(kind, tmp_path, request):
     """A worker of one and the whole other one are killed in mid-trial; the same command then ends complete."""
@@ -102,12 +104,9 @@ def test_two_drivers_share_a_server_through_kills(kind, tmp_path, request):
         second.wait(120)
         assert "Traceback" not in (a / "said").read_text()
         trials = study.trials
-        left = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        assert left, "the killed ones left trials behind"
-        queued = sum(
-            trial.state == TrialState.WAITING for trial in trials
-        )  # the first one's other worker put its own back
-        wanted = sum(map(ended, trials)) + len(left) + queued
+        left = [trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.FAIL)]
+        assert left, "the killed ones left trials behind; some of them are queued again by now"
+        wanted = sum(map(ended, trials)) + sum(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials)
         again = stack.enter_context(_started(warm(), a, *args, str(wanted)))
         assert again.wait(240) == 0, (a / "said").read_text()
         said = (a / "said").read_text()
@@ -329,7 +328,7 @@ def test_a_server_that_goes_away_in_the_middle_is_one_line(tmp_path):
     with pytest.raises(
         RecipeError, match=r"--storage sqlite:\.\.\. does not answer \(.*no such table.*the same command"
     ):
-        for _ in run_trials(tuning, study, jobs=1):
+        for _ in run_trials(tuning, study, Engine(jobs=1)):
             pass
 
 
