@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_slurm_preempts_a_job_and_loses_the_driver_and_a_process(tmp_path, local
 
 def parent(pid):
     try:
-        return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except FileNotFoundError:
         return 0
 
