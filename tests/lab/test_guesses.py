@@ -155,7 +155,6 @@ def test_each_command_reads_them_and_says_how(command, here, capsys, monkeypatch
         (["compare", "--lr"], "--lr has no value: write it as --lr VALUE, or train.lr=VALUE"),
         (["compare", "--method", "sam"], "bisam compare has no --method: write --methods sgd,sam"),
         (["compare", "--seed", "1"], "bisam compare has no --seed: --seeds N says how many"),
-        (["train", "--seeds", "3"], "bisam train has no --seeds: write --seed N"),
         (["tune", "--methods", "sam"], "bisam tune has no --methods: write --method sam"),
         (["rho-range", "--seeds", "1"], "bisam rho-range has no --seeds: write --seed N"),
         (["bench", "--seed", "1"], "bisam bench has no --seed: a bench measures time"),

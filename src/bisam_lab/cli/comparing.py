@@ -27,7 +27,7 @@ from ..statistics.signatures import in_words
 from ..study.elsewhere import wait_for_others
 from ..study.folder import Study
 from ..study.pool import run_study
-from .live import Live
+from .live import Live, ended_line
 from .so_far import SoFar
 
 __all__ = ["Comparing"]
@@ -119,7 +119,7 @@ class Comparing:
             for ended in live.ended(events):
                 done += 1
                 live.set_done(done)
-                live.print(*_line(ended))
+                live.print(*ended_line(ended))
                 show(ended)
                 self.elsewhere += ended.elsewhere
         self.failed = live.failed
@@ -162,16 +162,3 @@ class Comparing:
         """Print a table; a line that is too long is better than a lost column."""
         whole = Measurement.get(self.console, self.console.options.update(max_width=200), view).maximum
         Console(width=max(self.console.width, whole)).print(view, crop=False)
-
-
-def _line(ended: JobEnded[RunResult]) -> tuple[str, str | None]:
-    """Return a run's line, and its style."""
-    if ended.error is not None:
-        return f"{ended.job} failed: {ended.error}; the same command tries it again", "red"
-    if ended.result is None:
-        return f"{ended.job} is being trained by another process", None
-    r = ended.result
-    status, style = ("", None) if r.status == "ok" else (f"  {r.status}", "red")
-    if signs := [one.name for one in r.signatures]:
-        status, style = f"{status}  shows {', '.join(signs)}", style or "yellow"
-    return f"{ended.job}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){status}", style

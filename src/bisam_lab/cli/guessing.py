@@ -22,7 +22,6 @@ _ANSWERS = {
     },
     "train": {
         "methods": _ONE_METHOD,
-        "seeds": "write --seed N; bisam compare --seeds N trains several",
         "variants": "write --variant NAME",
     },
     "tune": {"methods": _ONE_METHOD, "seed": "--seeds N says how many a trial has", "variants": "write --variant NAME"},

@@ -18,9 +18,10 @@ from rich.progress import (
 )
 
 from ..parallel.events import EpochDone, Event, JobEnded, Note, Shows
+from ..run.result import RunResult
 from ..run.signatures import SIGNATURES
 
-__all__ = ["Live", "display", "percent"]
+__all__ = ["Live", "display", "ended_line", "percent"]
 
 T = TypeVar("T")
 
@@ -142,3 +143,16 @@ def display(console: Console) -> _Bars:
 def percent(score: float) -> str:
     """Return a fraction in percent."""
     return f"{100 * score:.2f} %"
+
+
+def ended_line(ended: JobEnded[RunResult]) -> tuple[str, str | None]:
+    """Return a run's line, and its style."""
+    if ended.error is not None:
+        return f"{ended.job} failed: {ended.error}; the same command tries it again", "red"
+    if ended.result is None:
+        return f"{ended.job} is being trained by another process", None
+    r = ended.result
+    status, style = ("", None) if r.status == "ok" else (f"  {r.status}", "red")
+    if signs := [one.name for one in r.signatures]:
+        status, style = f"{status}  shows {', '.join(signs)}", style or "yellow"
+    return f"{ended.job}: test {100 * r.test_score:.2f} % (epoch {r.selected_epoch}, {r.seconds:.1f} s){status}", style

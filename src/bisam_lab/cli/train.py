@@ -12,7 +12,21 @@ from rich.markup import escape
 from ..errors import RecipeError
 from ..importing import no_collection
 from .completion import complete_method
-from .options import DataDir, Json, LabelNoise, Overrides, RecipeName, Smoke, read
+from .options import (
+    CpusPerRun,
+    DataDir,
+    EngineOption,
+    GpusPerRun,
+    Json,
+    LabelNoise,
+    Overrides,
+    RayAddress,
+    RecipeName,
+    Slurm,
+    Smoke,
+    engine_of,
+    read,
+)
 from .restart import RUN, Restart, restart
 from .signals import leaving
 
@@ -33,6 +47,9 @@ def train(
         typer.Option(help="What to train with; the recipe's last method by default.", autocompletion=complete_method),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of initial weights, split, noise, data order.")] = 0,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Train so many runs, from --seed on, each in a folder of its own.")
+    ] = None,
     of: Annotated[str | None, typer.Option("--variant", help="Which of the recipe's variants; the first.")] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
@@ -49,6 +66,14 @@ def train(
         str | None,
         typer.Option(metavar="URI|EXPERIMENT", help="Log to MLflow, too: a server, or an experiment's name."),
     ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; by default one per core, or one on a GPU.")
+    ] = None,
+    engine: EngineOption = "local",
+    ray_address: RayAddress = None,
+    slurm: Slurm = None,
+    cpus_per_run: CpusPerRun = 1,
+    gpus_per_run: GpusPerRun = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -60,6 +85,7 @@ def train(
 
     [dim]bisam train digits --method bisam-log --seed 3[/dim]
     [dim]bisam train cifar10 --data-dir data --method sam engine.precision=bf16-mixed --wandb my-project[/dim]
+    [dim]bisam train digits --method sam --seeds 5 --engine ray[/dim]
     """
     from ..recipe import variant  # here, as all below: torch takes seconds to import, and --help must be fast
     from ..run.place import check_place, place
@@ -75,8 +101,23 @@ def train(
     run = Run(of, seed, method)
     folder = out or Path("runs") / chosen.name / of / method / f"seed-{seed}"
     console = Console(stderr=as_json, quiet=here is not None and here.rank > 0)
-    mine = {"methods": (method,), "seeds": 1, "first_seed": seed, "hypotheses": (), "stopping": None}
-    own = chosen.model_copy(update=mine).to_yaml()
+    if seeds is not None or engine != "local":
+        _check_several(here, wandb, mlflow, seeds)
+        where = engine_of(chosen, engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
+        parent = folder if seeds is None else (out or folder.parent)
+        runs = {
+            Run(of, number, method): parent / f"seed-{number}" if seeds is not None else parent
+            for number in range(seed, seed + (seeds or 1))
+        }
+        for one, place_of in runs.items():
+            _prepare(place_of, _own(chosen, one), console, again=again)
+        from ..study.work import How
+        from .seeds import train_seeds
+
+        how = How(data_dir, every, keep=True, keep_every=keep_every, patience=where.patience)
+        train_seeds(chosen, runs, where, parent, how, console, as_json=as_json)
+        return
+    own = _own(chosen, run)
     with speaking(here):
         check_place(chosen.engine)
         if leads(here, chosen.engine):
@@ -140,6 +181,26 @@ def train(
         console.print(signature.advice, style="yellow", highlight=False, markup=False)
     if text := shift(chosen.data.name):
         console.print(text, highlight=False, markup=False)
+
+
+def _own(recipe: "Recipe", run: "Run") -> str:
+    """Return a run's recipe, as a file holds it."""
+    mine = {"methods": (run.method,), "seeds": 1, "first_seed": run.seed, "hypotheses": (), "stopping": None}
+    return recipe.model_copy(update=mine).to_yaml()
+
+
+def _check_several(here: object, wandb: str | None, mlflow: str | None, seeds: int | None) -> None:
+    """Refuse what follows one run in this process alone.
+
+    Raises:
+        RecipeError: with what to leave out.
+    """
+    asked = "--seeds" if seeds is not None else "--engine"
+    for option, given in (("--wandb", wandb), ("--mlflow", mlflow)):
+        if given is not None:
+            raise RecipeError(f"{option} follows one run of this process: leave it out, or {asked}")
+    if here is not None:
+        raise RecipeError(f"{asked} starts processes of its own: call it without torchrun or srun")
 
 
 def _tracked(

@@ -18,13 +18,16 @@ from bisam_lab.recipe import RecipeError, load
 from bisam_lab.run.checkpoint import read
 from bisam_lab.run.result import Run
 from bisam_lab.stack.trial import Trial
-from bisam_lab.study import pool
+from bisam_lab.study import pool, work
 from bisam_lab.study.cell import run_cell
 from bisam_lab.study.files import read_result
 from bisam_lab.study.folder import Study
+from bisam_lab.study.work import Cell, How
 
 from ..run.runs import logged
 from ..test_cli import TINY, start, wait_for
+
+HOW = How(None, 30.0)
 
 
 def test_sigterm_to_the_whole_group_saves(tmp_path):
@@ -47,8 +50,8 @@ def test_a_full_disk_is_told_whatever_hides_it(tmp_path):
     hidden, deeper = ValueError("you tried to log 2.4"), RuntimeError("PytorchStreamWriter failed")
     hidden.__cause__, deeper.__context__ = full, hidden
     for error in (full, hidden, deeper):
-        assert pool._reason(error, tmp_path) == f"{tmp_path}: no space is left on the disk: free some"
-    assert pool._reason(ValueError("no"), tmp_path) == "ValueError: no"
+        assert work._reason(error, tmp_path) == f"{tmp_path}: no space is left on the disk: free some"
+    assert work._reason(ValueError("no"), tmp_path) == "ValueError: no"
 
 
 def test_a_thread_that_cannot_write_leaves_the_word_to_its_run(capsys):
@@ -63,14 +66,14 @@ def test_a_run_reports_its_epochs_and_how_it_ended(tmp_path, monkeypatch):
     recipe, run = load("digits", [*TINY, "methods=[sgd]", "seeds=1"]), Run("", 0, "sgd")
     tmp_path.joinpath("a").mkdir()
     with FileLock(tmp_path / "a" / ".lock"):
-        (busy,) = pool._run([(recipe, run, tmp_path / "a")], None, 30.0)
+        (busy,) = work.train_cells([Cell(recipe, run, tmp_path / "a")], HOW)
     assert busy.elsewhere
-    (ended,) = pool._run([(recipe, run, tmp_path / "a")], None, 30.0)
+    (ended,) = work.train_cells([Cell(recipe, run, tmp_path / "a")], HOW)
     assert ended == JobEnded("sgd seed 0", read_result(tmp_path / "a", run))
     epochs = ended.result.history
     assert list(queue.queue) == [EpochDone("sgd seed 0", e.epoch, 2, e.validation_score) for e in epochs]
     monkeypatch.setattr(worker, "_stopping", True)
-    (stopped,) = pool._run([(recipe, Run("", 1, "sgd"), tmp_path / "b")], None, 30.0)
+    (stopped,) = work.train_cells([Cell(recipe, Run("", 1, "sgd"), tmp_path / "b")], HOW)
     assert stopped.error == "its process was told to stop"
 
 
@@ -87,7 +90,7 @@ def test_what_goes_wrong_in_a_run_is_its_end_alone(raised, said, tmp_path, monke
         raise raised
 
     monkeypatch.setattr("bisam_lab.study.cell.cell", failing)
-    ended = pool._run([(load("digits", TINY), Run("", 0, "sgd"), tmp_path)], None, 30.0)
+    ended = work.train_cells([Cell(load("digits", TINY), Run("", 0, "sgd"), tmp_path)], HOW)
     assert ended == [JobEnded("sgd seed 0", error=said)]
 
 
@@ -135,9 +138,9 @@ def test_a_stack_that_was_stopped_goes_on_in_another_one(tmp_path, monkeypatch):
         if isinstance(event, EpochDone) and event == EpochDone("sgd seed 1", 3, 3, event.score):
             monkeypatch.setattr(worker, "_stopping", True)  # the sam runs have not been tested
 
-    monkeypatch.setattr(pool, "send", send)
-    cells = [(recipe, run, study.path(run)) for run in study.runs]
-    ended = pool._run(cells, None, 30.0)
+    monkeypatch.setattr(work, "send", send)
+    cells = [Cell(recipe, run, study.path(run)) for run in study.runs]
+    ended = work.train_cells(cells, HOW)
     assert {e.job for e in ended if e.error} == {"sam seed 0", "sam seed 1"}
     assert {run.method for run in study.results()} == {"sgd"}
     monkeypatch.setattr(worker, "_stopping", False)
@@ -145,9 +148,9 @@ def test_a_stack_that_was_stopped_goes_on_in_another_one(tmp_path, monkeypatch):
     more = load("digits", [*EXACT, "methods=[sgd,sam]", "seeds=3", "train.epochs=3"])
     study = Study(tmp_path / "s", more)
     done = study.results()
-    cells = [(more, run, study.path(run)) for run in study.runs if run not in done]
+    cells = [Cell(more, run, study.path(run)) for run in study.runs if run not in done]
     assert len(cells) == 4
-    assert all(e.result is not None for e in pool._run(cells, None, 30.0))
+    assert all(e.result is not None for e in work.train_cells(cells, HOW))
     resumed = [event.text for event in sent if isinstance(event, Note)]
     assert len(resumed) == 2
     assert all(text.startswith("goes on from epoch 3, after ") for text in resumed)
