@@ -112,6 +112,7 @@ def test_the_same_seeds_give_the_same_numbers_whatever_the_jobs(tmp_path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_interrupted_and_resumed(number, tmp_path):
     """Stop it in mid-run: finished runs stay, no process is left over, and the same command does the rest alone."""
@@ -259,6 +260,7 @@ def test_a_stack_shows_its_runs_and_the_same_table(tmp_path):
     assert "4 of 4 runs finished before" in bisam(*args, "--stack", "off", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_two_calls_on_one_folder_share_the_work(tmp_path):
     """And leave to a third, here this test, the run that it has in hand."""
     args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "1", "--out", "s", *TINY, "train.epochs=10"]

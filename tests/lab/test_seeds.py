@@ -32,7 +32,9 @@ def test_seeds_are_the_runs_of_single_calls_and_are_trained_once(tmp_path):
 
 def test_a_seed_that_fails_is_a_line_and_code_1(tmp_path):
     (tmp_path / "net.py").write_text("def Net(num_classes):\n    raise SystemError('no such layer')\n")
-    done = bisam("train", "digits", *TINY[:2], "model.name=net.py:Net", "model.options={}", "--seeds", "2", cwd=tmp_path)
+    done = bisam(
+        "train", "digits", *TINY[:2], "model.name=net.py:Net", "model.options={}", "--seeds", "2", cwd=tmp_path
+    )
     assert done.returncode != 0
     assert "no such layer" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -27,6 +27,7 @@ def finished(study, of):
     write_text(study.path(run) / "result.json", json.dumps(result.to_dict()))
 
 
+@pytest.mark.slow
 def test_two_processes_that_start_at_once(tmp_path):
     args = ["compare", "digits", *TINY, "--methods", "sgd", "--seeds", "1", "--jobs", "1", "--stack", "off"]
     both = [start(*args, f"train.lr={lr}", cwd=tmp_path) for lr in ("0.1", "0.2")]

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 
+import pytest
 from optuna.trial import TrialState
 
 from bisam_lab.recipe import load
@@ -19,6 +20,7 @@ from .small import TINY, small, table, work
 from .test_command import spoken
 
 
+@pytest.mark.slow
 def test_real_processes_share_a_study_through_a_kill_and_a_signal(tmp_path, capsys, monkeypatch):
     """One is killed in the middle of trials, one is told to leave, and this process runs trials beside and after."""
     args = ["tune", "digits", *TINY, "train.epochs=10", "--method", "sam", "--out", "t", "--jobs", "2", "--trials"]
