@@ -136,6 +136,7 @@ def test_interrupted_and_resumed(number, tmp_path):
         assert "goes on from epoch" in done.stdout, "a half-finished run began again"
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_one_sentence(tmp_path):
     args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "2", "--out", "s", *TINY, "train.epochs=300"]
     process = start(*args, cwd=tmp_path)

@@ -23,6 +23,7 @@ def weights(sst2):
     return sst2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's call
 @pytest.mark.parametrize("task", ["sst2", "sst2-lora"])
 def test_contestants_choose_on_other_examples_and_go_on_where_they_stopped(weights, tmp_path, monkeypatch, task):

@@ -33,6 +33,9 @@ NUMBERS = ("train_loss", "validation_score", "passes", "gradient_norm", "eps_nor
 CLIMBS = ("climbed", "vanished", "error_rise", "perturbed_loss")
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
@@ -174,7 +177,6 @@ def steps_in(folder):
     return 3 * len(state["history"]) + (0 if state["losses"] is None else len(state["losses"]))
 
 
-@pytest.mark.slow
 def test_the_command_is_killed_and_goes_on_under_torchrun_to_the_same_bits(two, tmp_path):
     run = start(BISAM, *ARGS, cwd=tmp_path)
     wait_for(lambda: steps_in(tmp_path) > 2)
