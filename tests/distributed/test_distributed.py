@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from bisam import SAM
 from bisam.testing import batches, run_steps
 from tests.distributed import worker
 from tests.makers import UNDER_EACH_ASCENT, each_ascent
@@ -201,6 +202,18 @@ def test_fsdp_restores_to_the_bit_and_tells_the_global_norm(seen):
         assert result["fsdp_restores"]["same"]
         assert float(result["fsdp_restores"]["norm"]) == pytest.approx(0.5, rel=1e-9)
         assert result["fsdp_restores"]["told"] == pytest.approx(0.5, rel=1e-9)
+
+
+def test_fsdp_lets_go_of_what_an_evaluation_has_gathered(seen):
+    model = worker.frozen_first(worker.mlp())
+    run_steps(model, SAM(worker.sgd(model), model=model, rho=0.5), batches(6))
+    for result in seen:
+        assert isinstance(result["fsdp_after_evaluation"], torch.Tensor), result["fsdp_after_evaluation"]
+        close(result["fsdp_after_evaluation"], worker.flat(model.parameters()), "after evaluations")
+
+
+def test_an_optimizer_of_gathered_copies_is_refused(seen):
+    assert "call model.reshard() before base is built" in both(seen, "fsdp_refusals")["gathered"]
 
 
 def test_fsdp_without_synchronised_gradients_is_refused(seen):

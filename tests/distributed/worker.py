@@ -201,6 +201,37 @@ def fsdp_settings(rank):
     return seen
 
 
+def fsdp_after_evaluation(rank):
+    """Passes without ``backward()``, at w and at w + eps, leave gathered copies, also of frozen weights."""
+    model = frozen_first(mlp())
+    mesh = init_device_mesh("cpu", (2,))
+    fully_shard(model[3], mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    opt = SAM(sgd(model), model=model, rho=0.5)
+    for whole_x, whole_y in batches(6):
+        x, y = half(rank, whole_x, whole_y)
+        evaluate(model, whole_x)
+        for loss in opt.passes():
+            loss(model(x), y).backward()
+            evaluate(model, whole_x)
+        evaluate(model, whole_x)
+        opt.step()
+        opt.zero_grad()
+    model.reshard()
+    return flat(model.parameters())
+
+
+def frozen_first(model):
+    """Freeze a layer that FSDP gathers with the root's weights."""
+    model[0].requires_grad_(False)
+    return model
+
+
+@torch.no_grad()
+def evaluate(model, x):
+    model(x)
+
+
 def fsdp_restores(rank):
     model = _sharded()
     opt = SAM(sgd(model), model=model, rho=0.5)
@@ -228,6 +259,12 @@ def fsdp_refusals(rank):
         next(opt.passes())
     except RuntimeError as error:
         said["unsynchronised"] = str(error)
+    gathered = _sharded()
+    evaluate(gathered, batches(1)[0][0])
+    try:
+        SAM(sgd(gathered), model=gathered)
+    except ValueError as error:
+        said["gathered"] = str(error)
     return said
 
 

@@ -4,11 +4,13 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from .._vectors.shards import local
 from .._vectors.vector import ParamInfo
 
 __all__ = ["Averaging", "ModelInfo", "check_flattened"]
@@ -31,12 +33,11 @@ class ModelInfo:
 
     Raises:
         ValueError: the model has none of the optimizer's parameters; the parameters are sharded and there is no model;
-            FSDP1.
+            they are FSDP's gathered copies; FSDP1.
     """
 
     def __init__(self, module: nn.Module | None, base: Optimizer) -> None:
         self.module = module
-        self.params = _param_info(base, module)
         self.attributes: list[tuple[nn.Module, str]] | None = None
         self.ddp: list[DistributedDataParallel] = []
         self._fsdp: list[Any] = []
@@ -51,12 +52,17 @@ class ModelInfo:
         self._frozen: list[Tensor] = []
         self.copies_frozen = True
         self.look()
+        if self._fsdp:
+            _check_shards(base)
+        self.params = _param_info(base, module)
 
     def look(self) -> None:
         """Look at the modules and parameters as they are now: an engine may have wrapped some since the last step.
 
         Walking through a tree of modules takes as long as the arithmetic of a step. So the tree is walked where it has
-        changed: other children, other classes (``fully_shard`` changes them in place), other parameters.
+        changed: other children, other classes (``fully_shard`` changes them in place), other parameters. Weights that
+        FSDP has gathered for a pass without ``backward()``, such as an evaluation, are let go first: the optimizer's
+        are the shards.
 
         Raises:
             ValueError: FSDP1, whose flat shards have no norm of their own.
@@ -66,6 +72,7 @@ class ModelInfo:
         kinds = list(map(type, self._modules))
         if not self._modules or kinds != self._kinds or not _same(_children(self._modules), self._children):
             self._walk(self.module)
+        self.refresh()
         held: list[Tensor | None] = [param for module in self._modules for param in module._parameters.values()]
         if not _same(held, self._held):
             if self._held:
@@ -137,7 +144,7 @@ class ModelInfo:
                 )
 
     def refresh(self) -> None:
-        """Make FSDP gather the weights again: an unsharded copy would hide that they have moved."""
+        """Make FSDP gather the weights again: a gathered copy would hide that they have moved."""
         for module in self._fsdp:
             module.reshard()
 
@@ -210,6 +217,19 @@ def _check_placements(params: Sequence[Any]) -> None:
             raise ValueError(
                 f"a parameter of shape {tuple(param.shape)} has placements {tuple(param.placements)}, and a weight may "
                 "not be a partial sum: give it Shard or Replicate, param.redistribute(placements=[Replicate(), ...])"
+            )
+
+
+def _check_shards(base: Optimizer) -> None:
+    """Refuse an optimizer that was built on gathered copies: the gradients are the shards', so it would train nothing.
+
+    The model must have let go of its copies before, for then they have no storage.
+    """
+    for part in (local(param) for group in base.param_groups for param in group["params"]):
+        if part.layout == torch.strided and part.numel() > 0 and part.untyped_storage().size() == 0:
+            raise ValueError(
+                f"base holds a copy of shape {tuple(part.shape)} that fully_shard had gathered for a forward pass, and "
+                "its shards are what trains: call model.reshard() before base is built on model.parameters()"
             )
 
 

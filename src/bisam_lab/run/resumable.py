@@ -26,7 +26,7 @@ from .observer import Observer, Stopped
 from .optimizer import build_optimizer
 from .seen import Seen
 from .setup import load_examples_and_model, own_noise, synchronised
-from .sharding import reshard, shard, whole_on_cpu
+from .sharding import shard, whole_on_cpu
 from .steps import Steps
 from .team import Team
 
@@ -207,9 +207,7 @@ class Training:
         self.opt.eval()
         self.team.same_buffers(self.model)
         mine = self.mine(self.validation)
-        predicted = yield from predictions(self.steps.net, mine, self.fabric, stop_if_asked, self.team)
-        reshard(self.model)  # a pass without a backward one leaves weights gathered, and steps find shards
-        return predicted
+        return (yield from predictions(self.steps.net, mine, self.fabric, stop_if_asked, self.team))
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Save the state after the last step, and the weights of the selected epoch if they are new.
