@@ -73,9 +73,10 @@ def test_commands_of_one_device_refuse_several(capsys, monkeypatch, tmp_path, co
     assert words in said
 
 
-def test_studies_take_one_device_a_run():
-    with pytest.raises(RecipeError, match=r"engine.devices=2: each run of a study takes one device: bisam train"):
-        check(load("digits", ["engine.devices=2"]), None)
+def test_studies_take_one_machine_a_run():
+    check(load("digits", ["engine.devices=2"]), None)
+    with pytest.raises(RecipeError, match=r"engine.nodes=2: each run of a study takes the devices of one machine: bi"):
+        check(load("digits", ["engine.nodes=2"]), None)
 
 
 @pytest.mark.parametrize(

@@ -149,10 +149,8 @@ def train(
                 "wandb": wandb,
             }
             try:
-                if chosen.engine.processes > 1:
-                    result = run_spread(chosen, run, folder, **options)
-                else:
-                    result = run_cell(chosen, run, folder, keep=True, **options)
+                trained = run_spread if chosen.engine.processes > 1 else run_cell
+                result = trained(chosen, run, folder, keep=True, **options)
             except Busy:
                 raise RecipeError(f"--out {folder}: another process is training this run") from None
             except UnreadableError as error:

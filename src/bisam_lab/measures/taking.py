@@ -31,7 +31,13 @@ def take(run: Training, names: Sequence[str]) -> dict[str, dict[str, float]]:
 
 
 def taker(recipe: Recipe) -> Callable[[Training], dict[str, dict[str, float]]] | None:
-    """Return what takes a recipe's measures of a run; None if it asks for none."""
+    """Return what takes a recipe's measures of a run; None if it asks for none.
+
+    Raises:
+        RecipeError: the network is in shards.
+    """
+    if recipe.measures and recipe.engine.sharded:
+        raise RecipeError("measures are not taken of a network in shards: leave them out, or set engine.strategy=ddp")
     return (lambda run: take(run, recipe.measures)) if recipe.measures else None
 
 
@@ -39,8 +45,10 @@ def check(recipe: Recipe, data_dir: Path | None, seed: int = 0) -> None:
     """Refuse measures that the data do not have, before anything is trained.
 
     Raises:
-        RecipeError: a measure of images, and the data are texts, or images of other than one or three channels.
+        RecipeError: a measure of images, and the data are texts, or images of other than one or three channels; the
+            network is in shards.
     """
+    taker(recipe)
     images = [name for name in recipe.measures if MEASURES[name].images]
     if not images:
         return

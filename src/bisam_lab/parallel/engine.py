@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ..errors import RecipeError
+from ..recipe import Recipe
 
 __all__ = ["Engine", "EngineName"]
 
@@ -18,8 +19,10 @@ class Engine:
     Attributes:
         name: which of them.
         jobs: at once; None: as many as the machine or the cluster takes.
-        cpus: cores and threads of a job on a cluster. On this machine the jobs share the cores.
-        gpus: of a job on a cluster; a fraction lets jobs share one. None: one where the recipe may use one.
+        cpus: cores and threads of a job on a cluster, one at least for each of its processes. On this machine the jobs
+            share the cores.
+        gpus: of a job on a cluster; a fraction lets jobs share one. None: one for each of its processes where it may
+            use one.
         ray_address: of the cluster, as ``ray.init`` takes it; None: that of RAY_ADDRESS, or a cluster of this machine.
         slurm: partition, time, memory and so on; see :func:`~bisam_lab.parallel.submitting.cluster_of`.
 
@@ -44,6 +47,10 @@ class Engine:
             raise RecipeError(
                 "--cpus-per-run and --gpus-per-run have no effect on this machine: say --jobs, or --engine ray or slurm"
             )
+
+    def cpus_for(self, recipe: Recipe) -> int:
+        """Return the cores of a job on a cluster."""
+        return max(self.cpus, recipe.engine.devices)
 
     @property
     def patience(self) -> float:

@@ -57,7 +57,7 @@ def check(engine: Engine, recipe: Recipe) -> None:
 
 
 def at_once(engine: Engine, recipe: Recipe) -> int:
-    """Return how many jobs run at once. On this machine that is one per core on a CPU, and one on an accelerator."""
+    """Return how many jobs run at once. On this machine a process has a core, or one job has the accelerators."""
     if engine.jobs is not None:
         return engine.jobs
     if engine.name == "ray":
@@ -68,12 +68,12 @@ def at_once(engine: Engine, recipe: Recipe) -> int:
         from .submitting import AT_ONCE
 
         return AT_ONCE
-    return cores() if on_cpu(engine, recipe) else 1
+    return max(1, cores() // recipe.engine.devices) if on_cpu(engine, recipe) else 1
 
 
 def threads(engine: Engine, recipe: Recipe) -> int:
     """Return the threads of a job. They do not depend on how many jobs are left: sums would round differently."""
-    return engine.cpus if engine.name != "local" else max(1, cores() // at_once(engine, recipe))
+    return engine.cpus_for(recipe) if engine.name != "local" else max(1, cores() // at_once(engine, recipe))
 
 
 def on_cpu(engine: Engine, recipe: Recipe) -> bool:

@@ -45,7 +45,8 @@ class RayPool(Pool[T]):
         self._ray = connected(engine)
         self._engine, self._recipe = engine, recipe
         self._mailbox = self._here(_Mailbox)
-        work: dict[str, Any] = {"num_cpus": engine.cpus, "num_gpus": gpus_of(engine, recipe)}
+        self._threads = engine.cpus_for(recipe)
+        work: dict[str, Any] = {"num_cpus": self._threads, "num_gpus": gpus_of(engine, recipe)}
         self._work = self._ray.remote(_work).options(max_retries=TRIES - 1, **work)
         self._waiting: list[tuple[Sequence[str], tuple[Any, ...]]] = []
         self._running: dict[Any, Sequence[str]] = {}
@@ -70,7 +71,7 @@ class RayPool(Pool[T]):
             self._running[self._start(names, jobs, *args)] = names
 
     def _start(self, names: Sequence[str], job: Callable[..., Any], *args: Any) -> Any:
-        place = _Place(os.getcwd(), self._engine.cpus, tuple(names))
+        place = _Place(os.getcwd(), self._threads, tuple(names))
         return self._work.remote(self._mailbox, place, job, *args)
 
     def ask(self, job: Callable[..., R], each: Iterable[tuple[Any, ...]]) -> list[R]:
@@ -199,18 +200,18 @@ def _work(mailbox: Any, place: _Place, job: Callable[..., R], *args: Any) -> R:
 def room(engine: Engine, recipe: Recipe) -> int:
     """Return how many jobs the cluster has room for now, at least one."""
     there, gpus = connected(engine).cluster_resources(), gpus_of(engine, recipe)
-    slots = int(there.get("CPU", 0)) // engine.cpus
+    slots = int(there.get("CPU", 0)) // engine.cpus_for(recipe)
     return max(1, slots if gpus == 0 else min(slots, int(there.get("GPU", 0) / gpus)))
 
 
 def gpus_of(engine: Engine, recipe: Recipe) -> float:
-    """Return how many GPUs a job asks for: by default one where the recipe may use one and the cluster has any."""
+    """Return how many GPUs a job asks for: by default one a process where the recipe may use one and there are any."""
     if engine.gpus is not None:
         return engine.gpus
     if recipe.engine.accelerator == "cpu":
         return 0
     there = connected(engine).cluster_resources().get("GPU", 0) > 0
-    return float(there or recipe.engine.accelerator == "cuda")
+    return float(recipe.engine.devices * (there or recipe.engine.accelerator == "cuda"))
 
 
 def connected(engine: Engine) -> Any:

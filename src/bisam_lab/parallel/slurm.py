@@ -82,7 +82,7 @@ class SlurmPool(Pool[T]):
         self._folder = folder.absolute() / FOLDER
         self._folder.mkdir(exist_ok=True)
         self._cluster: Cluster = cluster_of(engine, recipe, self._folder)
-        self._threads = engine.cpus
+        self._threads = engine.cpus_for(recipe)
         self._waiting: list[_Task] = []
         self._running: list[_Task] = []
         self._failures = False

@@ -194,13 +194,13 @@ def cluster_of(engine: Engine, recipe: Recipe, folder: Path) -> Cluster:
     common = {
         "name": f"bisam-{recipe.name}",
         "timeout_min": minutes(given.pop("time", TIME)),
-        "cpus_per_task": engine.cpus,
+        "cpus_per_task": engine.cpus_for(recipe),
         **({"gpus_per_node": gpus} if gpus else {}),
     }
     own = {f"slurm_{_known(key)}": _value(value) for key, value in given.items()}
     executor.update_parameters(**common, slurm_array_parallelism=engine.jobs or AT_ONCE, **own)
     if kind == "local":
-        return _Machine(executor, folder, requeue > 0, engine.jobs or max(1, cores() // engine.cpus))
+        return _Machine(executor, folder, requeue > 0, engine.jobs or max(1, cores() // engine.cpus_for(recipe)))
     found = _Slurm(executor, folder, requeue > 0)
     if engine.gpus is None and recipe.engine.accelerator == "auto":
         found.notes.append("the jobs ask for no GPU: --gpus-per-run 1 does")
@@ -231,7 +231,7 @@ def _gpus(engine: Engine, recipe: Recipe) -> int:
         RecipeError: Slurm gives no part of a GPU.
     """
     if engine.gpus is None:
-        return int(recipe.engine.accelerator == "cuda")
+        return recipe.engine.devices * (recipe.engine.accelerator == "cuda")
     if engine.gpus != int(engine.gpus):
         raise RecipeError(
             f"--gpus-per-run {engine.gpus:g}: Slurm gives whole ones: say 1, or --gpus-per-run 0 --slurm gres=shard:1"

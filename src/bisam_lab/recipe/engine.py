@@ -42,6 +42,11 @@ class EngineRecipe(Part):
         """Whether each process holds only a shard of the network."""
         return self.strategy == "fsdp" and self.processes > 1
 
+    @property
+    def on_one_device(self) -> "EngineRecipe":
+        """The same for a network that is trained, measured or audited by one process."""
+        return self.model_copy(update={"devices": 1, "nodes": 1, "strategy": "auto"})
+
     @model_validator(mode="after")
     def _fsdp_can_compute_so(self) -> "EngineRecipe":
         if self.sharded and self.precision not in (known := ("32-true", "bf16-mixed", "bf16-true", "16-true")):

@@ -58,7 +58,7 @@ def build_fabric(recipe: EngineRecipe) -> Fabric:
     Raises:
         RecipeError: there is no such accelerator.
     """
-    _check_devices(recipe.model_copy(update={"devices": 1, "nodes": 1}))
+    _check_devices(recipe.on_one_device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fabric = Fabric(accelerator=recipe.accelerator, strategy="auto", precision=recipe.precision, devices=1)

@@ -10,10 +10,9 @@ from bisam._vectors.random import seeded
 from ..data import Splits, load_splits
 from ..models import build_model
 from ..models.published import located
-from ..recipe import EngineRecipe, Recipe
+from ..recipe import EngineRecipe, Recipe, RecipeError
 from .base_optimizer import build_base
 from .fabric import Fabric
-from .place import check_place, refuse_several
 
 __all__ = ["alone_in_norms", "check", "load_examples_and_model", "own_noise", "synchronised"]
 
@@ -60,12 +59,13 @@ def check(recipe: Recipe, data_dir: Path | None, seed: int = 0) -> str:
         One sentence about the data for the user; empty: nothing to say.
 
     Raises:
-        RecipeError: data are missing, the network or the base optimizer cannot be built, or a run takes several.
+        RecipeError: data are missing, the network or the base optimizer cannot be built, or a run takes several nodes.
     """
-    check_place(recipe.engine)
-    refuse_several(
-        recipe.engine, "each run of a study", "bisam train trains one run on several, with --method and --seed"
-    )
+    if recipe.engine.nodes > 1:
+        raise RecipeError(
+            f"engine.nodes={recipe.engine.nodes}: each run of a study takes the devices of one machine: bisam train "
+            "trains one run on several, with --method and --seed"
+        )
     splits, model = load_examples_and_model(recipe, data_dir, seed)
     build_base(recipe.train, model)
     return splits.note

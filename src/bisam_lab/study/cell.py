@@ -16,7 +16,7 @@ from ..run.train import training
 from .files import read_result, write_result
 from .hold import Busy, Hold, hold
 
-__all__ = ["Busy", "cell", "run_cell"]
+__all__ = ["Busy", "cell", "run_cell", "tidy"]
 
 
 class _Watched(Observer):
@@ -116,10 +116,15 @@ def cell(
             mine.check()  # what goes wrong in a folder that another process works in is not this run's fault
             raise
         result = write_result(folder, replace(result, equal_cost=run.equal_cost), first=True)
-        if not keep:
-            checkpoints = Checkpoints(folder / "checkpoints")
-            checkpoints.remove_states() if keep_weights else checkpoints.remove()
+        tidy(folder, keep=keep, keep_weights=keep_weights)
         return result
+
+
+def tidy(folder: Path, *, keep: bool, keep_weights: bool) -> None:
+    """Delete a finished run's checkpoints, unless ``keep``; where ``keep_weights``, all but the weights."""
+    if not keep:
+        checkpoints = Checkpoints(folder / "checkpoints")
+        checkpoints.remove_states() if keep_weights else checkpoints.remove()
 
 
 run_cell = answered(cell)

@@ -66,7 +66,8 @@ def measure_kept(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, 
         with hold(folder):
             result = read_result(folder, run, digest(recipe), recipe.train.epochs)
             assert result is not None
-            training = Training(recipe, run.method, run.seed, data_dir)
+            alone = recipe.model_copy(update={"engine": recipe.engine.on_one_device})
+            training = Training(alone, run.method, run.seed, data_dir)
             _load(training.model, folder / _WEIGHTS, result.selected_epoch)
             fresh = take(training, [name for name in names if name not in result.measures])
             result = replace(result, measures={**result.measures, **fresh})

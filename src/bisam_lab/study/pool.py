@@ -84,6 +84,10 @@ def _stacks(
     recipe, job = study.recipe_of(runs[0]), runs[0].variant or "all runs"
     jobs, largest = at_once(engine, recipe), LARGEST["cpu" if on_cpu(engine, recipe) else "cuda"]
     singly = [[run] for run in runs]
+    if recipe.engine.processes > 1:
+        if stack == "on":
+            yield Note(job, f"trained one by one: each takes engine.devices={recipe.engine.devices}")
+        return singly
     while (size := stack_size(len(runs), jobs, largest)) > 1:
         (trial,) = pool.ask(_try, [(recipe, study.data_dir, size, math.inf if stack == "on" else LARGEST_PASS)])
         if trial.memory:

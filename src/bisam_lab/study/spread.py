@@ -1,25 +1,28 @@
 """One run in its folder, trained by several processes together; the first one writes."""
 
 import contextlib
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from ..measures.taking import taker
-from ..recipe import Recipe, RecipeError, digest
+from ..recipe import Recipe, digest
+from ..run.asking import Asking, Clock, answered
 from ..run.checkpoint import CheckpointError
 from ..run.fabric import join_fabric
 from ..run.observer import Observer
 from ..run.place import check_place
 from ..run.result import Run, RunResult
 from ..run.team import Team, losing
-from ..run.train import train
+from ..run.train import training
+from .cell import tidy
 from .files import UnreadableError, read_result, write_result
 from .hold import Busy, hold
 
-__all__ = ["run_spread"]
+__all__ = ["run_spread", "spread"]
 
 
-def run_spread(
+def spread(
     recipe: Recipe,
     run: Run,
     folder: Path,
@@ -27,12 +30,16 @@ def run_spread(
     data_dir: Path | None = None,
     observer: Observer | None = None,
     every: float = 30.0,
+    keep: bool = False,
     keep_every: int | None = None,
     wandb: str | None = None,
-) -> RunResult:
-    """Train a run in its folder, as one of the processes that a launcher has started for it.
+    clock: Clock = time.perf_counter,
+    keep_weights: bool = False,
+    patience: float = 0.0,
+) -> Asking[RunResult]:
+    """Train a run in its folder, as one of the processes that a launcher has started for it, asking for each pass.
 
-    What :func:`~.cell.run_cell` does alone, they do together: all return the result, and where one fails, all do.
+    What :func:`~.cell.cell` does alone, they do together: all return the result, and where one fails, all do.
 
     Args:
         recipe: of the run's variant.
@@ -41,18 +48,21 @@ def run_spread(
         data_dir: folder of the data sets.
         observer: is called after each step and epoch.
         every: seconds between checkpoints.
+        keep: keep the checkpoints of a finished run; otherwise they are deleted.
         keep_every: keep the weights after each so many epochs, too.
         wandb: project of Weights & Biases to log to as well.
+        clock: tells the seconds that the run has taken.
+        keep_weights: keep at least the tested weights, ``checkpoints/best.pt``.
+        patience: seconds to wait where other processes are training it.
 
     Raises:
         Busy: other processes are training it.
         LostError: another process has ended.
-        RecipeError: as :func:`~.cell.run_cell`; measures of a sharded network.
+        RecipeError: as :func:`~.cell.cell`; measures of a sharded network.
         Stopped: the observer of one of the processes stopped the run; its state is saved.
         UnreadableError: the stored result is damaged.
     """
-    if recipe.measures and recipe.engine.sharded:
-        raise RecipeError("measures are not taken of a network in shards: leave them out, or set engine.strategy=ddp")
+    measure = taker(recipe)
     check_place(recipe.engine)
     with losing(), contextlib.ExitStack() as held:
         team = Team(join_fabric(recipe.engine))
@@ -61,13 +71,13 @@ def run_spread(
             if not team.first:
                 return None
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(hold(folder))
+            held.enter_context(hold(folder, patience))
             return read_result(folder, run, digest(recipe), recipe.train.epochs)
 
         errors = (Busy, UnreadableError, OSError)
         if (found := team.gathered(team.all_or_none(begin, *errors))[0]) is not None:
             return found
-        result = train(
+        result = yield from training(
             recipe,
             run.method,
             run.seed,
@@ -76,10 +86,21 @@ def run_spread(
             folder=folder,
             observer=observer,
             every=every,
+            keep=keep or keep_weights,
             keep_every=keep_every,
             wandb=wandb,
-            measure=taker(recipe),
+            clock=clock,
+            measure=measure,
         )
         result = replace(result, equal_cost=run.equal_cost)
-        team.all_or_none(lambda: write_result(folder, result) if team.first else None, CheckpointError, OSError)
+
+        def end() -> None:
+            if team.first:
+                write_result(folder, result)
+                tidy(folder, keep=keep, keep_weights=keep_weights)
+
+        team.all_or_none(end, CheckpointError, OSError)
         return result
+
+
+run_spread = answered(spread)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Cell", "How", "train_cells"]
 
 
+#: How a run ended whose process was told to stop.
+TOLD = "its process was told to stop"
+
+
 class Cell(NamedTuple):
     """A run, its recipe, and its folder."""
 
@@ -53,38 +57,54 @@ class _RunReporter(Reporter):
 
 
 def train_cells(cells: Sequence[Cell], how: How) -> list[JobEnded[RunResult]]:
-    """Train one run, or several together, in a worker process."""
+    """Train one run, alone or on several devices, or several runs together, in a worker process."""
     from ..run.asking import alone  # here, as in all that follows: the process that starts the runs needs no engine
     from ..stack.together import together
 
+    if cells[0].recipe.engine.processes > 1:
+        return [_by_crew(given, how) for given in cells]
     works = [partial(_ended, given, how, len(cells)) for given in cells]
     return [alone(works[0](clock=time.perf_counter))] if len(works) == 1 else together(works)
+
+
+def _by_crew(given: Cell, how: How) -> JobEnded[RunResult]:
+    """Train a run by several processes together."""
+    from ..parallel.crew import crew
+
+    job = str(given.run)
+    try:
+        ended = list(crew(job, given.recipe.engine.processes, _in_crew, given, how))
+    except ChildProcessError as error:
+        return JobEnded(job, error=str(error))
+    return ended[-1] if ended else JobEnded(job, error=TOLD)
+
+
+def _in_crew(given: Cell, how: How) -> list[JobEnded[RunResult]]:
+    """Do one process's part of a run."""
+    from ..run.asking import alone
+
+    return [alone(_ended(given, how, 1, time.perf_counter))]
 
 
 def _ended(given: Cell, how: How, stack: int, clock: "Clock") -> "Asking[JobEnded[RunResult]]":
     """Train a run; whatever goes wrong is the end of this run alone."""
     from .cell import Busy, cell
+    from .spread import spread
 
     recipe, run, folder = given
     job = str(run)
     try:
-        if stopping():
+        if stopping() and recipe.engine.processes == 1:  # several stop together, where they have met
             raise Stopped
         observer = _RunReporter(run, recipe.train.epochs)
-        result = yield from cell(
-            recipe,
-            run,
-            folder,
-            observer=observer,
-            clock=clock,
-            stack=stack,
-            **how._asdict(),
-        )
-        return JobEnded(job, result)
+        options = {"observer": observer, "clock": clock, **how._asdict()}
+        if recipe.engine.processes > 1:
+            return JobEnded(job, (yield from spread(recipe, run, folder, **options)))
+        return JobEnded(job, (yield from cell(recipe, run, folder, stack=stack, **options)))
     except Busy:
         return JobEnded(job)
     except Stopped:
-        return JobEnded(job, error="its process was told to stop")
+        return JobEnded(job, error=TOLD)
     except GeneratorExit:  # another run of the stack has ended in a way that ends them all
         raise
     except (RecipeError, CheckpointError, UnreadableError) as error:

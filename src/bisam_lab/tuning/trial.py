@@ -1,6 +1,8 @@
 """One trial: train the recipe with a setting on each seed, and score it on validation. The test set is not read."""
 
-from collections.abc import Callable
+import contextlib
+import math
+from collections.abc import Callable, Generator
 from typing import TypeAlias
 
 import optuna
@@ -10,13 +12,11 @@ from optuna.trial import TrialState
 from ..errors import one_line
 from ..recipe import Recipe
 from ..registry.metrics import METRICS
-from ..run.asking import alone
-from ..run.checkpoint import CheckpointError, Checkpoints
 from ..run.observer import Observer, Stopped
 from ..run.result import Epoch
-from ..run.resumable import Training
 from .claim import Claim, TakenOver
 from .result import TrialResult
+from .seed import train_seed, train_seed_in_crew
 from .tuning import FIRST_SEED
 
 __all__ = ["EpochReport", "TrialError", "run_trial"]
@@ -88,34 +88,30 @@ class _Objective:
         return sum(scores) / len(scores)
 
     def _train(self, seed: int, before: list[float]) -> float:
-        checkpoints = Checkpoints(self.claim.folder / f"seed-{seed}", self.observer.note)
-        training = self._restored(seed, checkpoints)
-        for done in range(1, len(training.history) + 1):
-            self._report(training.history[:done], training, before)
-        while not training.ended:
-            self.observer.epoch(alone(training.epoch(self.observer, checkpoints, self.tuning.every)))
-            self._report(training.history, training, before)
-        if self.tuning.seeds > 1:
-            training.save(checkpoints)
-        return self._best(training.history, training)
+        history: list[Epoch] = []
+        with contextlib.closing(self._epochs(seed)) as epochs:
+            for epoch in epochs:
+                if epoch.epoch > len(history):  # a crew that has lost a process tells some again
+                    history.append(epoch)
+                    self._report(history, before)
+        if len(history) < self.recipe.train.epochs and not self._diverged(history):
+            raise Stopped  # in a crew, whose processes have saved
+        return self._best(history)
 
-    def _restored(self, seed: int, checkpoints: Checkpoints) -> Training:
-        """Return the training as its checkpoint left it, or a new one."""
-        training = Training(self.recipe, self.tuning.method, seed, self.tuning.data_dir)
-        state = checkpoints.load()
-        if state is None:
-            return training
-        try:
-            training.restore(state)
-        except CheckpointError as error:  # another version of bisam may write the recipe in another way
-            self.observer.note(f"{error}; the trial starts again from its first epoch")
-            checkpoints.remove()
-            return Training(self.recipe, self.tuning.method, seed, self.tuning.data_dir)  # without half of that state
-        return training
+    def _epochs(self, seed: int) -> Generator[Epoch, None, None]:
+        """Train on a seed, here or by several processes together, and yield each epoch."""
+        tuning, folder = self.tuning, self.claim.folder / f"seed-{seed}"
+        given = (self.recipe, tuning.method, seed, tuning.data_dir, folder, tuning.every, tuning.seeds > 1)
+        if self.recipe.engine.processes == 1:
+            return train_seed(*given, observer=self.observer)
+        from ..parallel.crew import crew
 
-    def _report(self, history: list[Epoch], training: Training, before: list[float]) -> None:
+        name = f"trial {self.claim.trial.number}"
+        return crew(name, self.recipe.engine.processes, train_seed_in_crew, name, *given)
+
+    def _report(self, history: list[Epoch], before: list[float]) -> None:
         trial, epochs = self.claim.trial, self.recipe.train.epochs
-        scores = [*before, self._best(history, training)]
+        scores = [*before, self._best(history)]
         self.reported = sum(scores) / len(scores)
         step, last = len(before) * epochs + len(history), self.tuning.seeds * epochs
         trial.report(self.reported, step)
@@ -123,9 +119,13 @@ class _Objective:
         if not self.claim.is_default and step < last and trial.should_prune():
             raise optuna.TrialPruned
 
-    def _best(self, history: list[Epoch], training: Training) -> float:
+    def _best(self, history: list[Epoch]) -> float:
         """Return the score of the epoch that would be tested if the run ended now."""
-        if training.diverged and len(history) == len(training.history):
+        if self._diverged(history):
             return METRICS[self.recipe.data.metric].lowest
         scores = [epoch.validation_score for epoch in history]
         return scores[-1] if self.recipe.train.select == "last" else max(scores)
+
+    @staticmethod
+    def _diverged(history: list[Epoch]) -> bool:
+        return not math.isfinite(history[-1].train_loss) if history else False

@@ -76,7 +76,7 @@ def test_a_trial_that_cannot_be_trained_is_recorded_and_counts(tmp_path, monkeyp
 
     tuning = small(tmp_path / "t", trials=1)
     study = tuning.create()
-    monkeypatch.setattr("bisam_lab.tuning.trial.Training", failing)
+    monkeypatch.setattr("bisam_lab.tuning.seed.Training", failing)
     with pytest.raises(TrialError, match=r"^MemoryError: no room$"):
         work(tuning, study)
     assert claim(tuning, study) is None
