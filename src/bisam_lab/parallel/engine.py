@@ -48,6 +48,11 @@ class Engine:
                 "--cpus-per-run and --gpus-per-run have no effect on this machine: say --jobs, or --engine ray or slurm"
             )
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the jobs compute on this machine."""
+        return self.name == "local"
+
     def cpus_for(self, recipe: Recipe) -> int:
         """Return the cores of a job on a cluster."""
         return max(self.cpus, recipe.engine.devices)
@@ -55,4 +60,4 @@ class Engine:
     @property
     def patience(self) -> float:
         """Seconds to wait for a run that is held: on a cluster a dead node holds it for a while."""
-        return 0.0 if self.name == "local" else 120.0
+        return 0.0 if self.is_here else 120.0

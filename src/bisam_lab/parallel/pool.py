@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from .events import Event, JobEnded
+from .events import Event, JobEnded, Note
 
 __all__ = ["GRACE", "TRIES", "Pool"]
 
@@ -20,6 +20,10 @@ R = TypeVar("R")
 
 class Pool(ABC, Generic[T]):
     """Runs jobs. When the ``with`` block ends, for whatever reason, they save their state and stop."""
+
+    def notes(self) -> list[Note]:
+        """Return what a user is to know before the first job, such as that it will have to wait."""
+        return []
 
     @abstractmethod
     def submit(self, jobs: Callable[..., Sequence[JobEnded[T]]], *args: Any, names: Sequence[str] = ()) -> None:

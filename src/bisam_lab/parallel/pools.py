@@ -46,9 +46,9 @@ def check(engine: Engine, recipe: Recipe) -> None:
         RecipeError: there is no such cluster, a package is missing, or a setting is none.
     """
     if engine.name == "ray":
-        from .ray import connected
+        from .ray import check_room
 
-        connected(engine)
+        check_room(engine, recipe)
     elif engine.name == "slurm":
         from .submitting import cluster_of
 

@@ -24,7 +24,7 @@ from .events import Event, JobEnded, Note
 from .pool import GRACE, TRIES, Pool
 from .worker import Reported, begin, stop
 
-__all__ = ["RayPool", "connected", "room"]
+__all__ = ["RayPool", "check_room", "connected", "room"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,6 +50,11 @@ class RayPool(Pool[T]):
         self._work = self._ray.remote(_work).options(max_retries=TRIES - 1, **work)
         self._waiting: list[tuple[Sequence[str], tuple[Any, ...]]] = []
         self._running: dict[Any, Sequence[str]] = {}
+
+    def notes(self) -> list[Note]:
+        """See :meth:`Pool.notes`."""
+        lacking = check_room(self._engine, self._recipe)
+        return [Note("ray", lacking)] if lacking else []
 
     def _here(self, actor: type) -> Any:
         """Start an actor on the node of this process, for another node may die."""
@@ -204,6 +209,34 @@ def room(engine: Engine, recipe: Recipe) -> int:
     return max(1, slots if gpus == 0 else min(slots, int(there.get("GPU", 0) / gpus)))
 
 
+def check_room(engine: Engine, recipe: Recipe) -> str:
+    """Refuse a job that is larger than this machine, where Ray is started on it.
+
+    Returns:
+        That no node of a cluster has room for a job now. A cluster may grow. Empty: one has.
+
+    Raises:
+        RecipeError: Ray is not installed, there is no cluster, or this machine is too small.
+    """
+    ray = connected(engine)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = engine.cpus_for(recipe), gpus_of(engine, recipe)
+    if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        return ""
+    wanted = f"{cpus} core{'s' * (cpus > 1)}" + (f" and {gpus:g} GPU{'s' * (gpus > 1)}" if gpus else "")
+    if _address(engine) is None:
+        ray.shutdown()
+        raise RecipeError(
+            f"--engine ray: a run asks for {wanted}, and this machine has {nodes[0].get('CPU', 0):g} and "
+            f"{nodes[0].get('GPU', 0):g}: lower --cpus-per-run or --gpus-per-run, or join a cluster with --ray-address"
+        )
+    return f"no node of the cluster has {wanted}: the runs wait for one; say less by --cpus-per-run or --gpus-per-run"
+
+
+def _address(engine: Engine) -> str | None:
+    return engine.ray_address or os.environ.get("RAY_ADDRESS")
+
+
 def gpus_of(engine: Engine, recipe: Recipe) -> float:
     """Return how many GPUs a job asks for: by default one a process where the recipe may use one and there are any."""
     if engine.gpus is not None:
@@ -227,7 +260,7 @@ def connected(engine: Engine) -> Any:
         raise RecipeError("--engine ray needs Ray: pip install 'bisam[ray]'") from None
     if ray.is_initialized():
         return ray
-    address = engine.ray_address or os.environ.get("RAY_ADDRESS")
+    address = _address(engine)
     if address is not None and address.startswith("ray://"):
         raise RecipeError(
             f"--ray-address {address} is a client's, outside the cluster: run bisam on a node of it, with "

@@ -58,7 +58,8 @@ def _run_study(
     pool: Pool[RunResult]
     with start(engine, study.recipe, len(pending) + len(unmeasured), study.folder) as pool:
         variants = dict.fromkeys(run.variant for run in (*pending, *unmeasured))
-        found = pool.ask(check_recipe, [(study.variant(name), study.data_dir, 0) for name in variants])
+        yield from pool.notes()
+        found = pool.ask(check_recipe, [(study.variant(name), study.data_dir, 0, engine.is_here) for name in variants])
         yield from (Note("data", note) for note in dict.fromkeys(found) if note)
         if unmeasured:
             asked = [(study.recipe_of(r), r, study.path(r), study.data_dir, study.recipe.measures) for r in unmeasured]

@@ -35,7 +35,8 @@ def run_seeds(
     """
     pool: Pool[RunResult]
     with start(engine, recipe, len(runs), folder) as pool:
-        (note,) = pool.ask(check_recipe, [(recipe, how.data_dir, 0)])
+        yield from pool.notes()
+        (note,) = pool.ask(check_recipe, [(recipe, how.data_dir, 0, engine.is_here)])
         if note:
             yield Note("data", note)
         for run, place in runs.items():

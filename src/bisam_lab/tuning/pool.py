@@ -51,11 +51,12 @@ def run_trials(
     missing = _missing(tuning, study)
     if missing <= 0:
         return
-    note = check_recipe(tuning.recipe, tuning.data_dir, FIRST_SEED)
+    note = check_recipe(tuning.recipe, tuning.data_dir, FIRST_SEED, engine.is_here)
     if note:
         yield Note("data", note)
     pool: Pool[TrialResult]
     with start(engine, tuning.recipe, missing, tuning.folder, __name__) as pool:
+        yield from pool.notes()
         while missing > 0:
             for _ in range(min(at_once(engine, tuning.recipe), missing)):
                 pool.submit(_run, tuning)

@@ -9,11 +9,17 @@ import os
 import re
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ..test_cli import bisam, finished, start, wait_for
+from bisam_lab.parallel.engine import Engine
+from bisam_lab.parallel.events import Note
+from bisam_lab.parallel.ray import RayPool, check_room
+from bisam_lab.recipe import load
+
+from ..test_cli import bisam, finished, in_process, start, wait_for
 
 pytestmark = pytest.mark.slow
 STUDY = [
@@ -79,6 +85,49 @@ def test_ray_loses_a_worker_and_a_node(two_nodes, tmp_path, local):
     assert "its process or node has died; it is started again" in output
     assert "(raylet)" not in output
     check_complete(output, out, local)
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--cpus-per-run", "999"], "a run asks for 999 cores, and this machine has "),
+        (["engine.accelerator=cuda"], "a run asks for 1 core and 1 GPU, and this machine has "),
+        (["--gpus-per-run", "0.5"], "a run asks for 1 core and 0.5 GPU, and this machine has "),
+    ],
+)
+def test_a_run_larger_than_this_machine_is_refused_and_makes_no_folder(capsys, monkeypatch, tmp_path, words, told):
+    monkeypatch.chdir(tmp_path)
+    code, said = in_process(capsys, monkeypatch, "compare", "digits", "--engine", "ray", *words)
+    assert code == 2
+    assert told in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_cluster_without_room_for_a_run_is_waited_for_and_that_is_said(two_nodes):
+    """A cluster may grow."""
+    import ray
+
+    recipe = load("digits", ["engine.accelerator=cpu"])
+    engine = Engine("ray", ray_address=two_nodes[0].address)
+    try:
+        assert check_room(engine, recipe) == ""
+        told = check_room(replace(engine, cpus=2), recipe)
+        assert told.startswith("no node of the cluster has 2 cores: the runs wait for one")
+        with RayPool(replace(engine, cpus=2), recipe) as pool:
+            assert pool.notes() == [Note("ray", told)]
+    finally:
+        ray.shutdown()
+
+
+def test_a_login_node_needs_no_accelerator(tmp_path):
+    """What is asked of it alone is whether data and network are there; the job says what its own machine lacks."""
+    engine = ["--engine", "slurm", "--slurm", "cluster=local", "engine.accelerator=cuda"]
+    done = bisam("compare", *STUDY, *engine, "methods=[sgd]", "seeds=1", "--out", "s", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "sgd seed 0" in done.stdout + done.stderr
+    assert "finds none here" in done.stdout + done.stderr
 
 
 def jobs(out):
