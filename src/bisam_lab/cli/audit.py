@@ -90,7 +90,7 @@ def audit(
     from ..auditing.pool import most_demanding
     from ..auditing.task import Asked, task_of
     from ..report.audit_page import write_audits
-    from .auditing import audit_here, audit_there
+    from .auditing import audit_one, audit_several
 
     places = _told_apart(words, [found(word, recipe, fields, seed) for word in words])
     where = engine_of(most_demanding(places), engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
@@ -114,9 +114,9 @@ def audit(
         if not audits.missing:
             audits.write()  # with the present command
         elif len(places) == 1 and engine == "local":
-            audit_here(audits, data_dir, console, show)
+            audit_one(audits, data_dir, console, show)
         else:
-            failed = audit_there(audits, where, data_dir, console, show)
+            failed = audit_several(audits, where, data_dir, console, show)
     if as_json:
         print(json.dumps({"folder": str(folder), "audits": audits.found}, allow_nan=False))
     elif audits.found:

@@ -13,10 +13,10 @@ from ..auditing.work import audited
 from ..parallel.engine import Engine
 from .live import Live, display
 
-__all__ = ["audit_here", "audit_there"]
+__all__ = ["audit_one", "audit_several"]
 
 
-def audit_here(audits: Audits, data_dir: Path | None, console: Console, show: Callable[[dict[str, Any]], None]) -> None:
+def audit_one(audits: Audits, data_dir: Path | None, console: Console, show: Callable[[dict[str, Any]], None]) -> None:
     """Do the audit of one checkpoint in this process.
 
     Raises:
@@ -42,7 +42,7 @@ def audit_here(audits: Audits, data_dir: Path | None, console: Console, show: Ca
         raise KeyboardInterrupt
 
 
-def audit_there(
+def audit_several(
     audits: Audits, engine: Engine, data_dir: Path | None, console: Console, show: Callable[[dict[str, Any]], None]
 ) -> bool:
     """Do the audits that are missing where the engine says, and return whether one failed.

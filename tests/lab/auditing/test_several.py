@@ -180,7 +180,7 @@ def test_what_no_engine_can_do_is_one_line_and_makes_no_folder(words, said, run,
 
 
 LONG = ["--batch-size", "6", "--batches", "16", "--adversaries", "sam,projected"]
-LONG += ["--rhos", ",".join(f"{k / 100}" for k in range(1, 13))]
+LONG += ["--rhos", ",".join(f"{k / 100}" for k in range(1, 7))]
 TWO = ["--jobs", "2", "--out", "a"]
 #: As many threads as two jobs have here.
 CLUSTER = ["--cpus-per-run", str(max(1, cores() // 2))]
@@ -212,9 +212,13 @@ def left_over(cwd):
     return sorted(path.name for path in (cwd / "a").iterdir())
 
 
+SLURM, RAY = ["--engine", "slurm", "--slurm", "cluster=local", *CLUSTER], ["--engine", "ray", *CLUSTER]
+
+
 @pytest.mark.slow
-def test_ctrl_c_shows_what_two_have_measured_and_the_same_command_goes_on(run, whole, tmp_path):
-    words = ["audit", *epochs(run)[1:], *LONG, *TWO]
+@pytest.mark.parametrize("engine", [[], RAY, SLURM], ids=["local", "ray", "slurm"])
+def test_ctrl_c_shows_what_two_have_measured_and_the_same_command_goes_on(engine, run, whole, tmp_path):
+    words = ["audit", *epochs(run)[1:], *LONG, *TWO, *engine]
     process = start(*words, cwd=tmp_path)
     both_begun(tmp_path)
     process.send_signal(signal.SIGINT)
@@ -252,7 +256,7 @@ def test_a_worker_that_is_killed_here_is_one_sentence_and_the_same_command_goes_
 
 @pytest.mark.slow
 def test_ray_starts_an_audit_again_whose_worker_is_killed(run, whole, tmp_path):
-    process = start("audit", *epochs(run)[1:], *LONG, *TWO, *CLUSTER, "--engine", "ray", cwd=tmp_path)
+    process = start("audit", *epochs(run)[1:], *LONG, *TWO, *RAY, cwd=tmp_path)
     both_begun(tmp_path)
     os.kill(next(pid for pid in processes("ray::_work") if descends(pid, process.pid)), signal.SIGKILL)
     output, _ = process.communicate(timeout=300)
@@ -270,7 +274,7 @@ def descends(pid, ancestor):
 
 @pytest.mark.slow
 def test_slurm_preempts_an_audit_and_loses_another_and_the_command(run, whole, tmp_path):
-    words = ["audit", *epochs(run)[1:], *LONG, *TWO, *CLUSTER, "--engine", "slurm", "--slurm", "cluster=local"]
+    words = ["audit", *epochs(run)[1:], *LONG, *TWO, *SLURM]
     driver = start(*words, cwd=tmp_path)
     both_begun(tmp_path)
     driver.kill()
