@@ -336,7 +336,7 @@ def _train(
     from concurrent.futures.process import BrokenProcessPool
 
     from .parallel.engine import Engine
-    from .parallel.events import EpochDone, Note, Shows
+    from .parallel.events import JobEnded, Note, Shows
     from .study.pool import run_study
 
     done, total, failed = len(study.results()), len(study.runs), []
@@ -347,7 +347,7 @@ def _train(
                     say(f"{event.job}: {event.text}")
                 elif isinstance(event, Shows):
                     say(f"{event.job}, epoch {event.epoch}: {SIGNATURES[event.signature].advice}")
-                elif not isinstance(event, EpochDone):
+                elif isinstance(event, JobEnded):
                     done += 1
                     say(f"[{done}/{total}] {_ended(event.job, event.result, event.error)}")
                     failed += [f"{event.job} failed: {event.error}"] if event.error is not None else []

@@ -57,6 +57,14 @@ def finished(out):
     return {path: path.stat().st_mtime_ns for path in out.glob("runs/*/seed-*/result.json")}
 
 
+def workers(process):
+    """The processes that run the jobs of a command that :func:`start` started."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,pgid="], capture_output=True, text=True, check=True).stdout
+    rows = [list(map(int, line.split())) for line in listing.splitlines()]
+    server = [pid for pid, parent, group in rows if parent == process.pid]
+    return [pid for pid, parent, group in rows if parent in server and group == process.pid]
+
+
 def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
@@ -141,11 +149,7 @@ def test_a_worker_that_is_killed_is_one_sentence(tmp_path):
     args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "2", "--out", "s", *TINY, "train.epochs=300"]
     process = start(*args, cwd=tmp_path)
     wait_for(lambda: list((tmp_path / "s").glob("runs/*/seed-*/tensorboard/events*")))
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,pgid="], capture_output=True, text=True, check=True).stdout
-    rows = [list(map(int, line.split())) for line in listing.splitlines()]
-    server = [pid for pid, parent, group in rows if parent == process.pid]
-    workers = [pid for pid, parent, group in rows if parent in server and group == process.pid]
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(workers(process)[0], signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
     assert output.count("A process was killed") == 1

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from bisam_lab.cli.live import Live
 from bisam_lab.cli.so_far import SoFar
-from bisam_lab.parallel.events import EpochDone, JobEnded, Note, Shows
+from bisam_lab.parallel.events import EpochDone, JobEnded, Note, PartDone, Shows
 from bisam_lab.run.result import RunResult
 
 
@@ -33,6 +33,13 @@ def test_events_become_lines_and_bars(console, capsys):
     assert [event.elsewhere for event in ended] == [False, True]
     assert not live.failed
     assert "sam [0]: a checkpoint was [damaged]" in capsys.readouterr().out
+
+
+def test_parts_of_a_job_without_epochs_are_a_bar_without_a_score(console):
+    with Live(console, "all audits", total=2, done=0) as live:
+        assert list(live.ended([PartDone("digits [sam]", 1, 8), PartDone("digits [sam]", 2, 8)])) == []
+        bar = live._bars.tasks[1]
+        assert (bar.description, bar.completed, bar.total) == ("digits \\[sam]", 2, 8)
 
 
 def test_a_job_that_failed_is_a_failure(console):

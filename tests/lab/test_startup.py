@@ -41,7 +41,7 @@ def imported(names, *args, cwd):
     [
         ["--help"],
         ["--version"],
-        *([command, "--help"] for command in ("train", "compare", "tune", "rho-range", "bench", "report")),
+        *([command, "--help"] for command in ("train", "compare", "tune", "rho-range", "bench", "audit", "report")),
     ],
     ids=" ".join,
 )

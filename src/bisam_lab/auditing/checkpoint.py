@@ -1,7 +1,7 @@
 """A checkpoint to audit, which is a file of weights, a run's folder or a network by its name, and its data."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..recipe.known import is_code
 from ..run.checkpoint import CheckpointError, read
 from ..run.fabric import build_fabric
 from ..run.setup import load_examples_and_model
-from ..untrusted import read_text
+from ..untrusted import parse_json, read_text
 
 __all__ = ["HeldOut", "Loaded", "Place", "found", "loaded"]
 
@@ -34,6 +34,7 @@ class Place:
         recipe: of its data and its network.
         seed: of the split and the labels' noise.
         weights: file of them; None: those that the network is built with.
+        run: folder of the run that saved them; None where nobody knows.
         epoch: after which they were saved; None where nobody knows.
         own: whether bisam trained it, so that its validation examples are those that it has not seen.
     """
@@ -42,6 +43,7 @@ class Place:
     recipe: Recipe
     seed: int
     weights: Path | None
+    run: str | None
     epoch: int | None
     own: bool
 
@@ -79,7 +81,7 @@ def found(word: str, recipe: str | None, overrides: Sequence[str], seed: int | N
     path = Path(word).expanduser()
     if not path.exists() and (word.startswith(("timm:", "hf:")) or is_code(word)):
         fields = [f"model.name={word}", f"model.pretrained={str(not is_code(word)).lower()}", "model.options={}"]
-        return Place(word, _recipe(word, recipe, [*fields, *overrides]), seed or 0, None, None, own=False)
+        return Place(word, _recipe(word, recipe, [*fields, *overrides]), seed or 0, None, None, None, own=False)
     if path.is_dir():
         path = _inside(path)
     if not path.is_file():
@@ -90,7 +92,7 @@ def found(word: str, recipe: str | None, overrides: Sequence[str], seed: int | N
     state = _of_bisam(path)
     if state is not None and recipe is None:
         return _of_run(path, state, overrides, seed)
-    return Place(path.stem, _recipe(word, recipe, overrides), seed or 0, path, None, own=False)
+    return Place(path.stem, _recipe(word, recipe, overrides), seed or 0, path, None, None, own=False)
 
 
 def _inside(folder: Path) -> Path:
@@ -98,7 +100,7 @@ def _inside(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise RecipeError(
-        f"CHECKPOINT {folder} holds no checkpoints/best.pt: name a run's folder, as bisam train leaves it, or a file"
+        f"CHECKPOINT {folder} holds no checkpoints/best.pt: name a run's folder or a file; --grid takes all runs in it"
     )
 
 
@@ -119,15 +121,14 @@ def _of_run(path: Path, state: dict[str, Any], overrides: Sequence[str], seed: i
         if not file.is_file():
             raise RecipeError(f"{path} has no run.yaml beside it, so {overrides[0]} needs --recipe: name the run's")
         recipe = _load(str(file), overrides)
-    run = _run(folder)
-    seed = run.get("first_seed") if seed is None else seed
-    if not isinstance(seed, int):
-        raise RecipeError(f"{folder} has no run.yaml that tells the run's seed: give it by --seed")
+    method, own_seed = _run(folder)
+    seed = own_seed if seed is None else seed
+    if seed is None:
+        raise RecipeError(f"{folder} has no run.yaml and no result.json that tell the run's seed: give it by --seed")
     history = state.get("history")
     epoch = state.get("epoch", len(history) if isinstance(history, list) else None)
-    method = run["methods"][-1] if isinstance(run.get("methods"), list) and run["methods"] else ""
-    name = f"{recipe.name} {method} seed {seed}, epoch {epoch}"
-    return Place(" ".join(name.split()), recipe, seed, path, epoch if isinstance(epoch, int) else None, own=True)
+    name = " ".join(f"{recipe.name} {method} seed {seed}, epoch {epoch}".split())
+    return Place(name, recipe, seed, path, str(folder), epoch if isinstance(epoch, int) else None, own=True)
 
 
 def _stored(path: Path, state: dict[str, Any]) -> Recipe:
@@ -144,13 +145,25 @@ def _stored(path: Path, state: dict[str, Any]) -> Recipe:
         ) from None
 
 
-def _run(folder: Path) -> dict[str, Any]:
-    """Return what a run's folder tells of its method and seed."""
+def _run(folder: Path) -> tuple[str, int | None]:
+    """Return what a run's folder tells of its method and seed, by the recipe of ``bisam train`` or by the result."""
+    told = _mapping(folder / "run.yaml", lambda text: parse_yaml(text, "run.yaml"))
+    methods = told.get("methods")
+    if isinstance(methods, list) and methods:
+        method, seed = str(methods[-1]), told.get("first_seed")
+    else:
+        told = _mapping(folder / "result.json", parse_json)
+        method, seed = f"{told.get('variant', '')} {told.get('method', '')}", told.get("seed")
+    return method, seed if isinstance(seed, int) else None
+
+
+def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """Return the mapping in a file; an empty one where it cannot be read."""
     try:
-        known = parse_yaml(read_text(folder / "run.yaml"), "run.yaml")
-    except (OSError, RecipeError):
+        found = parse(read_text(path))
+    except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _recipe(word: str, recipe: str | None, overrides: Sequence[str]) -> Recipe:

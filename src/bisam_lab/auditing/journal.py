@@ -48,9 +48,10 @@ class Journal:
             write(self.path, {"mark": self._mark, **lists})
 
     def remove(self) -> None:
-        """Delete the file: the audit is done."""
+        """Delete the file, and what killed processes have left of it: the audit is done."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            for path in (self.path, *self.path.parent.glob(f".{self.path.stem}.*")):
+                path.unlink(missing_ok=True)
 
 
 def _measured(state: dict[str, Any]) -> Measured:

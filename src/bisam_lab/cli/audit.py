@@ -1,24 +1,21 @@
 """The command ``bisam audit``."""
 
 import json
-import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from ..errors import RecipeError, one_line, shown
-from ..untrusted import parse_json, read_text
+from ..errors import RecipeError, shown
+from ..parallel.processes import warm_up
 from .completion import complete_recipe
-from .options import DataDir, Json
+from .options import CpusPerRun, DataDir, EngineOption, GpusPerRun, Json, RayAddress, Slurm, engine_of
 from .restart import Restart, restart
 from .signals import leaving
 
@@ -26,9 +23,6 @@ if TYPE_CHECKING:
     from ..auditing.checkpoint import Place
 
 __all__ = ["audit", "sorted_words"]
-
-#: Files of an audit's folder.
-PAGE, NUMBERS = "audit.html", "audit.json"
 
 
 def audit(
@@ -39,6 +33,9 @@ def audit(
             help="Runs' folders, files of weights, or networks: timm:NAME, hf:NAME, my_net.py:Net.",
         ),
     ],
+    grid: Annotated[
+        bool, typer.Option("--grid", help="CHECKPOINT is a folder: all weights that the finished runs in it have kept.")
+    ] = False,
     recipe: Annotated[
         str | None,
         typer.Option(help="Of data and network; by default that of the run.", autocompletion=complete_recipe),
@@ -58,6 +55,14 @@ def audit(
         bool, typer.Option("--sharpness", help="Eigenvalues, trace, critical sharpness, and the loss around w, too.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="The folder of audit.html and audit.json; audits/NAME.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Checkpoints at once; by default one per core, or one on a GPU.")
+    ] = None,
+    engine: EngineOption = "local",
+    ray_address: RayAddress = None,
+    slurm: Slurm = None,
+    cpus_per_run: CpusPerRun = 1,
+    gpus_per_run: GpusPerRun = None,
     data_dir: DataDir = None,
     again: Restart = False,
     as_json: Json = False,
@@ -66,46 +71,58 @@ def audit(
 
     On the batch that is climbed and on held-out data, for each radius, in both modes of BatchNorm, with paired
     intervals against SAM. Of several checkpoints, such as those of bisam train --keep-every, the page shows the course.
-    Ctrl-C shows what is measured so far.
+    Several are audited at once, here or on a cluster. Ctrl-C shows what is measured so far.
 
     [dim]bisam audit runs/digits/bisam-log/seed-0[/dim]
     [dim]bisam audit weights.pt --recipe cifar10 model.name=my_net.py:Net --data-dir data[/dim]
     [dim]bisam audit runs/digits/sam/seed-0/checkpoints/epoch-*.pt --adversaries sam,bisam-log+asam --rhos 0.1[/dim]
+    [dim]bisam audit studies/cifar10 --grid --data-dir data --engine slurm --slurm partition=gpu[/dim]
     """
-    words, fields = sorted_words(checkpoints)
-    asked = _Asked(_names(adversaries), _radii(rhos), batches, batch_size, held_out, sharpness)
-    from ..auditing.checkpoint import found  # here, as all below: torch takes seconds to import, and --help is fast
+    console = Console(stderr=as_json, soft_wrap=True)
+    given, fields = sorted_words(checkpoints)
+    if engine == "local" and (grid or len(given) > 1):
+        warm_up("bisam_lab.auditing.work")
+    names, radii = _names(adversaries), _radii(rhos)
+    words = _below(given, console) if grid else given
+    # here, as all below: torch takes seconds to import, and --help is fast
+    from ..auditing.checkpoint import found
+    from ..auditing.folder import NUMBERS, PAGE, Audits
+    from ..auditing.pool import most_demanding
+    from ..auditing.task import Asked, task_of
+    from ..report.audit_page import write_audits
+    from .auditing import audit_one, audit_several
 
     places = _told_apart(words, [found(word, recipe, fields, seed) for word in words])
-    folder = out or Path("audits") / re.sub(r"[^\w.=-]+", "-", places[0].name)
-    console = Console(stderr=as_json, soft_wrap=True)
+    where = engine_of(most_demanding(places), engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
+    asked = Asked(names, radii, batches, batch_size, held_out, sharpness)
+    name = Path(given[0]).resolve().name if grid else places[0].name
+    folder = out or Path("audits") / re.sub(r"[^\w.=-]+", "-", name)
     if again:
         restart(folder, (NUMBERS,), console)
-    done = []
+    command = " ".join(["bisam", *map(shlex.quote, sys.argv[1:])])
+    audits = Audits(folder, [task_of(place, asked, folder) for place in places], command, write_audits)
+
+    def show(one: dict[str, Any]) -> None:
+        if not as_json:
+            text = "\n".join([f"{one['name']}:", *one["verdict"], *one["notes"]])
+            console.print(text, highlight=False, markup=False)
+
+    for one in audits.found:
+        show(one)
+    failed = False
     with leaving():
-        for one in _all(places, asked, folder, data_dir, console):
-            done.append(one)
-            if not as_json:
-                text = "\n".join([f"{one['name']}:", *one["verdict"], *one["notes"]])
-                console.print(text, highlight=False, markup=False)
-            if one["stopped"]:
-                raise KeyboardInterrupt
+        if not audits.missing:
+            audits.write()  # with the present command
+        elif len(places) == 1 and engine == "local":
+            audit_one(audits, data_dir, console, show)
+        else:
+            failed = audit_several(audits, where, data_dir, console, show)
     if as_json:
-        print(json.dumps({"folder": str(folder), "audits": done}, allow_nan=False))
-    else:
+        print(json.dumps({"folder": str(folder), "audits": audits.found}, allow_nan=False))
+    elif audits.found:
         console.print(f"{folder / PAGE}", highlight=False, markup=False)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What decides what comes out of an audit, beside its checkpoint."""
-
-    adversaries: tuple[str, ...] | None
-    rhos: tuple[float, ...] | None
-    batches: int
-    batch_size: int | None
-    held_out: Literal["validation", "test"] | None
-    sharpness: bool
+    if failed:
+        raise typer.Exit(1)
 
 
 def sorted_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -126,8 +143,10 @@ def _names(adversaries: str | None) -> tuple[str, ...] | None:
     from ..registry.methods import canonical
 
     names = tuple(canonical(name.strip()) for name in adversaries.split(","))
-    with _in_one_sentence():
+    try:
         check_names(names)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(str(error)) from None
     return names
 
 
@@ -140,8 +159,21 @@ def _radii(rhos: str | None) -> tuple[float, ...] | None:
         radii = [float(word) for word in rhos.split(",")]
     except ValueError:
         raise RecipeError(f"--rhos {shown(rhos)} must be numbers: --rhos 0.05,0.1,0.2") from None
-    with _in_one_sentence():
+    try:
         return tuple(check_radii("--rhos", radii))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(str(error)) from None
+
+
+def _below(folders: "Sequence[str]", console: Console) -> list[str]:
+    """Return the checkpoints that ``--grid`` finds in folders, and say which runs it leaves out."""
+    from ..auditing.grid import kept_below
+
+    found = [kept_below(folder) for folder in folders]
+    for _, note in found:
+        if note:
+            console.print(note, highlight=False, markup=False)
+    return [file for files, _ in found for file in files]
 
 
 def _told_apart(words: "Sequence[str]", places: "Sequence[Place]") -> "list[Place]":
@@ -159,124 +191,3 @@ def _told_apart(words: "Sequence[str]", places: "Sequence[Place]") -> "list[Plac
         replace(place, name=f"{place.name} ({word})") if names.count(place.name) > 1 else place
         for word, place in zip(words, places, strict=True)
     ]
-
-
-def _all(
-    places: "Sequence[Place]", asked: _Asked, folder: Path, data_dir: Path | None, console: Console
-) -> Iterator[dict[str, Any]]:
-    """Audit one checkpoint after the other, and write page and numbers after each. What is there is not done again.
-
-    Raises:
-        RecipeError: the folder cannot be written, or holds other files, or audits that the command does not name,
-            which would be lost.
-    """
-    from ..report.audit_page import write_audits
-    from ..study.files import make_folder, write_text
-
-    make_folder(folder)
-    if not os.access(folder, os.W_OK):
-        raise RecipeError(f"--out {folder} cannot be written: name another folder")
-    keys = [_key(place, asked) for place in places]
-    before = _before(folder)
-    lost = [one for one in before if one.get("asked") not in keys]
-    if lost:
-        name = shown(lost[0].get("name"), 40)
-        raise RecipeError(
-            f"--out {folder} holds an audit with other checkpoints, options or version ({name}): choose another --out, "
-            "or --restart keeps it beside"
-        )
-    command = " ".join(["bisam", *map(shlex.quote, sys.argv[1:])])
-    there = {i: one for i, key in enumerate(keys) for one in before if one["asked"] == key and not one.get("stopped")}
-    for i, place in enumerate(places):
-        found = there.get(i) or _audited(place, asked, folder, data_dir, console)
-        there[i] = found | {"name": place.name, "epoch": place.epoch, "asked": keys[i]}
-        audits = [there[number] for number in sorted(there)]  # with those that come later and were done before
-        write_text(folder / NUMBERS, json.dumps({"command": command, "audits": audits}, allow_nan=False) + "\n")
-        write_audits(audits, command, folder / PAGE)
-        yield there[i]
-
-
-def _before(folder: Path) -> list[dict[str, Any]]:
-    """Return the audits that a folder holds.
-
-    Raises:
-        RecipeError: it holds files of another kind.
-    """
-    path = folder / NUMBERS
-    if not path.exists():
-        if any(not file.name.startswith(".") for file in folder.iterdir()):
-            raise RecipeError(f"--out {folder} holds files of another kind: choose an empty folder or an audit's own")
-        return []
-    try:
-        found = parse_json(read_text(path))
-    except ValueError as error:
-        raise RecipeError(f"{path} cannot be read ({error}): choose another folder with --out") from None
-    audits = found.get("audits") if isinstance(found, dict) else None
-    return [one for one in audits if isinstance(one, dict)] if isinstance(audits, list) else []
-
-
-def _key(place: "Place", asked: _Asked) -> dict[str, Any]:
-    """Return what an audit depends on, as JSON has it."""
-    file = None if place.weights is None else [str(place.weights.resolve()), *_stamp(place.weights)]
-    recipe = place.recipe.model_dump(mode="json")
-    key = {"bisam": version("bisam"), "seed": place.seed, "weights": file, "recipe": recipe}
-    known: dict[str, Any] = json.loads(json.dumps(key | asdict(asked)))
-    return known
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def _audited(place: "Place", asked: _Asked, folder: Path, data_dir: Path | None, console: Console) -> dict[str, Any]:
-    from ..auditing import RHOS
-    from ..auditing import audit as measure
-    from ..auditing.adversaries import DEFAULT
-    from ..auditing.checkpoint import loaded
-    from ..run.environment import environment
-    from .live import display
-
-    split = asked.held_out or ("validation" if place.own else "test")
-    with display(console) as progress:
-        task = progress.add_task(f"{place.name}: loading", total=None)
-        given = loaded(place, asked.batches, asked.batch_size, split, data_dir)
-        if given.note:
-            console.print(given.note, highlight=False, markup=False)
-
-        def show(done: int, total: int) -> None:
-            progress.update(task, description=place.name, completed=done, total=total)
-            if not console.is_terminal and 4 * done // total > 4 * (done - 1) // total:
-                console.print(f"{place.name}: {100 * done // total} %", highlight=False, markup=False)
-
-        with _in_one_sentence(f"{place.name}: "):
-            found = measure(
-                given.model,
-                given.batches,
-                adversaries=asked.adversaries or DEFAULT,
-                rhos=asked.rhos or RHOS,
-                held_out=given.held_out,
-                n=asked.batches,
-                name=place.name,
-                seed=place.seed,
-                sharpness=asked.sharpness,
-                progress=show,
-                keep=True,
-                journal=folder / ".measured.pt",
-            )
-    return found.to_dict() | {"environment": environment(next(given.model.parameters()).device)}
-
-
-@contextmanager
-def _in_one_sentence(where: str = "") -> Iterator[None]:
-    """Turn what is raised inside into an error that the user can mend."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{where}{error}") from None
-    except MemoryError:
-        raise RecipeError(f"{where}memory ran out: write a smaller --batch-size") from None
-    except RuntimeError as error:
-        if "memory" in str(error):  # torch has no class of its own for it on the CPU
-            raise RecipeError(f"{where}memory ran out: write a smaller --batch-size") from None
-        raise RecipeError(f"{where}the network raised {type(error).__name__}: {one_line(str(error), 90)}") from None

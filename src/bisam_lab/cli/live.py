@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..parallel.events import EpochDone, Event, JobEnded, Note, Shows
+from ..parallel.events import EpochDone, Event, JobEnded, Note, PartDone, Shows
 from ..run.result import RunResult
 from ..run.signatures import SIGNATURES
 
@@ -51,9 +51,9 @@ class Live:
         self._shown: dict[str, list[str]] = {}
 
     def ended(self, events: Iterable[Event[T]]) -> Iterator[JobEnded[T]]:
-        """Show epochs, messages and errors as they come, and yield each job that has ended."""
+        """Show progress, messages and errors as they come, and yield each job that has ended."""
         for event in events:
-            if isinstance(event, EpochDone):
+            if isinstance(event, EpochDone | PartDone):
                 self._advance(event)
             elif isinstance(event, Shows):
                 self._show(event)
@@ -83,13 +83,14 @@ class Live:
         self._shown.setdefault(event.job, []).append(event.signature)
         self.print(f"{event.job}, epoch {event.epoch}: {words}", style="yellow")
 
-    def _advance(self, event: EpochDone) -> None:
+    def _advance(self, event: EpochDone | PartDone) -> None:
         if event.job in self._ended:  # the processes' messages may arrive in another order
             return
         if event.job not in self._running:
             self._running[event.job] = self._bars.add_task("", total=event.total)
         signs = "".join(f"  [yellow]{name}[/yellow]" for name in self._shown.get(event.job, ()))
-        text = f"{escape(event.job)}  validation {percent(event.score)}{signs}"
+        score = f"  validation {percent(event.score)}" if isinstance(event, EpochDone) else ""
+        text = f"{escape(event.job)}{score}{signs}"
         self._bars.update(self._running[event.job], completed=event.done, description=text)
 
     def _end(self, event: JobEnded[T]) -> None:

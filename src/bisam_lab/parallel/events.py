@@ -1,12 +1,12 @@
 """What a job reports while it runs, and how it ended.
 
-A job is a run of a study or a trial of a tuning. Its name is what a user reads: ``sam seed 3``, ``trial 7``.
+A job is a run of a study, a trial of a tuning, or an audit. Its name is what a user reads: ``sam seed 3``, ``trial 7``.
 """
 
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-__all__ = ["EpochDone", "Event", "JobEnded", "Note", "Shows"]
+__all__ = ["EpochDone", "Event", "JobEnded", "Note", "PartDone", "Shows"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,21 @@ class EpochDone:
     done: int
     total: int
     score: float
+
+
+@dataclass(frozen=True)
+class PartDone:
+    """A job that trains nothing has done a part of its work.
+
+    Attributes:
+        job: its name.
+        done: parts that it has done.
+        total: parts that it has to do.
+    """
+
+    job: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -73,4 +88,4 @@ class JobEnded(Generic[T]):
         return self.result is None and self.error is None
 
 
-Event: TypeAlias = EpochDone | Note | Shows | JobEnded[T]
+Event: TypeAlias = EpochDone | PartDone | Note | Shows | JobEnded[T]

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from ..errors import one_line
 from ..recipe import Recipe
 from .engine import Engine
-from .events import EpochDone, Event, JobEnded, Note, Shows
+from .events import EpochDone, Event, JobEnded, Note, PartDone, Shows
 from .local import LocalPool
 from .pool import GRACE, TRIES, Pool
 from .submitting import Cluster, cluster_of, is_ending
@@ -40,7 +40,7 @@ R = TypeVar("R")
 FOLDER = ".slurm"
 #: Seconds between two looks at the jobs' files.
 LOOK = 0.5
-_KINDS = {kind.__name__: kind for kind in (EpochDone, Note, Shows)}
+_KINDS = {kind.__name__: kind for kind in (EpochDone, PartDone, Note, Shows)}
 
 
 @dataclass

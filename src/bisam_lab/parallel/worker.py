@@ -10,12 +10,12 @@ import torch
 
 from ..run.observer import Observer
 from ..run.signatures import Signature
-from .events import EpochDone, Note, Shows
+from .events import EpochDone, Note, PartDone, Shows
 
 __all__ = ["Channel", "Reported", "Reporter", "begin", "send", "stop", "stop_at", "stopping"]
 
 #: What a job reports before its end.
-Reported = EpochDone | Note | Shows
+Reported = EpochDone | PartDone | Note | Shows
 
 
 class Channel(Protocol):

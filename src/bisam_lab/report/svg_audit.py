@@ -55,8 +55,11 @@ def draw_rises(audit: Mapping[str, Any], kind: str, names: Sequence[str]) -> Mar
 
 
 def draw_course(audits: Sequence[Mapping[str, Any]], kind: str, rho: float, key: str, label: str) -> Markup:
-    """Draw a number of the rows along the checkpoints of a training; with ``KEY_batch`` also that of held-out data."""
-    places = [_place(audit, i) for i, audit in enumerate(audits)]
+    """Draw a number of the rows along the checkpoints of each run; with ``KEY_batch`` also that of held-out data."""
+    runs: dict[str | None, list[tuple[float, Mapping[str, Any]]]] = {}
+    known = all(audit.get("epoch") is not None for audit in audits)
+    for i, audit in enumerate(audits):
+        runs.setdefault(audit.get("run"), []).append((float(audit["epoch"] if known else i), audit))
     names = list(dict.fromkeys(row["adversary"] for audit in audits for row in audit["rows"]))
     keys = (
         [(f"{key}_batch", False), (f"{key}_held_out", True)]
@@ -64,18 +67,17 @@ def draw_course(audits: Sequence[Mapping[str, Any]], kind: str, rho: float, key:
         else [(key, False)]
     )
     lines = []
-    for name in names:
-        for of, dashed in keys:
-            points = [
-                (place, _number(row[of]))
-                for place, audit in zip(places, audits, strict=True)
-                for row in audit["rows"]
-                if (row["adversary"], row["statistics"], row["rho"]) == (name, kind, rho)
-            ]
-            if any(math.isfinite(value) for _, value in points):
-                lines.append(_Line(name, points, dashed, f"{name}{', held-out data' if dashed else ''}"))
-    axis = "epoch" if all(audit.get("epoch") is not None for audit in audits) else "checkpoint"
-    return _chart(lines, names, axis, label)
+    for name, (of, dashed), (run, there) in itertools.product(names, keys, runs.items()):
+        points = [
+            (place, _number(row[of]))
+            for place, audit in there
+            for row in audit["rows"]
+            if (row["adversary"], row["statistics"], row["rho"]) == (name, kind, rho)
+        ]
+        if any(math.isfinite(value) for _, value in points):
+            told = [name, *(["held-out data"] if dashed else []), *([run] if run and len(runs) > 1 else [])]
+            lines.append(_Line(name, points, dashed, ", ".join(told)))
+    return _chart(lines, names, "epoch" if known else "checkpoint", label)
 
 
 def draw_margins(histogram: Mapping[str, Any], names: Sequence[str]) -> Markup:
@@ -195,11 +197,6 @@ def _frame(x_scale: Scale, y_scale: Scale, axis: str, label: str) -> tuple[Eleme
         text(root, f"{tick:.6g}", x(tick), _HEIGHT - _BOTTOM + 20, "middle")
     text(root, axis, (x.start + x.end) / 2, _HEIGHT - 6, "middle")
     return root, x, y
-
-
-def _place(audit: Mapping[str, Any], number: int) -> float:
-    epoch = audit.get("epoch")
-    return float(number if epoch is None else epoch)
 
 
 def _number(value: float | None) -> float:

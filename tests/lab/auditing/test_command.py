@@ -12,13 +12,14 @@ import torch
 import bisam_lab
 from bisam_lab.auditing import measure as measuring
 from bisam_lab.auditing.checkpoint import _nothing_untrained
-from bisam_lab.cli import audit as command
+from bisam_lab.auditing.folder import Audits
+from bisam_lab.parallel.local import LocalPool
 from bisam_lab.recipe import load
 from bisam_lab.run.checkpoint import write
 from bisam_lab.run.result import Run
 from bisam_lab.study.cell import run_cell
 from tests.browser import resize, started
-from tests.lab.test_cli import TINY, in_process
+from tests.lab.test_cli import in_process
 
 SMALL = ["--batches", "2", "--batch-size", "24"]
 NET = """
@@ -29,16 +30,6 @@ def flat(num_classes, width=4):
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes))
 """
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The folder of a run of two epochs that has kept its weights before the first and after each."""
-    folder = tmp_path_factory.mktemp("run") / "seed-3"
-    recipe = load("digits", [*TINY, "methods=[bisam-log]", "seeds=1", "first_seed=3"])
-    run_cell(recipe, Run("", 3, "bisam-log"), folder, keep=True, keep_every=1)
-    (folder / "run.yaml").write_text(recipe.to_yaml())
-    return folder
 
 
 def audited(monkeypatch, capsys, *args):
@@ -74,31 +65,36 @@ def test_checkpoints_of_a_training_make_one_page_and_are_not_measured_twice(run,
     first = audited(monkeypatch, capsys, *files[:2], *words)
     assert [one["epoch"] for one in first["audits"]] == [0, 1]
     assert first["audits"][0]["rows"][1]["adversary"] == "bisam-tanh@mu=5"
-    measured = []
-    whole = command._audited
-    monkeypatch.setattr(command, "_audited", lambda place, *rest: measured.append(place.epoch) or whole(place, *rest))
+    submitted = []
+    submit = LocalPool.submit
+
+    def spy(pool, job, task, *rest, names):
+        submitted.append(task.place.epoch)
+        submit(pool, job, task, *rest, names=names)
+
+    monkeypatch.setattr(LocalPool, "submit", spy)
     second = audited(monkeypatch, capsys, *files, *words)
-    assert measured == [2]
+    assert submitted == [2]
     assert second["audits"][:2] == first["audits"]
     assert "The course of training" in (tmp_path / "all" / "audit.html").read_text()
 
 
-def test_audits_that_come_later_in_the_list_are_not_lost_by_a_kill(run, tmp_path, monkeypatch, capsys):
+def test_neither_what_was_there_nor_what_has_just_ended_is_lost_by_ctrl_c(run, tmp_path, monkeypatch, capsys):
     start, middle, end = sorted(str(path) for path in (run / "checkpoints").glob("epoch-*.pt"))
     words = ["--adversaries", "sam", "--rhos", "0.1", *SMALL, "--out", str(tmp_path / "k")]
     first = audited(monkeypatch, capsys, middle, *words)
-    whole = command._audited
+    add = Audits.add
 
-    def killed(place, *rest):
-        if place.epoch == 2:
+    def killed(audits, mark, found):
+        if found["epoch"] == 2:
             raise KeyboardInterrupt
-        return whole(place, *rest)
+        return add(audits, mark, found)
 
-    monkeypatch.setattr(command, "_audited", killed)
-    code, _ = in_process(capsys, monkeypatch, "audit", start, end, middle, *words)
+    monkeypatch.setattr(Audits, "add", killed)
+    code, _ = in_process(capsys, monkeypatch, "audit", start, end, middle, *words, "--jobs", "1")
     kept = json.loads((tmp_path / "k" / "audit.json").read_text())["audits"]
-    assert (code, [one["epoch"] for one in kept]) == (130, [0, 1])
-    assert kept[1] == first["audits"][0]
+    assert (code, [one["epoch"] for one in kept]) == (130, [0, 2, 1])
+    assert kept[2] == first["audits"][0]
 
 
 def test_weights_of_another_program_and_a_network_of_ones_own(tmp_path, monkeypatch, capsys):

@@ -28,3 +28,16 @@ def test_what_is_not_known_is_no_line_and_no_number():
     assert "random, held-out data" not in html
     assert "NaN" not in html.split("<script>")[0]
     assert "nan" not in re.sub(r"[a-z]nan|nan[a-z]", "", html.split("<script")[0])
+
+
+def test_each_run_has_lines_of_its_own_along_its_epochs():
+    found = bisam_lab.audit(linear(), pairs(3), adversaries=["sam", "random"], rhos=[0.1]).to_dict()
+    audits = [found | {"run": run, "epoch": epoch} for run in ("a", "b") for epoch in (0, 4)]
+    html = render_audits(audits, "bisam audit a b --grid")
+    rises, *_ = re.findall(
+        r"<figure><figcaption>Rise of the error \(points\)</figcaption>.*?</figure>", html, re.DOTALL
+    )
+    assert re.findall(r'data-tip="([^:]*): [^"]* at epoch (\d)"', rises) == [
+        (f"{name}, {run}", epoch) for name in ("sam", "random") for run in "ab" for epoch in "04"
+    ]
+    assert len(re.findall(r'<path class="mean" d="M[^"M]*L[^"M]*"', rises)) == 4, "no line leads from run to run"
