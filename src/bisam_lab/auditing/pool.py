@@ -43,6 +43,7 @@ def run_audits(audits: Audits, engine: Engine, data_dir: Path | None) -> Generat
     said: set[str] = set()
     pool: Pool[dict[str, Any]]
     with start(engine, recipe, len(missing), audits.folder, work.__name__) as pool:
+        yield from pool.notes()
         for task in missing:
             pool.submit(audit_task, task, data_dir, names=[task.mark])
         for event in pool.events():
@@ -56,5 +57,9 @@ def run_audits(audits: Audits, engine: Engine, data_dir: Path | None) -> Generat
 
 
 def most_demanding(places: Sequence[Place]) -> Recipe:
-    """Return a recipe that may use a GPU, if there is one: what its job gets is enough for the others."""
-    return max((place.recipe for place in places), key=lambda recipe: recipe.engine.accelerator != "cpu")
+    """Return a recipe that may use a GPU, if there is one: what its job gets is enough for the others.
+
+    An audit takes one device, also of a run that several have trained.
+    """
+    chosen = max((place.recipe for place in places), key=lambda recipe: recipe.engine.accelerator != "cpu")
+    return chosen.model_copy(update={"engine": chosen.engine.on_one_device})
