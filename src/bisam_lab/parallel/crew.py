@@ -130,7 +130,7 @@ def _member(
     """Do the job in one of the processes; the first one speaks."""
     parent = multiprocessing.parent_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    stop_at(signal.SIGTERM)
+    stop_at(signal.SIGTERM, signal.SIGUSR2)  # the second is Slurm's, before a job's time is over
     os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank))
     begin(queue if rank == 0 else _Nobody(), threads)
 

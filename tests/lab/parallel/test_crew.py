@@ -16,7 +16,7 @@ from bisam_lab.parallel.worker import begin, send
 from bisam_lab.run.checkpoint import read
 
 from ..test_cli import bisam, finished, start, wait_for
-from .test_clusters import numbers, parent, processes
+from .test_clusters import jobs, numbers, parent, processes
 
 pytestmark = pytest.mark.slow
 STUDY = [
@@ -185,6 +185,26 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(local, tmp_path):
     done = bisam(*command, cwd=tmp_path)
     assert "goes on from epoch" in done.stdout, done.stdout + done.stderr
     assert numbers(tmp_path / "s") == numbers(local)
+
+
+def test_slurm_announces_the_end_to_all_processes_of_a_job(local, tmp_path):
+    command = ["compare", *STUDY, "methods=[sam]", "--engine", "slurm", "--slurm", "cluster=local", "--out", "s"]
+    driver = start(*command, cwd=tmp_path)
+    wait_for(lambda: losses(tmp_path / "s"))
+    ((_, job),) = jobs(tmp_path / "s").items()
+    tree = [job]
+    for _ in range(4):
+        tree += [pid for pid in processes("") if parent(pid) in tree and pid not in tree]
+    trackers = processes("resource_tracker")  # Python's own, of which Slurm asks the same
+    told = [pid for pid in tree[1:] if pid not in trackers]
+    assert len(told) >= 4, "the job, its server, and two that train"
+    for pid in told:
+        os.kill(pid, signal.SIGUSR2)
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, output
+    assert "sam seed 0: goes on from epoch" in output
+    assert "was killed" not in output
+    assert numbers(tmp_path / "s") == {("sam", 0): numbers(local)["sam", 0]}
 
 
 def test_a_worker_that_is_killed_takes_its_crew_with_it(tmp_path):
