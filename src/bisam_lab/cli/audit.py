@@ -19,6 +19,7 @@ from ..errors import RecipeError, one_line, shown
 from ..untrusted import parse_json, read_text
 from .completion import complete_recipe
 from .options import DataDir, Json
+from .places import brought, disk, is_url
 from .restart import Restart, restart
 from .signals import leaving
 
@@ -57,7 +58,10 @@ def audit(
     sharpness: Annotated[
         bool, typer.Option("--sharpness", help="Eigenvalues, trace, critical sharpness, and the loss around w, too.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="The folder of audit.html and audit.json; audits/NAME.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=disk, metavar="PATH", help="The folder of audit.html and audit.json; audits/NAME."),
+    ] = None,
     data_dir: DataDir = None,
     again: Restart = False,
     as_json: Json = False,
@@ -76,7 +80,7 @@ def audit(
     asked = _Asked(_names(adversaries), _radii(rhos), batches, batch_size, held_out, sharpness)
     from ..auditing.checkpoint import found  # here, as all below: torch takes seconds to import, and --help is fast
 
-    places = _told_apart(words, [found(word, recipe, fields, seed) for word in words])
+    places = _told_apart(words, [found(word, recipe, fields, seed) for word in map(_here, words)])
     folder = out or Path("audits") / re.sub(r"[^\w.=-]+", "-", places[0].name)
     console = Console(stderr=as_json, soft_wrap=True)
     if again:
@@ -117,6 +121,11 @@ def sorted_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
             f"CHECKPOINT is missing before {fields[0]}: name a run's folder, a file of weights or a network"
         )
     return words, fields
+
+
+def _here(word: str) -> str:
+    """Return the word of a checkpoint, after bringing a run here that lies in an object storage."""
+    return str(brought(word, weights=True)[0]) if is_url(word) else word
 
 
 def _names(adversaries: str | None) -> tuple[str, ...] | None:

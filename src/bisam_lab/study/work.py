@@ -15,6 +15,8 @@ from ..run.checkpoint import CheckpointError
 from ..run.observer import Stopped
 from ..run.result import Epoch, Run, RunResult
 from .files import UnreadableError
+from .remote_run import RemoteRun
+from .store import StoreError
 
 if TYPE_CHECKING:
     from ..run.asking import Asking, Clock
@@ -23,11 +25,12 @@ __all__ = ["Cell", "How", "train_cells"]
 
 
 class Cell(NamedTuple):
-    """A run, its recipe, and its folder."""
+    """A run, its recipe, and its folder; or where it lies in an object storage, of which each machine has a copy."""
 
     recipe: Recipe
     run: Run
     folder: Path
+    there: RemoteRun | None = None
 
 
 class How(NamedTuple):
@@ -65,8 +68,8 @@ def _ended(given: Cell, how: How, stack: int, clock: "Clock") -> "Asking[JobEnde
     """Train a run; whatever goes wrong is the end of this run alone."""
     from .cell import Busy, cell
 
-    recipe, run, folder = given
-    job = str(run)
+    recipe, run, folder, there = given
+    folder, job = folder if there is None else there.folder, str(run)
     try:
         if stopping():
             raise Stopped
@@ -78,6 +81,7 @@ def _ended(given: Cell, how: How, stack: int, clock: "Clock") -> "Asking[JobEnde
             observer=observer,
             clock=clock,
             stack=stack,
+            there=there,
             **how._asdict(),
         )
         return JobEnded(job, result)
@@ -87,7 +91,7 @@ def _ended(given: Cell, how: How, stack: int, clock: "Clock") -> "Asking[JobEnde
         return JobEnded(job, error="its process was told to stop")
     except GeneratorExit:  # another run of the stack has ended in a way that ends them all
         raise
-    except (RecipeError, CheckpointError, UnreadableError) as error:
+    except (RecipeError, CheckpointError, UnreadableError, StoreError) as error:
         return JobEnded(job, error=one_line(str(error)))
     except BaseException as error:  # noqa: BLE001 a user's own network may raise anything, even SystemExit
         return JobEnded(job, error=one_line(_reason(error, folder)))
