@@ -25,7 +25,7 @@ from bisam_lab.report.reading import recipe_of
 from bisam_lab.run.checkpoint import CheckpointError, read, write
 from bisam_lab.run.result import Epoch, Run, RunResult
 from bisam_lab.study.files import UnreadableError, read_budget, read_result, read_results
-from bisam_lab.study.folder import check_schema
+from bisam_lab.study.layout import check_schema
 
 __all__ = ["CASES", "files", "overrides", "troubles"]
 

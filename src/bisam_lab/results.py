@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from .cli.options import read
+from .cli.places import path_of
 from .errors import RecipeError, nearest
 from .importing import no_collection
 from .parallel.processes import warm_up
@@ -73,7 +74,7 @@ class Study:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = path_of(folder)
         self._read()
 
     @property
@@ -315,7 +316,7 @@ def compare(
             seeds=seeds,
             measures=None if measured is None else f"[{measured}]",
         )
-        folder = Path(out) if out is not None else Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
+        folder = path_of(out) if out is not None else Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
         say: Callable[[str], None] = (lambda text: None) if quiet else print
         study = Trained(folder, chosen, None if data_dir is None else Path(data_dir), say)
         failed = _train(study, jobs, stack, say, keep_weights)

@@ -16,6 +16,7 @@ from ..errors import RecipeError, shown
 from ..parallel.processes import warm_up
 from .completion import complete_recipe
 from .options import CpusPerRun, DataDir, EngineOption, GpusPerRun, Json, RayAddress, Slurm, engine_of
+from .places import brought, disk, is_url, path_of
 from .restart import Restart, restart
 from .signals import leaving
 
@@ -54,7 +55,10 @@ def audit(
     sharpness: Annotated[
         bool, typer.Option("--sharpness", help="Eigenvalues, trace, critical sharpness, and the loss around w, too.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="The folder of audit.html and audit.json; audits/NAME.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=disk, metavar="PATH", help="The folder of audit.html and audit.json; audits/NAME."),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Checkpoints at once; by default one per core, or one on a GPU.")
     ] = None,
@@ -92,7 +96,7 @@ def audit(
     from ..report.audit_page import write_audits
     from .auditing import audit_one, audit_several
 
-    places = _told_apart(words, [found(word, recipe, fields, seed) for word in words])
+    places = _told_apart(words, [found(word, recipe, fields, seed) for word in map(_here, words)])
     where = engine_of(most_demanding(places), engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
     asked = Asked(names, radii, batches, batch_size, held_out, sharpness)
     name = Path(given[0]).resolve().name if grid else places[0].name
@@ -136,6 +140,11 @@ def sorted_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
     return words, fields
 
 
+def _here(word: str) -> str:
+    """Return the word of a checkpoint, after bringing a run here that lies in an object storage."""
+    return str(brought(word, weights=True)[0]) if is_url(word) else word
+
+
 def _names(adversaries: str | None) -> tuple[str, ...] | None:
     if adversaries is None:
         return None
@@ -169,7 +178,7 @@ def _below(folders: "Sequence[str]", console: Console) -> list[str]:
     """Return the checkpoints that ``--grid`` finds in folders, and say which runs it leaves out."""
     from ..auditing.grid import kept_below
 
-    found = [kept_below(folder) for folder in folders]
+    found = [kept_below(str(path_of(folder, "--grid reads folders"))) for folder in folders]
     for _, note in found:
         if note:
             console.print(note, highlight=False, markup=False)

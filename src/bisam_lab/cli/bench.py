@@ -15,6 +15,7 @@ from ..importing import no_collection
 from .completion import complete_method
 from .grid import run_grid
 from .options import DataDir, Json, Overrides, RecipeName, read
+from .places import disk
 
 if TYPE_CHECKING:
     from ..bench import Report, Row
@@ -42,7 +43,10 @@ def bench(
         bool, typer.Option("--grid", help="Cost against size instead: from ViT-Ti to a decoder, whole and with LoRA.")
     ] = False,
     networks: Annotated[str | None, typer.Option(help="Of a grid: comma-separated, all by default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Of a grid: its JSON file, on which it goes on; grid.json.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=disk, metavar="PATH", help="Of a grid: its JSON file, on which it goes on; grid.json."),
+    ] = None,
     memory: Annotated[
         float | None, typer.Option(min=0, help="Of a grid: GiB that a process may use; by default what is free.")
     ] = None,

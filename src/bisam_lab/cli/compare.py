@@ -29,6 +29,7 @@ from .options import (
     engine_of,
     read,
 )
+from .places import opened
 from .restart import STUDY, Restart, restart
 from .signals import leaving
 
@@ -80,7 +81,10 @@ def compare(
         Literal["auto", "on", "off"],
         typer.Option(help="Train several runs together in one process: where it is faster, wherever it can be, never."),
     ] = "auto",
-    out: Annotated[Path | None, typer.Option(help="The study's folder; studies/RECIPE by default.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|URL", help="The study's folder, or s3://BUCKET/FOLDER; studies/RECIPE by default."),
+    ] = None,
     again: Restart = False,
     watch: Annotated[
         bool,
@@ -144,33 +148,46 @@ def compare(
         from .looking import check_auto, kept_level, look_by_look
 
     console = Console(stderr=as_json)
-    folder = out or Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
     if auto:
         check_auto(chosen, difference)
+    usual = Path("studies") / (chosen.name + ("-smoke" if smoke else ""))
+    from ..recipe import variant
+
+    several = any(variant(chosen, name).engine.processes > 1 for name in chosen.variants or [""])
+    folder, remote = opened(out, usual, STUDY, again=again, several=several)
     where = engine_of(chosen, engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
     if again:
         restart(folder, STUDY, console)
-    work = Comparing(folder, data_dir, against, test, difference, budget, where, stack, watch, console, keep_weights)
+    work = Comparing(
+        folder, data_dir, against, test, difference, budget, where, stack, watch, console, keep_weights, remote=remote
+    )
     look = None
     with leaving():
         if auto and difference is not None:
             look = look_by_look(work, chosen, difference)
         else:
             work.run(chosen, kept_level(work))
+    exported = _exported(folder, console) if export is not None else ""
+    if remote is not None:
+        remote.take_top()
     if as_json:
         _print_json(work, look)
     else:
         work.show()
         for text in shifts(chosen):
             console.print(text, highlight=False, markup=False)
-        console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{escape(str(folder))}[/bold]")
-    if export is not None:
-        from ..report.benchopt import export_benchopt
-
-        path = export_benchopt(folder, lambda text: console.print(text, highlight=False, markup=False))
-        console.print(f"{path}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Table, figure, CSV, JSON lines and TensorBoard logs: [bold]{escape(work.where)}[/bold]")
+    if exported:
+        console.print(f"{work.where}/{exported}", highlight=False, markup=False, soft_wrap=True)
     if work.failed:
         raise typer.Exit(1)
+
+
+def _exported(folder: Path, console: Console) -> str:
+    """Write the runs for benchopt, and return the file's name."""
+    from ..report.benchopt import export_benchopt
+
+    return export_benchopt(folder, lambda text: console.print(text, highlight=False, markup=False)).name
 
 
 def _count(seeds: str | None) -> int | None:
@@ -187,7 +204,7 @@ def _print_json(work: "Comparing", look: dict[str, object] | None) -> None:
 
     budget = None if work.budget is None else read_budget(work.folder)
     plan = None if budget is None else budget.to_dict()
-    told = {"folder": str(work.folder), "budget": plan, "outcomes": [row.to_dict() for row in work.found]}
+    told = {"folder": work.where, "budget": plan, "outcomes": [row.to_dict() for row in work.found]}
     if work.decided:
         told["hypotheses"] = [plain(asdict(one)) for one in work.decided]
     print(json.dumps(told | ({} if look is None else {"look": look}), allow_nan=False))

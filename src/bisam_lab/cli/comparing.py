@@ -27,6 +27,7 @@ from ..statistics.signatures import in_words
 from ..study.elsewhere import wait_for_others
 from ..study.folder import Study
 from ..study.pool import run_study
+from ..study.remote import Remote
 from .live import Live, ended_line
 from .so_far import SoFar
 
@@ -53,6 +54,7 @@ class Comparing:
         decided: what the runs say of the recipe's hypotheses.
         failed: whether a run failed.
         elsewhere: number of runs that another process is training.
+        remote: where the study lies in an object storage; the folder is the working copy here.
     """
 
     folder: Path
@@ -70,10 +72,16 @@ class Comparing:
     decided: list[Decided] = field(default_factory=list)
     failed: bool = False
     elsewhere: int = 0
+    remote: Remote | None = None
+
+    @property
+    def where(self) -> str:
+        """The study's folder, or its URL."""
+        return str(self.folder) if self.remote is None else self.remote.url
 
     def run(self, recipe: Recipe, level: float = 0.95) -> Study:
         """Train what is missing of the recipe, compare at the confidence level, and write the results."""
-        study = Study(self.folder, recipe, self.data_dir, lambda text: self.console.print(text, markup=False))
+        study = Study(self.folder, recipe, self.data_dir, self._say, self.remote)
         with study.at_work():
             if self.budget is not None:
                 self._plan(study, self.budget)
@@ -89,6 +97,9 @@ class Comparing:
         )
         write_summary(study, results, self.found, self.decided)
         return study
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False)
 
     def _plan(self, study: Study, unit: Unit) -> None:
         """Find what each method may spend, and say so."""
@@ -110,7 +121,7 @@ class Comparing:
             f"{count(len(study.recipe.methods), 'method')} x {count(study.recipe.seeds, 'seed')}"
             + (f" x {count(len(study.recipe.variants), 'variant')}" if study.recipe.variants else "")
             + (", at equal steps and at equal cost," if study.budget is not None else "")
-            + f" in [bold]{escape(str(study.folder))}[/bold]"
+            + f" in [bold]{escape(study.where)}[/bold]"
             + (f", {done} of {total} runs finished before" if done else "")
         )
         runs = run_study(study, self.engine, stack=self.stack, keep_weights=self.keep_weights)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from .places import disk
+
 if TYPE_CHECKING:
     from ..datasets import DataSet
     from ..datasets.entry import Checked
@@ -18,13 +20,20 @@ data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Data set
 Name = Annotated[
     str, typer.Argument(metavar="SET", help="A name of `bisam data list`, or the path of data of your own.")
 ]
-Where = Annotated[Path, typer.Option("--data-dir", envvar="BISAM_DATA", help="The folder that holds the sets.")]
+Where = Annotated[
+    Path,
+    typer.Option(
+        "--data-dir", parser=disk, metavar="PATH", envvar="BISAM_DATA", help="The folder that holds the sets."
+    ),
+]
 _MARKS = {"ok": "green", "unchecked": "yellow", "missing": "red", "broken": "red"}
 
 
 @data.command("list")
 def list_sets(
-    data_dir: Annotated[Path | None, typer.Option(envvar="BISAM_DATA", help="Look here for the sets.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(parser=disk, metavar="PATH", envvar="BISAM_DATA", help="Look here for the sets.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of the table.")] = False,
 ) -> None:
     """List the data sets, their terms and homes, and which are here.

@@ -8,6 +8,7 @@ import typer
 from ..errors import RecipeError
 from ..importing import no_collection
 from .completion import complete_field, complete_recipe
+from .places import disk
 
 if TYPE_CHECKING:
     from ..parallel.engine import Engine
@@ -54,7 +55,8 @@ LabelNoise: TypeAlias = Annotated[
     float | None, typer.Option(min=0, max=0.99, help="Share of training labels moved to another class.")
 ]
 DataDir: TypeAlias = Annotated[
-    Path | None, typer.Option(envvar="BISAM_DATA", help="Where data sets lie that are read from disk.")
+    Path | None,
+    typer.Option(parser=disk, metavar="PATH", envvar="BISAM_DATA", help="Where data sets lie that are read from disk."),
 ]
 #: Another form of a study's results.
 Export: TypeAlias = Annotated[

@@ -10,6 +10,7 @@ from rich.console import Console
 from ..errors import RecipeError
 from .completion import complete_name
 from .options import Json
+from .places import disk
 
 __all__ = ["app"]
 
@@ -61,7 +62,9 @@ def show(name: Name) -> None:
 @app.command()
 def copy(
     name: Name,
-    to: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="RECIPE.yaml here by default.")] = None,
+    to: Annotated[
+        Path | None, typer.Argument(parser=disk, metavar="[FILE]", help="RECIPE.yaml here by default.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
     """Copy a recipe, to change it and run the copy.

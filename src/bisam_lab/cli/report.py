@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,12 @@ from rich.console import Console
 
 from ..errors import RecipeError
 from .options import Export, Test
+from .places import brought, disk, is_url
 from .signals import leaving
 
 if TYPE_CHECKING:
     from ..report import ReportData
+    from ..study.remote import Remote
 
 __all__ = ["report"]
 
@@ -24,9 +27,15 @@ PAUSE, SHARE = 5.0, 20.0
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of studies, tunings and runs.")],
+    places: Annotated[
+        list[str],
+        typer.Argument(metavar="FOLDER...", help="Of studies, tunings and runs; or URLs of the first and last."),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="The page to write; report.html in the folder, or beside several ones.")
+        Path | None,
+        typer.Option(
+            parser=disk, metavar="PATH", help="The page to write; report.html in the folder, or beside several ones."
+        ),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Method to compare with; the first of each recipe by default.")
@@ -46,9 +55,8 @@ def report(
     [dim]bisam report studies/* --out all.html --baseline sgd[/dim]
     [dim]bisam report tuning/digits-bisam-tanh --watch[/dim]
     [dim]bisam report studies/digits --export benchopt[/dim]
+    [dim]bisam report s3://bucket/study[/dim]
     """
-    from ..report import collect  # here, because scipy takes a second to import and --help must be fast
-
     if baseline is not None and "@" in baseline:
         from ..registry.methods import canonical  # here: a baseline without numbers does not wait for torch
 
@@ -64,24 +72,43 @@ def report(
                 "--test": test != "t",
             },
         )
-        _export(folders)
+        _export(places)
         return
     if as_json:
-        print(json.dumps(collect(folders, baseline, test).to_dict()))
+        print(json.dumps(_collected(places, baseline, test)[0].to_dict()))
         return
     if out is not None and out.is_dir():
         raise RecipeError(f"--out {out} is a folder: name a file, such as {out / 'report.html'}")
+    if out is None and len(places) > 1 and (far := next(filter(is_url, places), None)):
+        raise RecipeError(f"{far} is one of several: name the page with --out, such as --out report.html")
     with leaving():
         began = time.monotonic()
-        found = collect(folders, baseline, test)
+        found, remote = _collected(places, baseline, test)
         path = _place(out, found)
-        _write(found, path)
-        Console(soft_wrap=True).print(f"{path}", highlight=False, markup=False)
+        there = remote if out is None else None
+        _write(found, path, there)
+        shown = str(path) if there is None else f"{there.url}/{path.name}"
+        Console(soft_wrap=True).print(shown, highlight=False, markup=False)
         while watch and not found.finished:
             time.sleep(max(PAUSE, SHARE * (time.monotonic() - began)))
             began = time.monotonic()
-            found = collect(folders, baseline, test)
-            _write(found, path)
+            found, _ = _collected(places, baseline, test)
+            _write(found, path, there)
+
+
+def _collected(places: Sequence[str], baseline: str | None, test: str) -> "tuple[ReportData, Remote | None]":
+    """Read folders; return what is there, and where the only one lies in an object storage."""
+    from ..report import collect  # here, because scipy takes a second to import and --help must be fast
+
+    here = [brought(place) for place in places]
+    found = collect([folder for folder, _ in here], baseline, test)
+    urls = {str(folder): remote.url for folder, remote in here if remote is not None}
+    studies = [replace(study, folder=urls.get(study.folder, study.folder)) for study in found.studies]
+    runs = [
+        replace(group, runs=[replace(run, folder=urls.get(run.folder, run.folder)) for run in group.runs])
+        for group in found.runs
+    ]
+    return replace(found, studies=studies, runs=runs), here[0][1] if len(here) == 1 else None
 
 
 def _check_alone(export: str, others: Mapping[str, bool]) -> None:
@@ -93,13 +120,15 @@ def _check_alone(export: str, others: Mapping[str, bool]) -> None:
         )
 
 
-def _export(folders: Sequence[Path]) -> None:
+def _export(places: Sequence[str]) -> None:
     from ..report.benchopt import export_benchopt
 
     paths, notes = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
-    for folder in folders:
+    for folder, remote in map(brought, places):
         path = export_benchopt(folder, lambda text: notes.print(text, highlight=False, markup=False))
-        paths.print(f"{path}", highlight=False, markup=False)
+        if remote is not None:
+            remote.take(path.name)
+        paths.print(str(path) if remote is None else f"{remote.url}/{path.name}", highlight=False, markup=False)
 
 
 def _place(out: Path | None, found: "ReportData") -> Path:
@@ -131,10 +160,12 @@ def _usual(folders: list[str]) -> Path:
     return path if nearer.startswith("..") else Path(nearer)
 
 
-def _write(found: "ReportData", path: Path) -> None:
+def _write(found: "ReportData", path: Path, remote: "Remote | None") -> None:
     from ..report import write_page
 
     try:
         write_page(found, path)
     except OSError as error:
         raise RecipeError(f"{path} cannot be written ({error.strerror}): name another file with --out") from None
+    if remote is not None:
+        remote.take(path.name)

@@ -27,6 +27,7 @@ from .options import (
     engine_of,
     read,
 )
+from .places import opened
 from .restart import RUN, Restart, restart
 from .signals import leaving
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
     from ..run.result import Run
     from ..run.tracking import Tracked
+    from ..study.remote import Remote
     from .watch import Watch
 
 __all__ = ["train"]
@@ -53,7 +55,12 @@ def train(
     of: Annotated[str | None, typer.Option("--variant", help="Which of the recipe's variants; the first.")] = None,
     label_noise: LabelNoise = None,
     smoke: Smoke = False,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE/METHOD/seed-N by default.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|URL", help="The run's folder, or s3://BUCKET/FOLDER; runs/RECIPE/METHOD/seed-N by default."
+        ),
+    ] = None,
     again: Restart = False,
     every: Annotated[
         float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="0 saves after each step.")
@@ -99,30 +106,34 @@ def train(
         of = of if of is not None else next(iter(whole.variants), "")
         chosen, method = variant(whole, of), whole.methods[-1]
     run = Run(of, seed, method)
-    folder = out or Path("runs") / chosen.name / of / method / f"seed-{seed}"
+    usual = Path("runs") / chosen.name / of / method / f"seed-{seed}"
+    several = here is not None or chosen.engine.processes > 1
+    folder, remote = opened(out, usual, (*RUN, "run.yaml", "seed-"), again=again, several=several)
+    shown = str(folder) if remote is None else remote.url
+    beside = ", or --restart keeps this one beside" if remote is None else ""
     console = Console(stderr=as_json, quiet=here is not None and here.rank > 0)
     if seeds is not None or engine != "local":
         _check_several(here, wandb, mlflow, seeds)
         where = engine_of(chosen, engine, jobs, ray_address, slurm, cpus_per_run, gpus_per_run)
-        parent = folder if seeds is None else (out or folder.parent)
+        parent = folder.parent if seeds is not None and out is None else folder
         runs = {
             Run(of, number, method): parent / f"seed-{number}" if seeds is not None else parent
             for number in range(seed, seed + (seeds or 1))
         }
         for one, place_of in runs.items():
-            _prepare(place_of, _own(chosen, one), console, again=again)
+            _prepare(place_of, _own(chosen, one), console, remote, again=again)
         from ..study.work import How
         from .seeds import train_seeds
 
         how = How(data_dir, every, keep=True, keep_every=keep_every, patience=where.patience)
-        train_seeds(chosen, runs, where, parent, how, console, as_json=as_json)
+        train_seeds(chosen, runs, where, parent, how, console, remote, as_json=as_json)
         return
     own = _own(chosen, run)
     with speaking(here):
         check_place(chosen.engine)
         if leads(here, chosen.engine):
-            _prepare(folder, own, console, again=again)
-            console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(str(folder))}[/bold]", highlight=False)
+            _prepare(folder, own, console, remote, again=again)
+            console.print(f"{escape(f'{run} of {chosen.name} in')} [bold]{escape(shown)}[/bold]", highlight=False)
         if here is None and chosen.engine.processes > 1:
             with leaving():
                 start(chosen.engine)
@@ -131,6 +142,7 @@ def train(
             from ..datasets.registry import shift
             from ..run.checkpoint import CheckpointError
             from ..study.cell import Busy, run_cell
+            from ..study.remote_run import RemoteRun
             from ..study.spread import run_spread
         from .watch import Watch
 
@@ -149,26 +161,27 @@ def train(
                 "wandb": wandb,
             }
             try:
-                trained = run_spread if chosen.engine.processes > 1 else run_cell
-                result = trained(chosen, run, folder, keep=True, **options)
+                if chosen.engine.processes > 1:
+                    result = run_spread(chosen, run, folder, keep=True, **options)
+                else:
+                    there = None if remote is None else RemoteRun.of(remote, folder)
+                    result = run_cell(chosen, run, folder, keep=True, there=there, **options)
             except Busy:
-                raise RecipeError(f"--out {folder}: another process is training this run") from None
+                raise RecipeError(f"--out {shown}: another process is training this run") from None
             except UnreadableError as error:
-                raise RecipeError(f"{error}: choose another folder with --out, or --restart keeps it beside") from None
+                raise RecipeError(f"{error}: choose another folder with --out{beside}") from None
             except CheckpointError as error:
-                raise RecipeError(f"{error}; or --restart keeps this one beside") from None
+                raise RecipeError(f"{error}{beside}") from None
             if tracked is not None:
                 tracked.ended(result)
     if here is not None and here.rank > 0:
         return
     write_text(folder / "run.yaml", own)
     if as_json:
-        print(json.dumps({"folder": str(folder), **result.to_dict()}, allow_nan=False))
+        print(json.dumps({"folder": shown, **result.to_dict()}, allow_nan=False))
         return
     if not result.recipe:
-        console.print(
-            f"This result was written before results named their recipe. {escape(str(folder))} may hold another's."
-        )
+        console.print(f"This result was written before results named their recipe. {escape(shown)} may hold another's.")
     mark = "" if result.status == "ok" else f" [red]{result.status}[/red]"
     console.print(
         f"{result.metric}: test {100 * result.test_score:.2f} %, validation {100 * result.validation_score:.2f} % "
@@ -211,13 +224,14 @@ def _tracked(
     return Tracked(given, recipe, run, folder, watch)
 
 
-def _prepare(folder: Path, own: str, console: Console, *, again: bool) -> None:
+def _prepare(folder: Path, own: str, console: Console, remote: "Remote | None", *, again: bool) -> None:
     """Make the run's folder, and leave its recipe in it.
 
     Args:
         folder: of the run.
         own: the recipe, as a file holds it.
         console: to write to.
+        remote: what the folder is a working copy of, or lies in such a one; it has been looked at.
         again: whether what is there is moved aside.
 
     Raises:
@@ -228,10 +242,16 @@ def _prepare(folder: Path, own: str, console: Console, *, again: bool) -> None:
     if again:
         restart(folder, RUN, console)
     make_folder(folder)
-    if any(folder.iterdir()) and not any((folder / name).exists() for name in (".lock", "checkpoints", "result.json")):
+    if (
+        remote is None
+        and any(folder.iterdir())
+        and not any((folder / name).exists() for name in (".lock", "checkpoints", "result.json"))
+    ):
         raise RecipeError(f"--out {folder} holds files of another kind: choose an empty folder or a run's own")
     if (folder / "recipe.yaml").exists():
         raise RecipeError(f"--out {folder} is the folder of a study or a tuning: choose an empty folder or a run's own")
     (folder / "checkpoints").mkdir(exist_ok=True)
     if not (folder / "run.yaml").exists():  # another recipe is refused below, and leaves what is there
         write_text(folder / "run.yaml", own)
+        if remote is not None:
+            remote.store.create((folder / "run.yaml").relative_to(remote.folder).as_posix(), own.encode())

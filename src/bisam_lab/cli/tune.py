@@ -28,6 +28,7 @@ from .options import (
     engine_of,
     read,
 )
+from .places import disk
 from .restart import Restart, restart
 from .signals import leaving
 
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
     from ..tuning.tuning import Tuning
 
 __all__ = ["tune"]
+
+
+def _folder(text: object) -> Path:
+    """Return the folder of a tuning, which lies on a disk: its trials' checkpoints are there."""
+    return disk(text, "write --out tuning/NAME, and --storage postgresql://HOST/DB for machines that share no disk")
 
 
 def tune(
@@ -76,7 +82,10 @@ def tune(
     slurm: Slurm = None,
     cpus_per_run: CpusPerRun = 1,
     gpus_per_run: GpusPerRun = None,
-    out: Annotated[Path | None, typer.Option(help="The tuning's folder; tuning/RECIPE-METHOD by default.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=_folder, metavar="PATH", help="The tuning's folder; tuning/RECIPE-METHOD by default."),
+    ] = None,
     again: Restart = False,
     data_dir: DataDir = None,
     as_json: Json = False,

@@ -1,6 +1,8 @@
 """One run in its folder. One process at a time trains it, and a finished run is never trained again."""
 
+import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from ..run.observer import Observer
 from ..run.result import Run, RunResult
 from ..run.signatures import Signature
 from ..run.train import training
+from .claim import Claim, claim
 from .files import read_result, write_result
 from .hold import Busy, Hold, hold
+from .remote_run import RemoteRun
 
 __all__ = ["Busy", "cell", "run_cell", "tidy"]
 
@@ -22,12 +26,12 @@ __all__ = ["Busy", "cell", "run_cell", "tidy"]
 class _Watched(Observer):
     """Tells an observer all, and stops a run that another process has taken."""
 
-    def __init__(self, observer: Observer, mine: Hold) -> None:
+    def __init__(self, observer: Observer, mine: Sequence[Hold | Claim]) -> None:
         self._observer, self._mine = observer, mine
 
     def stopping(self) -> bool:
         """Return whether the run must stop."""
-        return self._mine.lost or self._observer.stopping()
+        return any(one.lost for one in self._mine) or self._observer.stopping()
 
     def step(self, epoch: int, done: int, total: int) -> None:
         """Pass it on."""
@@ -65,6 +69,7 @@ def cell(
     stack: int = 1,
     keep_weights: bool = False,
     patience: float = 0.0,
+    there: RemoteRun | None = None,
 ) -> Asking[RunResult]:
     """Train a run in its folder, asking for each pass, from its last checkpoint if there is one.
 
@@ -84,15 +89,22 @@ def cell(
         clock: tells the seconds that the run has taken.
         stack: runs that are trained together, for the result.
         patience: seconds to wait where another process is training it.
+        there: the run in an object storage, of which the folder is a copy.
 
     Raises:
         Busy: another process is training it, on this machine or on one that shares the file system.
         UnreadableError: the stored result is damaged.
         OtherRecipeError: the stored result is of another recipe.
+        StoreError: the storage does not answer; what is done is in the folder.
         Stopped: the observer stopped the run; its state is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with hold(folder, patience) as mine:
+    observer = observer or Observer()
+    with contextlib.ExitStack() as held:
+        mine: list[Hold | Claim] = [held.enter_context(hold(folder, patience))]
+        if there is not None:
+            theirs = held.enter_context(claim(there, observer.note, patience))
+            mine.append(theirs)
         if (found := read_result(folder, run, digest(recipe), recipe.train.epochs)) is not None:
             return found
         try:
@@ -103,7 +115,7 @@ def cell(
                 variant=run.variant,
                 data_dir=data_dir,
                 folder=folder,
-                observer=_Watched(observer or Observer(), mine),
+                observer=_Watched(observer, mine),
                 every=every,
                 keep=keep or keep_weights,
                 keep_every=keep_every,
@@ -113,10 +125,18 @@ def cell(
                 measure=taker(recipe),
             )
         except Exception:
-            mine.check()  # what goes wrong in a folder that another process works in is not this run's fault
+            for one in mine:
+                one.check()  # what goes wrong in a folder that another process works in is not this run's fault
             raise
-        result = write_result(folder, replace(result, equal_cost=run.equal_cost), first=True)
+        result = replace(result, equal_cost=run.equal_cost)
+        if there is None:
+            result = write_result(folder, result, first=True)
+        else:
+            there.keep(result)
         tidy(folder, keep=keep, keep_weights=keep_weights)
+        if there is not None:
+            theirs.take()
+            result = read_result(folder, run) or result
         return result
 
 

@@ -16,7 +16,6 @@ from ..budget import Budget, Unit
 from ..errors import some
 from ..recipe import REGISTERED, Recipe, RecipeError, changed, check_methods, differences, settings, variant
 from ..run.result import Run, RunResult
-from ..untrusted import parse_json, read_text
 from .digests import Digests, read_recipe
 from .files import (
     BUDGET,
@@ -28,11 +27,12 @@ from .files import (
     read_results,
     write_text,
 )
+from .layout import README, SCHEMA, check_schema
+from .remote import Remote
+from .remote_run import WEIGHTS, RemoteRun
 
-__all__ = ["SCHEMA", "Study"]
+__all__ = ["Study"]
 
-#: Version of the folder's layout. A folder with a newer layout is refused.
-SCHEMA = 2
 #: Files that exist before recipe.yaml does, while another call is creating the study or after it was killed.
 _BEGUN = (".lock", ".recipe.", "study.json", ".at-work")
 #: Holds a lock for each process that is at work on the study.
@@ -47,8 +47,10 @@ class Study:
         recipe: what to run.
         data_dir: folder of the data sets.
         note: is called with messages for the user, such as that a damaged run was set aside.
+        remote: where the study lies in an object storage; ``folder`` is its working copy on this machine.
 
     Attributes:
+        where: the study lies: the folder, or the URL.
         budget: what each method may spend; None: the methods are compared at equal steps alone.
 
     Raises:
@@ -62,16 +64,21 @@ class Study:
         recipe: Recipe,
         data_dir: Path | None = None,
         note: Callable[[str], None] = lambda text: None,
+        remote: Remote | None = None,
     ) -> None:
         self.folder, self.recipe, self.data_dir, self.note = folder, recipe, data_dir, note
+        self.remote, self.where = remote, str(folder) if remote is None else remote.url
         self.budget: Budget | None = None
+        self._objects: set[str] = set()  # of the object storage, when the results were read
         check_methods(recipe.hypotheses, recipe.methods)
         stored = folder / "recipe.yaml"
         make_folder(folder)
         if not stored.is_file() and not all(path.name.startswith(_BEGUN) for path in folder.iterdir()):
-            raise RecipeError(f"--out {folder} holds files but no recipe.yaml: choose an empty folder or a study's own")
+            raise RecipeError(
+                f"--out {self.where} holds files but no recipe.yaml: choose an empty folder or a study's own"
+            )
         if (folder / ".claim.lock").exists():
-            raise RecipeError(f"--out {folder} is the folder of a tuning: choose an empty folder or a study's own")
+            raise RecipeError(f"--out {self.where} is the folder of a tuning: choose an empty folder or a study's own")
         self._presence = FileLock(folder / _AT_WORK / f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}.lock")
         with FileLock(folder / ".lock"):  # another process may be creating the study
             self._put_recipe()
@@ -96,13 +103,17 @@ class Study:
 
     def _put_recipe(self) -> None:
         """Write the study's own files, unless the folder is another study's. The folder's lock must be held."""
-        stored = self.folder / "recipe.yaml"
+        stored, text = self.folder / "recipe.yaml", self.recipe.to_yaml()
+        if self.remote is not None and not self.remote.store.create(stored.name, text.encode()):
+            self.remote.bring(("study.json", stored.name))
         if stored.is_file():
             check_schema(self.folder)
             self._check_same(stored)
-        write_text(stored, self.recipe.to_yaml())
+        write_text(stored, text)
         write_text(self.folder / "study.json", json.dumps({"schema": SCHEMA}) + "\n")
-        write_text(self.folder / "README.txt", _README)
+        write_text(self.folder / "README.txt", README)
+        if self.remote is not None:
+            self.remote.take(stored.name, "study.json", "README.txt")
 
     @property
     def runs(self) -> list[Run]:
@@ -128,6 +139,17 @@ class Study:
         """Return the folder of a run."""
         return self.folder / TREES[run.equal_cost] / run.variant / run.method / f"seed-{run.seed}"
 
+    def there(self, run: Run) -> RemoteRun | None:
+        """Return a run in the object storage; None where the study lies in a folder."""
+        return None if self.remote is None else RemoteRun.of(self.remote, self.path(run))
+
+    def keeps_weights(self, run: Run) -> bool:
+        """Whether a finished run has kept its tested weights."""
+        there = self.there(run)
+        return (self.path(run) / WEIGHTS).is_file() or (
+            there is not None and f"{there.path}/{WEIGHTS}" in self._objects
+        )
+
     def recipe_of(self, run: Run) -> Recipe:
         """Return the recipe of a run: the study's, with the settings of the run's variant and the run's epochs."""
         mine = self.variant(run.variant)
@@ -149,7 +171,7 @@ class Study:
         stored = read_budget(self.folder) or Budget(unit)
         if stored.unit != unit:
             raise RecipeError(
-                f"--out {self.folder} has a budget in {stored.unit}: say --budget {stored.unit}, or name another folder"
+                f"--out {self.where} has a budget in {stored.unit}: say --budget {stored.unit}, or name another folder"
             )
         return stored
 
@@ -162,11 +184,19 @@ class Study:
             RecipeError: the folder's budget is in another unit, or damaged.
         """
         with FileLock(self.folder / ".lock"):  # another process may be doing the same
-            budget = self.read_budget(unit)
-            for name, each in costs.items():
-                budget = budget.extended(name, self.variant(name).train.epochs, each)
-            write_text(self.folder / BUDGET, json.dumps(budget.to_dict(), indent=1) + "\n")
+            budget = self._extended(unit, costs)
+            if self.remote is not None and not self.remote.store.create(BUDGET, (self.folder / BUDGET).read_bytes()):
+                self.remote.bring((BUDGET,))
+                budget = self._extended(unit, costs)
+                self.remote.take(BUDGET)
         self.budget = budget
+        return budget
+
+    def _extended(self, unit: Unit, costs: Mapping[str, Mapping[str, float]]) -> Budget:
+        budget = self.read_budget(unit)
+        for name, each in costs.items():
+            budget = budget.extended(name, self.variant(name).train.epochs, each)
+        write_text(self.folder / BUDGET, json.dumps(budget.to_dict(), indent=1) + "\n")
         return budget
 
     def results(self) -> dict[Run, RunResult]:
@@ -176,7 +206,11 @@ class Study:
             RecipeError: a result is of another recipe.
         """
         found, digests = {}, Digests(self.recipe, self.budget)
+        if self.remote is not None:
+            self._objects = self.remote.bring_results()
         for run in self.runs:
+            if (there := self.there(run)) is not None:
+                there.agree(f"{there.path}/result.json" in self._objects)
             try:
                 result = read_result(self.path(run), run, *digests.expected(run))
             except UnreadableError as error:
@@ -220,9 +254,12 @@ class Study:
                 aside.parent.mkdir(exist_ok=True)
                 os.replace(path, aside)
                 (aside / "REASON.txt").write_text(reason + "\n")
+                if self.remote is not None:
+                    self.remote.set_aside(path.relative_to(self.folder).as_posix(), aside.relative_to(self.folder))
         except (Timeout, FileNotFoundError):
             return
-        self.note(f"{reason}; the run is set aside in {aside} and will be trained again")
+        where = aside if self.remote is None else f"{self.where}/{aside.relative_to(self.folder)}"
+        self.note(f"{reason}; the run is set aside in {where} and will be trained again")
 
     def _check_same(self, stored: Path) -> None:
         """Refuse another recipe, unless no run of the stored one has begun."""
@@ -237,17 +274,18 @@ class Study:
         stated = [key for key in (*REGISTERED, *seeds) if old[key] != new[key]]
         if not differing and not stated:
             return
-        if not self._others_at_work() and not any(_begun(self.folder / tree) for tree in TREES.values()):
+        begun = self.remote is not None  # whether others are at work there, nobody can tell
+        if not begun and not self._others_at_work() and not any(_begun(self.folder / tree) for tree in TREES.values()):
             return
         if stated:
             raise RecipeError(
-                f"--out {self.folder}: {' and '.join(stated)} cannot change once a run has begun, because "
+                f"--out {self.where}: {' and '.join(stated)} cannot change once a run has begun, because "
                 "what is stated afterwards is no test: choose another folder"
             )
         if differing:
             raise RecipeError(
-                f"--out {self.folder} holds a study of another recipe ({some(differing)}): choose another folder, or "
-                "--restart, which keeps it beside"
+                f"--out {self.where} holds a study of another recipe ({some(differing)}): choose another folder"
+                + (", or --restart, which keeps it beside" if self.remote is None else "")
             )
 
     def _others_at_work(self) -> bool:
@@ -274,43 +312,3 @@ def _begun(runs: Path) -> bool:
     except Timeout:
         return True
     return False
-
-
-def check_schema(folder: Path) -> None:
-    """Refuse a folder with a newer layout.
-
-    Raises:
-        RecipeError: the layout is newer, or its version cannot be read.
-    """
-    path = folder / "study.json"
-    try:
-        schema = parse_json(read_text(path))["schema"]
-        if type(schema) is not int:
-            raise TypeError
-    except FileNotFoundError:
-        schema = 1
-    except (ValueError, KeyError, TypeError, OverflowError):
-        raise RecipeError(f'{path} is damaged: it should say {{"schema": {SCHEMA}}}') from None
-    if schema > SCHEMA:
-        raise RecipeError(f"{folder} has the layout {schema}, and this bisam knows {SCHEMA}: update it")
-
-
-_README = f"""\
-A study of bisam, layout {SCHEMA}. All files are plain; copy the folder to move the study.
-
-recipe.yaml           what was run; `bisam compare recipe.yaml --out THIS_FOLDER` continues the study
-study.json            the version of this layout
-budget.json           with --budget: what each method may spend, and what a step of it costs
-look.json             with --seeds auto: the last look; its level is that of the tables
-runs/[VARIANT/]METHOD/seed-N/
-    result.json       of a finished run: scores, learning curve, hardware, versions
-    csv/, tensorboard/    the learning curve (tensorboard --logdir runs)
-    checkpoints/      of a run that is not finished; with --keep-weights, best.pt of one that is
-    .lock, .holder    held by the process that trains the run; several machines may work on one folder
-equal-cost/           the same for runs whose epochs spend the budget
-.slurm/               with --engine slurm: files of its jobs
-.at-work/             locks of the processes that are at work on the study
-quarantine/           runs whose files were damaged, each with the reason
-results.csv           one line per run; results.jsonl: the same, with learning curves
-table.md, figure.png  the comparison; `bisam report THIS_FOLDER` makes a page of it, report.html
-"""

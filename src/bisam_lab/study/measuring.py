@@ -11,13 +11,12 @@ from ..run.result import Run, RunResult
 from .files import read_result, write_result
 from .folder import Study
 from .hold import Busy, hold
+from .remote_run import WEIGHTS, RemoteRun
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 __all__ = ["lacking", "measure_kept", "too_late", "without_weights"]
-
-_WEIGHTS = Path("checkpoints") / "best.pt"
 
 
 def lacking(study: Study, done: Mapping[Run, RunResult]) -> list[Run]:
@@ -38,7 +37,7 @@ def lacking(study: Study, done: Mapping[Run, RunResult]) -> list[Run]:
 
 def without_weights(study: Study, done: Iterable[Run]) -> list[Run]:
     """Return the finished runs that have not kept their weights."""
-    return [run for run in done if not (study.path(run) / _WEIGHTS).is_file()]
+    return [run for run in done if not study.keeps_weights(run)]
 
 
 def too_late(runs: Sequence[Run]) -> str:
@@ -53,7 +52,9 @@ def _some(runs: Sequence[Run]) -> str:
     return some([str(run) for run in runs])
 
 
-def measure_kept(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, names: Sequence[str]) -> RunResult:
+def measure_kept(
+    recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, names: Sequence[str], there: RemoteRun | None = None
+) -> RunResult:
     """Take the measures that a finished run lacks, of the weights that it has kept, and add them to its result.
 
     Raises:
@@ -63,15 +64,22 @@ def measure_kept(recipe: Recipe, run: Run, folder: Path, data_dir: Path | None, 
     from ..run.resumable import Training
 
     try:
+        folder = folder if there is None else there.folder
+        folder.mkdir(parents=True, exist_ok=True)
         with hold(folder):
+            if there is not None:
+                there.bring()
+                there.bring_weights()
             result = read_result(folder, run, digest(recipe), recipe.train.epochs)
             assert result is not None
             alone = recipe.model_copy(update={"engine": recipe.engine.on_one_device})
             training = Training(alone, run.method, run.seed, data_dir)
-            _load(training.model, folder / _WEIGHTS, result.selected_epoch)
+            _load(training.model, folder / WEIGHTS, result.selected_epoch)
             fresh = take(training, [name for name in names if name not in result.measures])
             result = replace(result, measures={**result.measures, **fresh})
             write_result(folder, result)
+            if there is not None:
+                there.put_result()
     except Busy:
         raise RecipeError(f"measures: another process is at work on {run} in {folder}: wait for its end") from None
     return result

@@ -62,7 +62,8 @@ def _run_study(
         found = pool.ask(check_recipe, [(study.variant(name), study.data_dir, 0, engine.is_here) for name in variants])
         yield from (Note("data", note) for note in dict.fromkeys(found) if note)
         if unmeasured:
-            asked = [(study.recipe_of(r), r, study.path(r), study.data_dir, study.recipe.measures) for r in unmeasured]
+            places = [(study.recipe_of(run), run, study.path(run), study.data_dir) for run in unmeasured]
+            asked = [(*place, study.recipe.measures, study.there(place[1])) for place in places]
             pool.ask(measure_kept, asked)
             yield Note("measures", f"taken of the kept weights of {len(unmeasured)} finished runs")
         groups = [[run] for run in pending]
@@ -73,7 +74,7 @@ def _run_study(
                 groups += yield from _stacks(pool, study, runs, engine, stack)
         how = How(study.data_dir, every, keep_weights=keep_weights, patience=engine.patience)
         for group in groups:
-            cells = [Cell(study.recipe_of(run), run, study.path(run)) for run in group]
+            cells = [Cell(study.recipe_of(run), run, study.path(run), study.there(run)) for run in group]
             pool.submit(train_cells, cells, how, names=[str(run) for run in group])
         yield from pool.events()
 

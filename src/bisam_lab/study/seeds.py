@@ -10,13 +10,15 @@ from ..parallel.pool import Pool
 from ..parallel.pools import start
 from ..recipe import Recipe
 from ..run.result import Run, RunResult
+from .remote import Remote
+from .remote_run import RemoteRun
 from .work import Cell, How, train_cells
 
 __all__ = ["run_seeds"]
 
 
 def run_seeds(
-    recipe: Recipe, runs: Mapping[Run, Path], engine: Engine, folder: Path, how: How
+    recipe: Recipe, runs: Mapping[Run, Path], engine: Engine, folder: Path, how: How, remote: Remote | None = None
 ) -> Generator[Event[RunResult], None, None]:
     """Train runs, and yield what they report; finished ones at once.
 
@@ -28,6 +30,7 @@ def run_seeds(
         engine: where they run.
         folder: of all of them.
         how: they are trained.
+        remote: where the folder lies in an object storage.
 
     Raises:
         RecipeError: data are missing or too few, a network cannot be built, or there is no such accelerator.
@@ -40,5 +43,6 @@ def run_seeds(
         if note:
             yield Note("data", note)
         for run, place in runs.items():
-            pool.submit(train_cells, [Cell(recipe, run, place)], how, names=[str(run)])
+            there = None if remote is None else RemoteRun.of(remote, place)
+            pool.submit(train_cells, [Cell(recipe, run, place, there)], how, names=[str(run)])
         yield from pool.events()

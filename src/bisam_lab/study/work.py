@@ -15,6 +15,8 @@ from ..run.checkpoint import CheckpointError
 from ..run.observer import Stopped
 from ..run.result import Epoch, Run, RunResult
 from .files import UnreadableError
+from .remote_run import RemoteRun
+from .store import StoreError
 
 if TYPE_CHECKING:
     from ..run.asking import Asking, Clock
@@ -27,11 +29,12 @@ TOLD = "its process was told to stop"
 
 
 class Cell(NamedTuple):
-    """A run, its recipe, and its folder."""
+    """A run, its recipe, and its folder; or where it lies in an object storage, of which each machine has a copy."""
 
     recipe: Recipe
     run: Run
     folder: Path
+    there: RemoteRun | None = None
 
 
 class How(NamedTuple):
@@ -91,8 +94,8 @@ def _ended(given: Cell, how: How, stack: int, clock: "Clock") -> "Asking[JobEnde
     from .cell import Busy, cell
     from .spread import spread
 
-    recipe, run, folder = given
-    job = str(run)
+    recipe, run, folder, there = given
+    folder, job = folder if there is None else there.folder, str(run)
     try:
         if stopping() and recipe.engine.processes == 1:  # several stop together, where they have met
             raise Stopped
@@ -100,14 +103,14 @@ def _ended(given: Cell, how: How, stack: int, clock: "Clock") -> "Asking[JobEnde
         options = {"observer": observer, "clock": clock, **how._asdict()}
         if recipe.engine.processes > 1:
             return JobEnded(job, (yield from spread(recipe, run, folder, **options)))
-        return JobEnded(job, (yield from cell(recipe, run, folder, stack=stack, **options)))
+        return JobEnded(job, (yield from cell(recipe, run, folder, stack=stack, there=there, **options)))
     except Busy:
         return JobEnded(job)
     except Stopped:
         return JobEnded(job, error=TOLD)
     except GeneratorExit:  # another run of the stack has ended in a way that ends them all
         raise
-    except (RecipeError, CheckpointError, UnreadableError) as error:
+    except (RecipeError, CheckpointError, UnreadableError, StoreError) as error:
         return JobEnded(job, error=one_line(str(error)))
     except BaseException as error:  # noqa: BLE001 a user's own network may raise anything, even SystemExit
         return JobEnded(job, error=one_line(_reason(error, folder)))

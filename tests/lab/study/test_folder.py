@@ -44,7 +44,7 @@ def test_a_diverged_run_is_valid_json_wherever_it_is_written(tmp_path, capsys, m
     strict((study.folder / "results.jsonl").read_text())
     strict(json.dumps([outcome.to_dict() for outcome in found]))
     monkeypatch.setattr("sys.argv", ["bisam", "train"])
-    command.train("digits", ["train.lr=1e30", *TINY], method="sgd", out=study.path(run), as_json=True)
+    command.train("digits", ["train.lr=1e30", *TINY], method="sgd", out=str(study.path(run)), as_json=True)
     strict(capsys.readouterr().out)
 
 
