@@ -66,6 +66,8 @@ def opened(
         return usual if out is None else path_of(out), None
     if again:
         raise RecipeError(f"--restart renames a folder, which no object storage can: name another one than --out {out}")
+    if out.startswith("memory://"):
+        raise RecipeError(f"--out {out} would be gone with this process, and others do not see it: name a folder")
     from ..study.remote import open_remote  # here, because torch takes seconds to import and --help must be fast
 
     remote = open_remote(out, marks)
