@@ -80,6 +80,7 @@ def test_a_file_url_is_a_path():
     ("words", "said"),
     [
         (["compare", "digits", "--out", "ftp://host/x"], "no storage that can be used"),
+        (["train", "digits", "--out", "memory://a/b"], "would be gone with this process"),
         (["compare", "digits", "--out", "s3://bucket"], "names no folder in a bucket: write s3://BUCKET/FOLDER"),
         (["compare", "digits", "--out", "s3://bucket/x", "--restart"], "no object storage can"),
         (["train", "digits", "engine.devices=2", "--out", "s3://bucket/x"], "a folder that all of them share"),

@@ -69,6 +69,8 @@ def opened(
         raise RecipeError(f"--out {out}: the processes of one run write together: name a folder that all of them share")
     if again:
         raise RecipeError(f"--restart renames a folder, which no object storage can: name another one than --out {out}")
+    if out.startswith("memory://"):
+        raise RecipeError(f"--out {out} would be gone with this process, and others do not see it: name a folder")
     from ..study.remote import open_remote  # here, because torch takes seconds to import and --help must be fast
 
     remote = open_remote(out, marks)

@@ -1,9 +1,12 @@
 """A run in an object storage: its state and its result are brought here, and taken there."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ..run.result import RunResult
 from .files import write_result, write_text
@@ -55,12 +58,12 @@ class RemoteRun:
         return Store(self.url, self.patience)
 
     def bring(self) -> None:
-        """Bring the run's result here, or else the state to go on from.
+        """Bring the run's result here, or else the state to go on from. The folder must be held.
 
         A state that could not be taken there stays, unless another machine has gone on there in the meantime.
         """
         store, there = self.store, self.store.list()
-        self.agree(_RESULT in there)
+        self._agree(_RESULT in there)
         if _RESULT in there:
             store.fetch(_RESULT, self.folder / _RESULT)
             return
@@ -76,16 +79,21 @@ class RemoteRun:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def agree(self, there: bool) -> None:
-        """Let a result be here only if it is there. One that could not be taken there is taken now.
+        """Let the result here be the one that is there. One that could not be taken there is taken now.
+
+        A run that a process of this machine is training is left alone.
 
         Args:
             there: whether a result is there.
         """
-        if there or not (self.folder / _RESULT).exists():
-            return
-        if (self.folder / _UNSENT).exists():
+        if (self.folder / _RESULT).exists() and (not there or (self.folder / _UNSENT).exists()):
+            with contextlib.suppress(Timeout), FileLock(self.folder / ".lock", timeout=0):
+                self._agree(there)
+
+    def _agree(self, there: bool) -> None:
+        if (self.folder / _UNSENT).exists() and (self.folder / _RESULT).exists():
             self.take()
-        else:  # somebody has deleted it
+        elif not there:  # somebody has deleted it
             (self.folder / _RESULT).unlink(missing_ok=True)
 
     def keep(self, result: RunResult) -> None:

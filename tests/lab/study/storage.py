@@ -16,7 +16,7 @@ __all__ = ["Gate", "s3", "variables"]
 
 @contextlib.contextmanager
 def s3():
-    """Start the server; yields its port. It has an empty bucket of the name ``bucket``."""
+    """Start the server; yields its port and its log. It has an empty bucket of the name ``bucket``."""
     pytest.importorskip("s3fs")
     pytest.importorskip("moto")
     port = _free_port()
@@ -28,7 +28,7 @@ def s3():
             while not _created(port):
                 assert server.poll() is None and time.monotonic() < end, (Path(folder) / "log").read_text()
                 time.sleep(0.1)
-            yield port
+            yield port, Path(folder) / "log"
         finally:
             server.kill()
             server.wait(60)

@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -273,6 +274,33 @@ def test_the_first_result_there_stays(machine, monkeypatch):
     run.keep(first.__class__(**{**vars(first), "test_score": 0.5}))
     run.take()
     assert read_result(run.folder, RUN).test_score == first.test_score
+    assert not (run.folder / ".unsent").exists()
+
+
+def test_a_run_that_ends_just_now_keeps_its_result(machine):
+    """Its process holds the run, and is about to take the result there."""
+    machine("a")
+    mine = study()
+    run = mine.there(RUN)
+    result = trained(run)
+    run.store.remove("result.json")
+    with FileLock(run.folder / ".lock"):
+        assert mine.results() == {RUN: result}
+    assert mine.results() == {}
+
+
+def test_of_two_results_all_read_the_first(machine):
+    """Also who could not take his own there, and found the other's later."""
+    machine("a")
+    mine = study()
+    run = mine.there(RUN)
+    first = trained(run)
+    there = run.store.read("result.json")
+    text = str(first.test_score)
+    run.keep(first.__class__(**{**vars(first), "test_score": float(f"{text[:4]}{(int(text[4]) + 1) % 10}{text[5:]}")}))
+    here = (run.folder / "result.json").read_bytes()
+    assert (len(here), here != there) == (len(there), True), "one of another length is seen at once"
+    assert mine.results() == {RUN: first}
     assert not (run.folder / ".unsent").exists()
 
 
