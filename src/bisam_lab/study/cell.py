@@ -20,10 +20,10 @@ from .files import read_result, write_result
 from .hold import Busy, Hold, hold
 from .remote_run import RemoteRun
 
-__all__ = ["Busy", "cell", "run_cell", "tidy"]
+__all__ = ["Busy", "Watched", "cell", "run_cell", "tidy"]
 
 
-class _Watched(Observer):
+class Watched(Observer):
     """Tells an observer all, and stops a run that another process has taken."""
 
     def __init__(self, observer: Observer, mine: Sequence[Hold | Claim]) -> None:
@@ -115,7 +115,7 @@ def cell(
                 variant=run.variant,
                 data_dir=data_dir,
                 folder=folder,
-                observer=_Watched(observer, mine),
+                observer=Watched(observer, mine),
                 every=every,
                 keep=keep or keep_weights,
                 keep_every=keep_every,

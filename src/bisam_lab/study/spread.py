@@ -15,9 +15,10 @@ from ..run.place import check_place
 from ..run.result import Run, RunResult
 from ..run.team import Team, losing
 from ..run.train import training
-from .cell import tidy
+from .cell import Watched, tidy
+from .claim import Claim
 from .files import UnreadableError, read_result, write_result
-from .hold import Busy, hold
+from .hold import Busy, Hold, hold
 
 __all__ = ["run_spread", "spread"]
 
@@ -67,40 +68,48 @@ def spread(
     with losing(), contextlib.ExitStack() as held:
         team = Team(join_fabric(recipe.engine))
 
+        mine: list[Hold | Claim] = []
+
         def begin() -> RunResult | None:
             if not team.first:
                 return None
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(hold(folder, patience))
+            mine.append(held.enter_context(hold(folder, patience)))
             return read_result(folder, run, digest(recipe), recipe.train.epochs)
 
         errors = (Busy, UnreadableError, OSError)
         if (found := team.gathered(team.all_or_none(begin, *errors))[0]) is not None:
             return found
-        result = yield from training(
-            recipe,
-            run.method,
-            run.seed,
-            variant=run.variant,
-            data_dir=data_dir,
-            folder=folder,
-            observer=observer,
-            every=every,
-            keep=keep or keep_weights,
-            keep_every=keep_every,
-            wandb=wandb,
-            clock=clock,
-            measure=measure,
-        )
+        try:
+            result = yield from training(
+                recipe,
+                run.method,
+                run.seed,
+                variant=run.variant,
+                data_dir=data_dir,
+                folder=folder,
+                observer=Watched(observer or Observer(), mine),
+                every=every,
+                keep=keep or keep_weights,
+                keep_every=keep_every,
+                wandb=wandb,
+                clock=clock,
+                measure=measure,
+            )
+        except Exception:
+            for one in mine:
+                one.check()
+            raise
         result = replace(result, equal_cost=run.equal_cost)
 
-        def end() -> None:
-            if team.first:
-                write_result(folder, result)
-                tidy(folder, keep=keep, keep_weights=keep_weights)
+        def end() -> RunResult:
+            if not team.first:
+                return result
+            there = write_result(folder, result, first=True)
+            tidy(folder, keep=keep, keep_weights=keep_weights)
+            return there
 
-        team.all_or_none(end, CheckpointError, OSError)
-        return result
+        return team.gathered(team.all_or_none(end, CheckpointError, OSError))[0]
 
 
 run_spread = answered(spread)

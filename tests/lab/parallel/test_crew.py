@@ -187,6 +187,19 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(local, tmp_path):
     assert numbers(tmp_path / "s") == numbers(local)
 
 
+def test_a_run_that_another_machine_takes_is_left_to_it(tmp_path):
+    """Where a file system knows no locks, the name in a file says who trains it."""
+    args = ["--method", "sam", "--seeds", "1", "train.epochs=9999", "--out", "runs/sam"]
+    driver = start("train", *STUDY, *args, cwd=tmp_path)
+    wait_for(lambda: losses(tmp_path))
+    holder = tmp_path / "runs" / "sam" / "seed-0" / ".holder"
+    holder.write_text('{"node": "another", "process": 1, "name": "theirs"}')
+    output, _ = driver.communicate(timeout=90)
+    assert "another process" in output
+    assert "theirs" in holder.read_text()
+    assert not (holder.parent / "result.json").exists()
+
+
 def test_slurm_announces_the_end_to_all_processes_of_a_job(local, tmp_path):
     command = ["compare", *STUDY, "methods=[sam]", "--engine", "slurm", "--slurm", "cluster=local", "--out", "s"]
     driver = start(*command, cwd=tmp_path)
