@@ -107,6 +107,7 @@ def test_compare_from_nothing_to_table_and_figure(tmp_path):
     assert "train.lr=0.1 there, 0.3 now" in " ".join(other.stderr.split())
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_numbers_whatever_the_jobs(tmp_path):
     for out, jobs in (("a", "1"), ("b", "2")):
         args = ["--methods", "sam", "--seeds", "2", "--jobs", jobs, "--stack", "off", "--out", out, *TINY]
@@ -163,6 +164,7 @@ def _alive(group):
     return any(int(g) == group and not state.startswith("Z") for g, state in map(str.split, listing.splitlines()))
 
 
+@pytest.mark.slow
 def test_a_damaged_result_is_set_aside_and_run_again(tmp_path):
     args = ["compare", "--methods", "sgd", "--seeds", "1", "--out", "s", *TINY]
     bisam(*args, cwd=tmp_path)
@@ -253,6 +255,7 @@ def test_variants_are_compared_each_on_its_own(tmp_path):
     assert "6 of 6 runs finished before" in one.stdout
 
 
+@pytest.mark.slow
 def test_a_stack_shows_its_runs_and_the_same_table(tmp_path):
     args = ["compare", "--methods", "sgd,sam", "--seeds", "2", "--jobs", "1", "--out", "s", *TINY]
     done = bisam(*args, "--stack", "on", cwd=tmp_path)

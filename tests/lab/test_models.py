@@ -153,6 +153,7 @@ def renamed(theirs, depth):
     return {names[key]: value for key, value in theirs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "images", "right"), [(20, 10_000, 9173), (56, 2000, 1859)])
 @torch.inference_mode()
 def test_published_weights_reach_their_published_error(depth, images, right, real_data, tmp_path):

@@ -183,6 +183,7 @@ for seeds in (1, 2):
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_trains_once(tmp_path):
     """A process of a study runs what it is given, and not the program that has called."""
     (tmp_path / "script.py").write_text(SCRIPT.format(overrides=TINY))

@@ -8,6 +8,7 @@ from .run.runs import same, weights
 from .test_cli import TINY, bisam, in_process
 
 
+@pytest.mark.slow
 def test_seeds_are_the_runs_of_single_calls_and_are_trained_once(tmp_path):
     words = ["train", "digits", *TINY, "--method", "sam"]
     done = bisam(*words, "--seeds", "2", "--seed", "3", "--jobs", "2", "--json", cwd=tmp_path)

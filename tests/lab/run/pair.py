@@ -92,7 +92,7 @@ def train(name, kind, folder, observer=None):
 
     method, fields = kind
     recipe = load("digits", [*fields, f"methods=[{method}]"])
-    return run_spread(recipe, Run("", 0, method), folder / name, observer=observer)
+    return run_spread(recipe, Run("", 0, method), folder / name, observer=observer, keep=True)
 
 
 def stopped(name, kind, folder):

@@ -1,11 +1,13 @@
 """Weights & Biases, offline."""
 
+import pytest
 from filelock import FileLock
 
 from tests.lab.run.runs import TINY
 from tests.lab.test_cli import ENV, bisam
 
 
+@pytest.mark.slow
 def test_weights_and_biases_offline(tmp_path, monkeypatch):
     """The real client, which writes to the disk instead of the network; a resumed run has the same id."""
     monkeypatch.setitem(ENV, "WANDB_MODE", "offline")

@@ -30,6 +30,7 @@ from ..test_cli import TINY, start, wait_for
 HOW = How(None, 30.0)
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_whole_group_saves(tmp_path):
     """Schedulers tell every process of a job, the server that the runs are forked from among them."""
     args = ["compare", "--methods", "sgd,sam", "--seeds", "1", "--jobs", "2", "--out", "s", *TINY, "train.epochs=9999"]
