@@ -119,7 +119,8 @@ def test_two_drivers_share_a_server_through_kills(kind, tmp_path, request):
         assert len(set(settings)) == wanted, "no setting ran to its end twice"
         lost = [trial for trial in trials if trial.state == TrialState.FAIL]
         assert {trial.number for trial in left} <= {trial.number for trial in lost}
-        assert {trial.params["rho"] for trial in lost} <= set(settings), "their settings were run again"
+        drawn = [trial.params["rho"] for trial in lost if trial.params]  # one may have been killed before it drew
+        assert set(drawn) <= set(settings), "their settings were run again"
         assert [trial.user_attrs.get("default") for trial in done].count(True) == 1
 
 
