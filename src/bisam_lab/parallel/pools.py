@@ -65,9 +65,9 @@ def at_once(engine: Engine, recipe: Recipe) -> int:
 
         return room(engine, recipe)
     if engine.name == "slurm":
-        from .submitting import AT_ONCE
+        from .submitting import at_once as of_cluster
 
-        return AT_ONCE
+        return of_cluster(engine, recipe)
     return max(1, cores() // recipe.engine.devices) if on_cpu(engine, recipe) else 1
 
 

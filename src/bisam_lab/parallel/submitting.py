@@ -16,7 +16,7 @@ from ..recipe import Recipe
 from ..run.environment import cores
 from .engine import Engine
 
-__all__ = ["AT_ONCE", "Cluster", "cluster_of", "is_ending", "minutes"]
+__all__ = ["AT_ONCE", "Cluster", "at_once", "cluster_of", "is_ending", "minutes"]
 
 #: Jobs that Slurm runs at once, unless --jobs says another number, and jobs of one array: clusters allow about 1000.
 AT_ONCE, ARRAY = 256, 1000
@@ -198,13 +198,20 @@ def cluster_of(engine: Engine, recipe: Recipe, folder: Path) -> Cluster:
         **({"gpus_per_node": gpus} if gpus else {}),
     }
     own = {f"slurm_{_known(key)}": _value(value) for key, value in given.items()}
-    executor.update_parameters(**common, slurm_array_parallelism=engine.jobs or AT_ONCE, **own)
+    executor.update_parameters(**common, slurm_array_parallelism=at_once(engine, recipe), **own)
     if kind == "local":
-        return _Machine(executor, folder, requeue > 0, engine.jobs or max(1, cores() // engine.cpus_for(recipe)))
+        return _Machine(executor, folder, requeue > 0, at_once(engine, recipe))
     found = _Slurm(executor, folder, requeue > 0)
     if engine.gpus is None and recipe.engine.accelerator == "auto":
         found.notes.append("the jobs ask for no GPU: --gpus-per-run 1 does")
     return found
+
+
+def at_once(engine: Engine, recipe: Recipe) -> int:
+    """Return how many jobs run at once: on a cluster as many as Slurm may, and on this machine as the cores take."""
+    if engine.jobs is not None:
+        return engine.jobs
+    return max(1, cores() // engine.cpus_for(recipe)) if engine.slurm.get("cluster") == "local" else AT_ONCE
 
 
 def is_ending() -> bool:

@@ -96,6 +96,7 @@ def test_threads_belong_to_a_job_on_a_cluster_and_are_shared_here():
     assert threads(Engine(jobs=10 * cores()), RECIPE) == 1
     assert at_once(Engine(), RECIPE) == cores()
     assert at_once(Engine("slurm"), RECIPE) == 256
+    assert at_once(Engine("slurm", slurm=HERE), RECIPE) == cores()
 
 
 def test_the_jobs_compute_where_they_are_told():
